@@ -1,0 +1,1 @@
+"""The hospital: preparation of its cohort, and its part in a study."""

@@ -1,0 +1,230 @@
+"""The prepared cohort: its files, their shapes and units, and how they are written and read.
+
+A cohort is a folder. Rows (N) are ICU stays in the order of ``stay_id``; nothing in it is a label or a split, for
+those depend on the plan: ``long_stay_of`` here and ``lemof_model.splits`` compute them.
+
+    manifest.json   counts, attrition, digests of the other files, what the cohort was made for
+    stays.parquet   (N) ids, times, lengths of stay, deaths, diseases, subgroups: ``STAY_COLUMNS``
+    features.npy    (N, F) float32, NaN missing, categoricals as codes; columns in ``features.json``
+    grid.npy        (N, H, C) float32 hourly means from ICU admission on, NaN missing; channels in ``features.json``
+    ecg.npy         (M, 12, 1000) int16 microvolts at 100 Hz, leads in ``features.json``
+    ecg_index.npy   (N) int64 row of ecg.npy, -1 for a stay without ECG
+    rejects.csv.gz  ECG records that were linked and could not be read, with the reason
+
+The order of ECG leads is ``lemof_model.features.ECG_LEADS``.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lemof_model import features as schema
+from lemof_model.errors import DataError, DiskError
+from lemof_model.splits import split_of
+from lemof_model.study import SPLITS, CohortSpec, SplitSpec, Target, digest_json
+
+SCHEMA_VERSION = 1
+
+STAY_COLUMNS: dict[str, str] = {
+    "subject_id": "int64",
+    "hadm_id": "int64",
+    "stay_id": "int64",
+    "patient_hash": "uint64",  # lemof_model.splits.patient_hash_of(subject_id)
+    "intime": "datetime64[us]",
+    "icu_los_days": "float64",  # outtime - intime
+    "hospital_los_days": "float64",  # dischtime - admittime, NaN when the discharge is missing
+    "died_in_icu": "bool",  # deathtime from intime to outtime
+    "died_in_hospital": "bool",
+    **{disease: "bool" for disease in schema.DISEASES},  # discharge codes: to stratify an evaluation, never a feature
+    "age": "int64",
+    "sex": "str",  # a category of the schema, as is careunit_kind
+    "careunit_kind": "str",
+}
+
+ECG_SHAPE = (len(schema.ECG_LEADS), schema.ECG_HZ * schema.ECG_SECONDS)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A prepared cohort, its large arrays memory-mapped."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    stays: pd.DataFrame
+    features: NDArray[np.float32]
+    grid: NDArray[np.float32]
+    ecg: NDArray[np.int16]
+    ecg_index: NDArray[np.int64]
+
+    @property
+    def num_stays(self) -> int:
+        """Number of rows."""
+        return len(self.stays)
+
+    @property
+    def patient_hash(self) -> NDArray[np.uint64]:
+        """The patient of each stay, as splits and folds want it."""
+        return self.stays["patient_hash"].to_numpy()
+
+    @property
+    def spec(self) -> CohortSpec:
+        """The plan's ``cohort`` section that the cohort was prepared for."""
+        return CohortSpec(**self.manifest["cohort"])
+
+
+def long_stay_of(stays: pd.DataFrame, target: Target) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """The label of each stay, and which stays have one.
+
+    A stay has no label when its length is unknown, or when the target excludes deaths and the patient died in the
+    unit (ICU or hospital) that the target measures. Such a stay's label reads 0 and must not be used.
+
+    Shape:
+        stays: N rows; labels: (N,) 0 or 1; keep: (N,)
+    """
+    los_days = stays[f"{target.unit}_los_days"].to_numpy()
+    keep = ~np.isnan(los_days)
+    if target.deaths == "exclude":
+        keep &= ~stays[f"died_in_{target.unit}"].to_numpy()
+    return (keep & (los_days > target.threshold_days)).astype(np.int8), keep
+
+
+def load_cohort(path: Path) -> Cohort:
+    """Open a prepared cohort; large arrays are mapped, not read.
+
+    Raises:
+        DataError: there is no cohort, it has another schema, or its files do not fit together.
+    """
+    again = "Run: lemof-client --site NAME prepare"
+    manifest_path = path / "manifest.json"
+    if not manifest_path.is_file():
+        raise DataError(f"A cohort must be prepared before it is used, got no manifest.json from {path}. {again}.")
+    manifest = json.loads(manifest_path.read_text())
+    ours = {"schema_version": SCHEMA_VERSION, "feature_schema_digest": schema.schema_digest()}
+    for key, value in ours.items():
+        if manifest.get(key) != value:
+            raise DataError(f"{key} of the cohort must be {value}, got {manifest.get(key)!r} from {path}. {again}.")
+    stays = pd.read_parquet(path / "stays.parquet")
+    arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ("features", "grid", "ecg", "ecg_index")}
+    cohort = Cohort(path, manifest, stays, **arrays)
+    _check(cohort)
+    return cohort
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` to fill; it takes the place of ``path`` when the block ends without an error.
+
+    Raises:
+        DiskError: ``path`` holds something that is not a cohort, or cannot be written.
+    """
+    is_ours = (path / "manifest.json").is_file() or (path.is_dir() and not any(path.iterdir()))
+    if path.exists() and not is_ours:
+        raise DiskError(f"prepare.output must be a cohort or an empty folder, got other files at {path}. Name another.")
+    partial, old = (path.with_name(f"{path.name}.{state}") for state in ("partial", "old"))
+    try:
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise DiskError(
+            f"The cohort must fit on the disk and be writable, got {error.strerror} at {path}. "
+            "An earlier cohort is unchanged. Free space or mend permissions, then run the same command."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_cohort(
+    folder: Path,
+    *,
+    spec: CohortSpec,
+    target: Target,
+    splits: SplitSpec,
+    stays: pd.DataFrame,
+    features: NDArray[np.float32],
+    grid: NDArray[np.float32],
+    ecg_index: NDArray[np.int64],
+    attrition: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write all files but ``ecg.npy``, which must be there already, and the manifest last.
+
+    ``target`` and ``splits`` are only counted with; ``facts`` are further entries of the manifest (JSON values).
+    """
+    stays.astype(STAY_COLUMNS)[list(STAY_COLUMNS)].to_parquet(folder / "stays.parquet", index=False)
+    np.save(folder / "features.npy", features.astype(np.float32, copy=False))
+    np.save(folder / "grid.npy", grid.astype(np.float32, copy=False))
+    np.save(folder / "ecg_index.npy", ecg_index.astype(np.int64, copy=False))
+    _write_json(folder / "features.json", _columns())
+    digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+    labels, keep = long_stay_of(stays, target)
+    patient_hash = stays["patient_hash"].to_numpy().astype(np.uint64)
+    num_by_split = np.bincount(split_of(patient_hash, splits), minlength=len(SPLITS))
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "feature_schema_digest": schema.schema_digest(),
+        "num_stays": len(stays),
+        "num_patients": int(stays["subject_id"].nunique()),
+        "num_long_stays": int(labels[keep].sum()),
+        "num_stays_with_ecg": int((ecg_index >= 0).sum()),
+        "splits": dict(zip(SPLITS, num_by_split.tolist(), strict=True)),
+        "attrition": list(attrition),
+        "cohort": dataclasses.asdict(spec),
+        "target": dataclasses.asdict(target),
+        "split_spec": dataclasses.asdict(splits),
+        "digests": {**digests, "cohort": digest_json(digests)},
+        **facts,
+    }
+    _write_json(folder / "manifest.json", manifest)
+
+
+def _columns() -> dict[str, Any]:
+    """What the columns of the arrays are, for readers without this package."""
+    return {
+        "schema": schema.SCHEMA_NAME,
+        "features": [dataclasses.asdict(feature) for feature in schema.FEATURES],
+        "grid_channels": schema.GRID_CHANNELS,
+        "ecg_leads": schema.ECG_LEADS,
+        "ecg_hz": schema.ECG_HZ,
+    }
+
+
+def _check(cohort: Cohort) -> None:
+    """Refuse a cohort whose files do not belong together."""
+    num_stays = cohort.manifest["num_stays"]
+    shapes = {
+        "stays.parquet": (cohort.stays.shape, (num_stays, len(STAY_COLUMNS))),
+        "features.npy": (cohort.features.shape, (num_stays, len(schema.FEATURES))),
+        "grid.npy": (cohort.grid.shape, (num_stays, cohort.spec.window_hours, len(schema.GRID_CHANNELS))),
+        "ecg.npy": (cohort.ecg.shape[1:], ECG_SHAPE),
+        "ecg_index.npy": (cohort.ecg_index.shape, (num_stays,)),
+    }
+    for file, (shape, expected) in shapes.items():
+        if shape != expected:
+            raise DataError(f"{file} must have shape {expected}, got {shape} from {cohort.path}. Prepare it again.")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Readable JSON with a fixed order."""
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    """sha256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,142 @@
+"""What is frozen is computed once: level log-odds of every stay, and the tokens of the two best levels.
+
+Encoders do not change after their stage, so both lie in a cache folder inside the cohort, named by a digest of all
+that they depend on; a cohort that is prepared again takes them with it. Later messages, even in new processes, read
+them and run no encoder.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.hospital import Hospital
+from lemof_model import lemof, training
+from lemof_model.attention import CrossModalAttention
+from lemof_model.stays import BatchOf, Rows, ecg_batches, ehr_batches
+from lemof_model.study import MODALITIES
+
+Levels = dict[str, NDArray[np.float64]]
+
+
+def batches_of(hospital: Hospital, modality: str, model: lemof.Model) -> BatchOf:
+    """Rows -> inputs of a modality network, scaled by the federation's statistics."""
+    if modality == "ecg":
+        return ecg_batches(hospital.stays)
+    return ehr_batches(hospital.stays, model["scaling/mean"], model["scaling/scale"])
+
+
+def levels(hospital: Hospital, model: lemof.Model, kind: str = "levels") -> Levels:
+    """Level log-odds ``(N, 3)`` of every stay by modality; NaN where there is no ECG. ``kind`` names the cache."""
+
+    def compute(folder: Path) -> None:
+        for modality in MODALITIES:
+            stays = hospital.stays
+            rows = np.flatnonzero(stays.has_ecg_N) if modality == "ecg" else np.arange(len(stays.split_N))
+            out = np.full((len(stays.split_N), 3), np.nan)
+            if len(rows):
+                network = lemof.network(hospital.study, modality, model)
+                out[rows] = training.log_odds(network, batches_of(hospital, modality, model), rows)
+            np.save(folder / f"{modality}.npy", out)
+
+    folder = cached(hospital, kind, _frozen(model), compute)
+    return {modality: np.load(folder / f"{modality}.npy") for modality in MODALITIES}
+
+
+class Tokens:
+    """Tokens of the two best levels (eq. 9), memory-mapped float32, for every stay outside ``train``."""
+
+    def __init__(self, hospital: Hospital, model: lemof.Model, kind: str = "tokens") -> None:
+        self._stays = hospital.stays
+        self._rows = np.concatenate([hospital.stays.rows(split) for split in ("stack", "tuning", "held_out")])
+        best = model["best_level"]
+        folder = cached(
+            hospital, kind, {**_frozen(model), "best_level": best}, lambda path: self._write(hospital, model, path)
+        )
+        self._tokens = {m: np.load(folder / f"{m}.npy", mmap_mode="r") for m in MODALITIES}
+        self._position: dict[str, NDArray[np.int64]] = {}
+        for modality in MODALITIES:
+            position = np.full(len(self._stays.split_N), -1)
+            rows = self._present(modality)
+            position[rows] = np.arange(len(rows))
+            self._position[modality] = position
+
+    def _present(self, modality: str) -> Rows:
+        return self._rows[self._stays.has_ecg_N[self._rows]] if modality == "ecg" else self._rows
+
+    def _write(self, hospital: Hospital, model: lemof.Model, folder: Path) -> None:
+        """Run each encoder once over its rows, batch by batch to the disk."""
+        for index, modality in enumerate(MODALITIES):
+            network = lemof.network(hospital.study, modality, model).eval()
+            level, rows = int(model["best_level"][index]), self._present(modality)
+            batch_of = batches_of(hospital, modality, model)
+
+            def tokens(inputs: Any, network: Any = network, level: int = level) -> torch.Tensor:
+                out: torch.Tensor = network.tokens(inputs, level)
+                return out
+
+            store, filled = None, 0
+            for part in training.infer(tokens, batch_of, rows):
+                if store is None:
+                    store = np.lib.format.open_memmap(
+                        folder / f"{modality}.npy", "w+", np.float32, (len(rows), *part.shape[1:])
+                    )
+                store[filled : filled + len(part)] = part.numpy()
+                filled += len(part)
+            if store is None:
+                width = network.encoder.token_widths[level - 1]
+                np.save(folder / f"{modality}.npy", np.zeros((0, 1, width), np.float32))
+            else:
+                store.flush()
+
+    def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Inputs of an attention head for these rows: ECG tokens (0 where missing), EHR tokens, ``has_ecg``."""
+        ecg_row = self._position["ecg"][rows]
+        has_ecg = ecg_row >= 0
+        stored = self._tokens["ecg"]
+        ecg = np.zeros((len(rows), *stored.shape[1:]), np.float32)
+        ecg[has_ecg] = stored[ecg_row[has_ecg]]
+        ehr = self._tokens["ehr"][self._position["ehr"][rows]]
+        return torch.from_numpy(ecg), torch.from_numpy(ehr), torch.from_numpy(has_ecg.astype(np.float32))
+
+
+def omega_2(hospital: Hospital, model: lemof.Model, rows: Rows, kind: str = "tokens") -> NDArray[np.float64]:
+    """Log-odds of both cross-fit heads for rows outside ``train``, ``(len(rows), 2)``."""
+    tokens = Tokens(hospital, model, kind)
+    heads: list[CrossModalAttention] = [
+        lemof.attention_head(hospital.study, model, fold) for fold in range(lemof.NUM_HEADS)
+    ]
+    return np.concatenate([training.log_odds(head, tokens.batch, rows) for head in heads], axis=1)
+
+
+def _frozen(model: lemof.Model) -> dict[str, NDArray[Any]]:
+    """The part of the model that encoder outputs depend on."""
+    return {name: value for name, value in model.items() if name.startswith(("scaling/", "ecg/", "ehr/"))}
+
+
+def cached(
+    hospital: Hospital, kind: str, depends_on: Mapping[str, NDArray[Any]], compute: Callable[[Path], None]
+) -> Path:
+    """The folder that ``compute`` filled for these inputs; of each kind only the newest is kept."""
+    digest = hashlib.sha256(f"{hospital.cohort_digest}{hospital.study.digest}".encode())
+    for name in sorted(depends_on):
+        digest.update(name.encode() + np.ascontiguousarray(depends_on[name]).tobytes())
+    cache = hospital.folder / ".cache"
+    folder = cache / f"{kind}-{digest.hexdigest()[:24]}"
+    if folder.is_dir():
+        return folder
+    partial = cache / f"{folder.name}.{os.getpid()}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    compute(partial)
+    for old in cache.glob(f"{kind}-{'[0-9a-f]' * 24}"):
+        if old != partial:
+            shutil.rmtree(old, ignore_errors=True)
+    partial.rename(folder)
+    return folder

@@ -1,0 +1,85 @@
+"""A hospital opened for one study: its cohort as the arrays that the method reads.
+
+Labels, splits and folds are made here from the threshold and the salt in the request; the cohort holds none of them.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from client.cohort import load_cohort, long_stay_of
+from client.site import SiteConfig
+from lemof_model.errors import DataError
+from lemof_model.features import DISEASES
+from lemof_model.splits import fold_of, split_of
+from lemof_model.stays import Stays
+from lemof_model.study import Study
+
+AGE_LIMIT_YEARS = 65
+
+
+@dataclass(frozen=True, eq=False)
+class Hospital:
+    """One site in one study.
+
+    ``groups`` are the diseases and subgroups that an evaluation is stratified by, one bool array each.
+    """
+
+    name: str
+    folder: Path
+    cohort_digest: str
+    study: Study
+    stays: Stays
+    groups: dict[str, NDArray[np.bool_]]
+
+
+def open_hospital(site: SiteConfig, study: Study) -> Hospital:
+    """Open the site's cohort for a study; opened once per process, unless the cohort changes.
+
+    Raises:
+        DataError: no cohort, or one that was prepared for another ``cohort`` section.
+    """
+    folder = site.prepare.output
+    manifest = folder / "manifest.json"
+    stamp = manifest.stat().st_mtime_ns if manifest.is_file() else 0
+    return _open(site.site.name, folder, stamp, study.to_json())
+
+
+@lru_cache(maxsize=16)
+def _open(name: str, folder: Path, stamp: int, study_json: str) -> Hospital:
+    """Read the cohort; ``stamp`` makes a changed cohort a new one."""
+    study = Study.from_json(study_json)
+    cohort = load_cohort(folder)
+    if cohort.spec != study.cohort:
+        raise DataError(
+            f"The cohort must be prepared for the plan's cohort section, got one for another section from {name}. "
+            f"Run: lemof-client --site {name} prepare --plan PLAN.yaml"
+        )
+    label, keep = long_stay_of(cohort.stays, study.target)
+    kept = np.flatnonzero(keep)
+    patient = cohort.patient_hash
+    stays = Stays(
+        features_NF=np.asarray(cohort.features),
+        ecg_MCT=cohort.ecg,
+        ecg_row_N=np.asarray(cohort.ecg_index),
+        long_stay_N=label,
+        split_N=split_of(patient, study.splits),
+        fold_N=fold_of(patient, study.splits.salt),
+        patient_N=patient,
+    )
+    digest = str(cohort.manifest["digests"]["cohort"])
+    return Hospital(name, folder, digest, study, stays.select(kept), _groups(cohort.stays.iloc[kept]))
+
+
+def _groups(stays: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
+    """Diseases and subgroups, one bool array each; a stay may be in several."""
+    groups = {f"disease:{name}": stays[name].to_numpy() for name in DISEASES}
+    for sex in ("female", "male"):
+        groups[f"sex:{sex}"] = (stays["sex"] == sex).to_numpy()
+    older = stays["age"].to_numpy() >= AGE_LIMIT_YEARS
+    groups[f"age:under_{AGE_LIMIT_YEARS}"], groups[f"age:{AGE_LIMIT_YEARS}_and_over"] = ~older, older
+    return groups

@@ -1,0 +1,218 @@
+"""The site file: what a hospital says about its data, limits and server. Read once, here, and never sent anywhere.
+
+The study itself (window, target, splits) belongs to the coordinator's plan; ``prepare --plan`` reads the three
+sections of it that decide what a cohort holds and how it is counted.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from lemof_model.errors import ConfigError, problem_sentence
+from lemof_model.study import CohortSpec, SplitSpec, Target
+
+SITE_FOLDER = Path("site_configs")
+
+
+def _beside_site_file(path: Path, info: ValidationInfo) -> Path:
+    """A relative path of a site file starts at the folder of that file."""
+    context: dict[str, Path] = info.context or {}
+    return context["folder"] / path
+
+
+SitePath = Annotated[Path, AfterValidator(_beside_site_file)]
+
+
+class _Section(BaseModel):
+    """Every section is immutable and refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class SiteName(_Section):
+    """Who the site is: the name under which the study lists it."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+$")]
+
+
+class Tables(_Section):
+    """Tables that lie elsewhere than in MIMIC-IV's ``hosp`` and ``icu``; a relative path starts at the EHR root."""
+
+    patients: Path | None = None
+    admissions: Path | None = None
+    diagnoses_icd: Path | None = None
+    labevents: Path | None = None
+    icustays: Path | None = None
+    chartevents: Path | None = None
+
+
+class EhrData(_Section):
+    """Where the MIMIC-IV tables are (csv or csv.gz)."""
+
+    root: SitePath
+    tables: Tables = Tables()
+
+
+class EcgData(_Section):
+    """Where the MIMIC-IV-ECG records are, and which sampling frequencies are resampled rather than refused.
+
+    ``record_list`` starts at the folder of the site file if such a file exists there, else at ``root``.
+    """
+
+    root: SitePath
+    record_list: Path = Path("record_list.csv")
+    accept_hz: tuple[PositiveInt, ...] = (500,)
+
+    @field_validator("record_list")
+    @classmethod
+    def _find_record_list(cls, path: Path, info: ValidationInfo) -> Path:
+        beside = _beside_site_file(path, info)
+        return beside if beside.is_file() else info.data.get("root", Path()) / path
+
+
+class Data(_Section):
+    """The raw data of the site. A hospital without ECGs leaves ``ecg`` out."""
+
+    ehr: EhrData
+    ecg: EcgData | None = None
+
+
+class Prepare(_Section):
+    """Where the cohort is written, and how many processes read ECGs (left out: one per core)."""
+
+    output: SitePath = Path("cohort")
+
+
+class Limits(_Section):
+    """What the site never lets out: sums over fewer patients, cells of fewer stays, larger updates than these."""
+
+    min_patients: PositiveInt = 50
+    min_cell: PositiveInt = 11
+    max_update_mb: PositiveInt = 100
+
+
+class Server(_Section):
+    """The coordinator's fleet door."""
+
+    address: Annotated[str, StringConstraints(pattern=r"^[^\s:/]+:\d{1,5}$")] = "127.0.0.1:9092"
+    root_certificates: SitePath | None = None
+
+
+class SiteConfig(_Section):
+    """A whole site file, checked."""
+
+    version: Literal[1]
+    site: SiteName
+    data: Data
+    # Not Prepare(): its default path is checked, and then starts at the site file's folder.
+    prepare: Prepare = Field(default_factory=dict)  # type: ignore[assignment]
+    limits: Limits = Limits()
+    server: Server = Server()
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanSections:
+    """The sections of a study plan that ``prepare`` reads: what a cohort holds, and how its stays are counted."""
+
+    cohort: CohortSpec = dataclasses.field(default_factory=CohortSpec)
+    target: Target = dataclasses.field(default_factory=Target)
+    splits: SplitSpec = dataclasses.field(default_factory=SplitSpec)
+
+
+def find_site_file(path_or_name: str) -> Path:
+    """The site file that ``--site`` means: a path, else ``./site_configs/NAME`` or ``./site_configs/NAME.yaml``.
+
+    Raises:
+        ConfigError: there is none; the message lists where it was looked for.
+    """
+    candidates = [Path(path_or_name)]
+    if candidates[0].name == path_or_name:
+        candidates += [SITE_FOLDER / path_or_name, SITE_FOLDER / f"{path_or_name}.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    looked = ", ".join(str(candidate) for candidate in candidates)
+    raise ConfigError(f"--site must name a site file, got {path_or_name!r}. Looked for {looked}.")
+
+
+def load_site(path_or_name: str | Path) -> SiteConfig:
+    """Read and check a site file; relative paths start at its folder.
+
+    Raises:
+        ConfigError: lists every problem of the file with its key.
+    """
+    path = find_site_file(str(path_or_name))
+    try:
+        return SiteConfig.model_validate(_read_yaml(path), context={"folder": path.resolve().parent})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_problems(error, path.name, SiteConfig))) from None
+
+
+def load_plan_sections(plan_path: Path | None) -> PlanSections:
+    """Read the sections ``cohort``, ``target`` and ``splits`` of a plan; without a plan, the default ones.
+
+    Raises:
+        ConfigError: lists every problem of the three sections with its key.
+    """
+    if plan_path is None:
+        return PlanSections()
+    plan = _read_yaml(plan_path)
+    sections: dict[str, Any] = {}
+    problems: list[str] = []
+    for field in dataclasses.fields(PlanSections):
+        kind: Any = field.type
+        try:
+            sections[field.name] = TypeAdapter(kind).validate_python(plan.get(field.name) or {})
+        except ValidationError as error:
+            problems += _problems(error, plan_path.name, kind, field.name)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return PlanSections(**sections)
+
+
+def load_cohort_spec(plan_path: Path | None) -> CohortSpec:
+    """The ``cohort`` section of a plan; without a plan, the default one."""
+    return load_plan_sections(plan_path).cohort
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    """A YAML file whose top level is a mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} must be a readable file, got: {error.strerror}. Check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name} must be YAML, got: {error}. Mend that line.") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path.name} must hold sections, got {type(content).__name__}. See site_configs/.")
+    return content
+
+
+def _problems(error: ValidationError, file: str, model: Any, section: str = "") -> Iterator[str]:
+    """One sentence for each problem that pydantic found."""
+    for problem in error.errors(include_url=False):
+        yield problem_sentence(dict(problem), file, partial(_keys_at, model), section)
+
+
+def _keys_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section at ``location`` knows."""
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        model = next((kind for kind in getattr(annotation, "__args__", ()) if kind is not type(None)), annotation)
+    return list(getattr(model, "model_fields", None) or model.__dataclass_fields__)

@@ -1,0 +1,1 @@
+"""The method in pure torch and numpy: encoders, logistic learners, importance, attention, messages."""

@@ -1,0 +1,1 @@
+"""One file per encoder, found by name in ``registry``."""

@@ -1,0 +1,80 @@
+"""Every error a user can meet, and the exit status it ends a command with.
+
+    LemofError                     1   our own bug when it is raised bare
+    |-- ConfigError                3   a plan or a site file says something that cannot be
+    |-- DataError                  4   the raw tables, ECG records or a cohort are not as they must be
+    |-- DiskError                  6   disk, memory or permission
+    |-- NetworkError               7   server, certificate or connection
+    |-- VersionError               8   two sides that cannot talk to each other
+    `-- TooLittleDataError         9   too few patients, or only one class
+
+A message says what must hold, what came, and what to do; never a patient's id or value.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+class LemofError(ValueError):
+    """An error whose message is meant for the person at the keyboard."""
+
+    exit_status = 1
+
+
+class ConfigError(LemofError):
+    """A plan or a site file that cannot be followed; all its problems are listed at once."""
+
+    exit_status = 3
+
+
+class DataError(LemofError):
+    """Raw data or a prepared cohort that is not as it must be."""
+
+    exit_status = 4
+
+
+class DiskError(LemofError):
+    """A full disk, too little memory, or a file that may not be read or written."""
+
+    exit_status = 6
+
+
+class NetworkError(LemofError):
+    """A server that cannot be reached, or that cannot be trusted."""
+
+    exit_status = 7
+
+
+class VersionError(LemofError):
+    """Two sides whose versions cannot work together."""
+
+    exit_status = 8
+
+
+class TooLittleDataError(LemofError):
+    """Fewer patients than a statistic or a privacy rule needs, or labels of one class only."""
+
+    exit_status = 9
+
+
+def problem_sentence(
+    problem: Mapping[str, Any], file: str, keys_at: Callable[[tuple[int | str, ...]], Sequence[str]], section: str = ""
+) -> str:
+    """One sentence for one problem of a configuration file, as pydantic describes it.
+
+    ``keys_at`` tells the keys that the section at a place knows; ``section`` is where in the file the places start.
+    """
+    key = ".".join(str(part) for part in ((section, *problem["loc"]) if section else problem["loc"]))
+    match problem["type"]:
+        case "missing":
+            return f"{key} must be given, got nothing from {file}. Add it."
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            known_keys = keys_at(problem["loc"][:-1])
+            close = difflib.get_close_matches(str(problem["loc"][-1]), known_keys, n=1)
+            advice = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known_keys)}."
+            return f"{key} must be a known key, got an unknown one from {file}. {advice}"
+        case "value_error":
+            return f"{problem['ctx']['error']} (from {file}:{key})"
+    rule = problem["msg"].replace("Input should", "must").replace("String should", "must")
+    return f"{key} {rule}, got {problem['input']!r} from {file}. Correct it."

@@ -1,0 +1,158 @@
+"""The assembled model: stage by stage from level log-odds to the final prediction.
+
+A model is one flat dict of arrays, the same in a request, in ``model/`` of a run and here:
+
+    scaling/mean, scaling/scale                 numeric features, from the federated sums
+    ecg/..., ehr/...                            weights of the two modality networks
+    meta/ecg, meta/ehr                          G over three level predictions (eq. 4): three weights, intercept
+    background/ecg, background/ehr              mean inputs of those, the Shapley background
+    best_level                                  (2,) ecg and ehr, counted from 1
+    omega_1                                     G over [meta_ecg, best_ecg, meta_ehr, best_ehr] (eq. 8), and has_ecg
+    attention/0/..., attention/1/...            the two cross-fit heads (eq. 10-12)
+    final                                       G over [omega_1, omega_2] (eq. 13)
+
+Shapes: N stays, K levels. Log-odds everywhere; a modality that a stay lacks has log-odds 0.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemof_model import logistic
+from lemof_model.attention import CrossModalAttention
+from lemof_model.encoders.registry import build_network
+from lemof_model.pyramid import ModalityNetwork
+from lemof_model.study import MODALITIES, AttentionSpec, Study
+from lemof_model.training import derive_seed, from_arrays, to_arrays
+
+Float = NDArray[np.float64]
+Model = Mapping[str, NDArray[Any]]
+
+LOG_ODDS_LIMIT = 8.0
+NUM_HEADS = 2
+VARIANTS = ("ecg_single", "ehr_single", "m1", "m2", "full")
+REFERENCES = ("gbdt_ehr", "local_only")
+POPULATIONS = ("with_ecg", "all")
+
+
+def part(model: Model, prefix: str) -> dict[str, NDArray[Any]]:
+    """The arrays below ``prefix/``, without it.
+
+    Example:
+        >>> part({"ecg/a": np.ones(1), "ehr/a": np.zeros(1)}, "ecg")
+        {'a': array([1.])}
+    """
+    return {name[len(prefix) + 1 :]: value for name, value in model.items() if name.startswith(f"{prefix}/")}
+
+
+def prefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The inverse of ``part``."""
+    return {f"{prefix}/{name}": value for name, value in arrays.items()}
+
+
+def initial_networks(study: Study) -> dict[str, NDArray[Any]]:
+    """First weights of both modality networks, a function of the study's seed."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for modality in MODALITIES:
+        network = build_network(modality, getattr(study, modality), derive_seed(study.seed, "initial", modality))
+        arrays |= prefixed(modality, to_arrays(network))
+    return arrays
+
+
+def network(study: Study, modality: str, model: Model) -> ModalityNetwork:
+    """A modality network with the model's weights."""
+    built = build_network(modality, getattr(study, modality))
+    from_arrays(built, part(model, modality))
+    return built
+
+
+def build_head(study: Study, best_level: NDArray[np.int64], seed: int = 0) -> CrossModalAttention:
+    """An attention head for the two best levels."""
+    import torch
+
+    ecg, ehr = (
+        build_network(modality, getattr(study, modality)).encoder.token_widths[level - 1]
+        for modality, level in zip(MODALITIES, best_level.tolist(), strict=True)
+    )
+    spec: AttentionSpec = study.attention
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return CrossModalAttention(ecg, ehr, width=spec.width, num_heads=spec.num_heads, dropout=spec.dropout)
+
+
+def initial_heads(study: Study, best_level: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """First weights of the two cross-fit heads."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for fold in range(NUM_HEADS):
+        head = build_head(study, best_level, derive_seed(study.seed, "initial", "attention", fold))
+        arrays |= prefixed(f"attention/{fold}", to_arrays(head))
+    return arrays
+
+
+def attention_head(study: Study, model: Model, fold: int) -> CrossModalAttention:
+    """The head of one fold with the model's weights."""
+    head = build_head(study, model["best_level"])
+    from_arrays(head, part(model, f"attention/{fold}"))
+    return head
+
+
+def g_inputs(log_odds: Float, study: Study) -> Float:
+    """What a logistic learner reads: clipped log-odds, or probabilities (the paper's literal form)."""
+    if study.logistic.inputs == "probability":
+        return logistic.sigmoid(log_odds)
+    return np.clip(log_odds, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
+
+
+def meta_log_odds(level_logit_NK: Float, modality: str, model: Model, study: Study) -> Float:
+    """Meta prediction of a modality (eq. 4), 0 where the modality is missing (NaN levels)."""
+    present = ~np.isnan(level_logit_NK[:, 0])
+    out = np.zeros(len(level_logit_NK))
+    out[present] = logistic.decision(model[f"meta/{modality}"], g_inputs(level_logit_NK[present], study))
+    return out
+
+
+def omega_1_rows(levels: Mapping[str, Float], model: Model, study: Study, *, has_indicator: bool) -> Float:
+    """Inputs of omega_1: z = [meta_ecg, best_ecg, meta_ehr, best_ehr] (eq. 8), and ``has_ecg`` where it varies."""
+    columns = []
+    for index, modality in enumerate(MODALITIES):
+        best = levels[modality][:, int(model["best_level"][index]) - 1]
+        columns += [meta_log_odds(levels[modality], modality, model, study), np.nan_to_num(best, nan=0.0)]
+    rows = g_inputs(np.column_stack(columns), study)
+    if has_indicator:
+        rows = np.column_stack([rows, ~np.isnan(levels["ecg"][:, 0])])
+    return rows
+
+
+def omega_1_log_odds(levels: Mapping[str, Float], model: Model, study: Study) -> Float:
+    """omega_1 (M1). The number of coefficients tells whether the indicator is in."""
+    theta = model["omega_1"]
+    return logistic.decision(theta, omega_1_rows(levels, model, study, has_indicator=len(theta) == 6))
+
+
+def cross_fit(omega_2_N2: Float, fold_N: NDArray[np.int64], in_stack_N: NDArray[np.bool_]) -> Float:
+    """omega_2 of each stay: on ``stack`` from the head that did not see the patient, else the mean of both heads.
+
+    Head f is trained on fold f, so a stack stay of fold f is read from head 1 - f.
+    """
+    unseen = omega_2_N2[np.arange(len(fold_N)), 1 - fold_N]
+    return np.where(in_stack_N, unseen, omega_2_N2.mean(axis=1))
+
+
+def final_rows(omega_1_N: Float, omega_2_N: Float, study: Study) -> Float:
+    """Inputs of the integrated decision: u = [omega_1, omega_2] (eq. 13)."""
+    return g_inputs(np.column_stack([omega_1_N, omega_2_N]), study)
+
+
+def predict(levels: Mapping[str, Float], omega_2_N: Float, model: Model, study: Study) -> dict[str, Float]:
+    """Log-odds of the five variants from cached levels and omega_2; ``ecg_single`` is NaN without an ECG."""
+    omega_1 = omega_1_log_odds(levels, model, study)
+    ecg = meta_log_odds(levels["ecg"], "ecg", model, study)
+    return {
+        "ecg_single": np.where(np.isnan(levels["ecg"][:, 0]), np.nan, ecg),
+        "ehr_single": meta_log_odds(levels["ehr"], "ehr", model, study),
+        "m1": omega_1,
+        "m2": omega_2_N,
+        "full": logistic.decision(model["final"], final_rows(omega_1, omega_2_N, study)),
+    }

@@ -1,0 +1,251 @@
+"""Metrics from score histograms: one function per metric. What a hospital sends of its scores are counts per bin.
+
+Bins lie between log-odds -limit and +limit; scores outside fall into the end bins. On ``tuning`` they are equal; on
+``held_out`` they are fine where the tuning scores of that variant were, and every cut is an edge (``fine_edges``).
+Within a bin scores count as tied, so the AUROC differs from the rank AUROC of the scores by at most ``auroc_bound``;
+counts at a cut are exact; Brier score, calibration error and slope use each bin's middle.
+
+Shapes: V variants, N stays, B bins, R bootstrap draws.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemof_model import logistic
+from lemof_model.study import EvaluationSpec
+
+Float = NDArray[np.float64]
+
+NUM_ECE_BINS = 10
+Z_95 = 1.959963984540054
+
+
+def bin_edges(spec: EvaluationSpec) -> Float:
+    """The ``num_bins + 1`` edges; 0 is one of them.
+
+    Example:
+        >>> bin_edges(EvaluationSpec(num_bins=4, limit=2.0)).tolist()
+        [-2.0, -1.0, 0.0, 1.0, 2.0]
+    """
+    return np.linspace(-spec.limit, spec.limit, spec.num_bins + 1)
+
+
+def fine_edges(counts_B: NDArray[Any], edges: Float, cuts: Sequence[float]) -> Float:
+    """As many edges again, most of them where ``counts_B`` lie (and a quarter of their range beyond), the cuts among
+    them.
+
+    Example:
+        >>> edges = bin_edges(EvaluationSpec(num_bins=8, limit=4.0))
+        >>> fine_edges(np.array([0, 0, 0, 0, 5, 5, 0, 0]), edges, [0.0, 1.0, 4.0]).tolist()
+        [-4.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.5, 4.0, 4.0]
+    """
+    used = np.flatnonzero(counts_B)
+    low, high = (edges[used[0]], edges[used[-1] + 1]) if len(used) else (edges[0], edges[-1])
+    margin = (high - low) / 4.0
+    inner = np.linspace(max(low - margin, edges[0]), min(high + margin, edges[-1]), len(edges) - 2 - len(cuts))
+    return np.sort(np.concatenate([edges[[0, -1]], inner, cuts]))
+
+
+def middles(edges: Float) -> Float:
+    """Log-odds in the middle of each bin."""
+    return np.asarray((edges[:-1] + edges[1:]) / 2.0)
+
+
+def calibrate(log_odds: Float, platt: NDArray[Any] | None) -> Float:
+    """``a * log_odds + b``; unchanged without Platt's pair."""
+    return log_odds if platt is None else np.asarray(platt[0] * log_odds + platt[1])
+
+
+def _bins(log_odds: Float, edges: Float) -> NDArray[np.int64]:
+    """Bin of each score; a score equal to an edge belongs above it."""
+    return np.searchsorted(edges[1:-1], log_odds, side="right")
+
+
+def histograms(scores_VN: Float, edges_V: Sequence[Float]) -> NDArray[np.int32]:
+    """Stays per bin of each variant, each over its own edges, ``(V, B)``; NaN scores are not counted.
+
+    Example:
+        >>> histograms(np.array([[-9.0, 0.0, 0.5, np.nan]]), [np.array([-1.0, 0.0, 1.0])]).tolist()
+        [[1, 2]]
+    """
+    rows = [
+        np.bincount(_bins(s[~np.isnan(s)], edges), minlength=len(edges) - 1)
+        for s, edges in zip(scores_VN, edges_V, strict=True)
+    ]
+    return np.stack(rows).astype(np.int32)
+
+
+def bootstrap_histograms(scores_VN: Float, edges_V: Sequence[Float], weights_RN: NDArray[np.uint8]) -> NDArray[Any]:
+    """``histograms`` under each draw of weights, ``(R, V, B)``, in the smallest unsigned type that holds them."""
+    num_bins = len(edges_V[0]) - 1
+    out = np.zeros((len(weights_RN), len(scores_VN), num_bins), np.uint32)
+    for v, (scores, edges) in enumerate(zip(scores_VN, edges_V, strict=True)):
+        present = ~np.isnan(scores)
+        index = _bins(scores[present], edges)
+        for r, weight in enumerate(weights_RN[:, present]):
+            out[r, v] = np.bincount(index, weights=weight, minlength=num_bins)
+    return out.astype(np.min_scalar_type(int(out.max(initial=0))))
+
+
+def auroc_of_rows(scores: Float, labels: NDArray[Any]) -> float:
+    """Rank AUROC of scores, ties counted half; NaN without both classes."""
+    positive = labels.astype(bool)
+    num_positive, num_negative = int(positive.sum()), int((~positive).sum())
+    if not num_positive or not num_negative:
+        return float("nan")
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
+    return float((rank[positive].sum() - num_positive * (num_positive + 1) / 2.0) / (num_positive * num_negative))
+
+
+def auroc(negative: NDArray[Any], positive: NDArray[Any]) -> Float:
+    """AUROC of histograms by label ``(..., B)``, ties within a bin counted half; NaN without both classes."""
+    n, p = np.asarray(negative, np.float64), np.asarray(positive, np.float64)
+    below = np.cumsum(n, axis=-1) - 0.5 * n
+    pairs = n.sum(axis=-1) * p.sum(axis=-1)
+    area = (p * below).sum(axis=-1)
+    return np.asarray(np.divide(area, pairs, out=np.full_like(area, np.nan), where=pairs > 0))
+
+
+def auroc_bound(negative: NDArray[Any], positive: NDArray[Any]) -> float:
+    """How far the histogram AUROC can be from the rank AUROC: half the share of pairs that fall into one bin."""
+    n, p = np.asarray(negative, np.float64), np.asarray(positive, np.float64)
+    return float(0.5 * (n * p).sum() / (n.sum() * p.sum()))
+
+
+def auroc_interval_delong(negative: NDArray[Any], positive: NDArray[Any]) -> tuple[float, float]:
+    """95 % interval of the AUROC after DeLong et al. (1988), from histograms."""
+    n, p = np.asarray(negative, np.float64), np.asarray(positive, np.float64)
+    num_n, num_p = n.sum(), p.sum()
+    if min(num_n, num_p) < 2:
+        return float("nan"), float("nan")
+    area = float(auroc(n, p))
+    placement_p = (np.cumsum(n) - 0.5 * n) / num_n
+    placement_n = 1.0 - (np.cumsum(p) - 0.5 * p) / num_p
+    variance = (p @ (placement_p - area) ** 2) / (num_p - 1) / num_p
+    variance += (n @ (placement_n - area) ** 2) / (num_n - 1) / num_n
+    half = Z_95 * float(np.sqrt(variance))
+    return max(area - half, 0.0), min(area + half, 1.0)
+
+
+def percentile_interval(draws: Float) -> tuple[float, float]:
+    """95 % interval from bootstrap draws; NaN draws (a class missing) are left out."""
+    kept = draws[~np.isnan(draws)]
+    if len(kept) < 2:
+        return float("nan"), float("nan")
+    low, high = np.percentile(kept, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def auprc(negative: NDArray[Any], positive: NDArray[Any]) -> float:
+    """Average precision, walking down from the highest bin."""
+    p, n = np.cumsum(positive[::-1]).astype(np.float64), np.cumsum(negative[::-1]).astype(np.float64)
+    if p[-1] == 0:
+        return float("nan")
+    precision = np.divide(p, p + n, out=np.zeros_like(p), where=p + n > 0)
+    return float((np.diff(p, prepend=0.0) / p[-1]) @ precision)
+
+
+def brier(negative: NDArray[Any], positive: NDArray[Any], edges: Float) -> float:
+    """Mean squared error of the probabilities at the bins' middles."""
+    probability = logistic.sigmoid(middles(edges))
+    total = negative.sum() + positive.sum()
+    return float((negative @ probability**2 + positive @ (1.0 - probability) ** 2) / total)
+
+
+def ece(negative: NDArray[Any], positive: NDArray[Any], edges: Float) -> float:
+    """Expected calibration error over ten equal bins of probability."""
+    probability = logistic.sigmoid(middles(edges))
+    cell = np.minimum((probability * NUM_ECE_BINS).astype(int), NUM_ECE_BINS - 1)
+    gap = np.bincount(cell, weights=probability * (negative + positive) - positive, minlength=NUM_ECE_BINS)
+    return float(np.abs(gap).sum() / (negative.sum() + positive.sum()))
+
+
+def platt(negative: NDArray[Any], positive: NDArray[Any], edges: Float) -> Float:
+    """Platt's slope and intercept (1999), with his smoothed targets; (1, 0) without both classes."""
+    num_n, num_p = float(negative.sum()), float(positive.sum())
+    if not num_n or not num_p:
+        return np.array([1.0, 0.0])
+    return _weighted_fit(negative, positive, edges, 1.0 / (num_n + 2.0), (num_p + 1.0) / (num_p + 2.0))
+
+
+def calibration_slope(negative: NDArray[Any], positive: NDArray[Any], edges: Float) -> float:
+    """Slope of the logistic regression of the label on the log-odds (1 is right, below 1 is overconfident)."""
+    used = (negative + positive) > 0
+    if not negative.sum() or not positive.sum() or used.sum() < 2:
+        return float("nan")
+    slope = float(_weighted_fit(negative, positive, edges, 0.0, 1.0)[0])
+    return slope if abs(slope) < 1e3 else float("nan")
+
+
+def _weighted_fit(
+    negative: NDArray[Any], positive: NDArray[Any], edges: Float, target_negative: float, target_positive: float
+) -> Float:
+    """Logistic regression of (soft) labels on the bins' middles, each bin weighted by its count."""
+    x = np.concatenate([middles(edges), middles(edges)])[:, None]
+    target = np.repeat([target_negative, target_positive], len(edges) - 1)
+    weight = np.concatenate([negative, positive]).astype(np.float64)
+    return logistic.fit(x, target, c=1e6, weights_N=weight)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts at a cut; scores at or above it are called long."""
+
+    tp: float
+    fp: float
+    tn: float
+    fn: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of stays called rightly."""
+        num_stays = self.tp + self.fp + self.tn + self.fn
+        return (self.tp + self.tn) / num_stays if num_stays else float("nan")
+
+    @property
+    def f1_macro(self) -> float:
+        """Mean of the F1 of both classes; a class that is neither there nor called has F1 0."""
+        positive, negative = 2 * self.tp + self.fp + self.fn, 2 * self.tn + self.fp + self.fn
+        return ((2 * self.tp / positive if positive else 0.0) + (2 * self.tn / negative if negative else 0.0)) / 2.0
+
+    @property
+    def sensitivity(self) -> float:
+        """Share of long stays called long."""
+        return self.tp / (self.tp + self.fn) if self.tp + self.fn else float("nan")
+
+    @property
+    def specificity(self) -> float:
+        """Share of short stays called short."""
+        return self.tn / (self.tn + self.fp) if self.tn + self.fp else float("nan")
+
+
+def confusion(negative: NDArray[Any], positive: NDArray[Any], cut: int) -> Confusion:
+    """Counts when bins from number ``cut`` on are called long; ``cut`` = number of bins calls nobody long."""
+    return Confusion(
+        tp=float(positive[cut:].sum()),
+        fp=float(negative[cut:].sum()),
+        tn=float(negative[:cut].sum()),
+        fn=float(positive[:cut].sum()),
+    )
+
+
+def best_cuts(negative: NDArray[Any], positive: NDArray[Any], edges: Float) -> dict[str, float]:
+    """The three cuts in log-odds: probability 0.5, the best macro-F1, the best accuracy (nearest 0.5 on a tie)."""
+    order = sorted(range(len(edges)), key=lambda cut: abs(float(edges[cut])))
+    table = {cut: confusion(negative, positive, cut) for cut in order}
+    return {
+        "half": 0.0,
+        "macro_f1": float(edges[max(order, key=lambda cut: table[cut].f1_macro)]),
+        "accuracy": float(edges[max(order, key=lambda cut: table[cut].accuracy)]),
+    }
+
+
+def rebin(counts: NDArray[Any], edges: Float, platt_pair: NDArray[Any]) -> NDArray[Any]:
+    """A histogram after calibration: each bin's count moves to where its middle goes."""
+    target = _bins(calibrate(middles(edges), platt_pair), edges)
+    return np.bincount(target, weights=counts, minlength=len(counts))

@@ -1,0 +1,72 @@
+"""The pyramid: an encoder that shows three of its depths, a head on each of them (paper, eq. 1-2).
+
+Shapes: B batch, C leads, T time steps or tokens, F features, K levels (3), D width.
+"""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lemof_model.study import NUM_LEVELS
+
+
+class EhrBatch(NamedTuple):
+    """The EHR of a batch of stays, as the encoders take it.
+
+    ``numeric_BF`` scaled values, 0 where missing; ``missing_BF`` 1 where missing; ``category_BF`` codes (int64).
+    """
+
+    numeric_BF: Tensor
+    missing_BF: Tensor
+    category_BF: Tensor
+
+
+Inputs = Tensor | EhrBatch
+"""ECG: a tensor ``ecg_BCT`` in mV (12 leads, 1000 samples at 100 Hz). EHR: an ``EhrBatch``."""
+
+
+class Level(NamedTuple):
+    """One depth of an encoder: tokens for attention and a vector for the level head."""
+
+    tokens_BTD: Tensor
+    pooled_BD: Tensor
+
+
+class PyramidEncoder(nn.Module):
+    """The paper's PFN: exposes levels 1 (low), 2 (intermediate), 3 (high).
+
+    A subclass states the width of each level's tokens and of each pooled vector, so that heads and attention can be
+    built before any data is seen.
+    """
+
+    token_widths: tuple[int, int, int]
+    pooled_widths: tuple[int, int, int]
+
+    @abstractmethod
+    def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
+        """Return the three levels, lowest first."""
+
+
+class ModalityNetwork(nn.Module):
+    """An encoder with a prediction head on every level (eq. 2), trained jointly.
+
+    Shape: inputs of one modality -> level log-odds ``(B, 3)``.
+    """
+
+    def __init__(self, encoder: PyramidEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleList(nn.Linear(width, 1) for width in encoder.pooled_widths)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Level log-odds ``level_logit_BK``."""
+        levels: tuple[Level, Level, Level] = self.encoder(inputs)
+        return torch.cat([head(level.pooled_BD) for head, level in zip(self.heads, levels, strict=True)], dim=1)
+
+    def tokens(self, inputs: Inputs, level: int) -> Tensor:
+        """Tokens of one level (1, 2 or 3), ``tokens_BTD``: what attention reads (eq. 9)."""
+        assert 1 <= level <= NUM_LEVELS
+        levels: tuple[Level, Level, Level] = self.encoder(inputs)
+        return levels[level - 1].tokens_BTD

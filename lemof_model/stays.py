@@ -1,0 +1,119 @@
+"""One hospital's stays as plain arrays: what every stage of the method reads.
+
+Shapes: N stays, F feature columns, M stays with an ECG; C leads, T samples.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lemof_model.features import FEATURES
+from lemof_model.pyramid import EhrBatch, Inputs
+from lemof_model.study import SPLITS
+
+NUMERIC_COLUMNS = np.array([i for i, feature in enumerate(FEATURES) if feature.kind == "numeric"])
+CATEGORY_COLUMNS = np.array([i for i, feature in enumerate(FEATURES) if feature.kind == "categorical"])
+NUM_CATEGORIES = tuple(len(feature.categories) for feature in FEATURES if feature.kind == "categorical")
+
+MICROVOLTS_PER_MV = 1000.0
+SCALED_LIMIT = 4.0
+
+Rows = NDArray[np.int64]
+BatchOf = Callable[[Rows], Inputs]
+
+
+@dataclass(frozen=True)
+class Stays:
+    """The stays of one hospital, in the order of its cohort.
+
+    Attributes:
+        features_NF: raw features, NaN where missing, categories as codes.
+        ecg_MCT: int16 microvolts at 100 Hz, usually memory-mapped; ``ecg_row_N`` its row for a stay, or -1.
+        long_stay_N: label, 1 above the threshold of the plan.
+        split_N: index into ``SPLITS``; fold_N: 0 or 1, the cross-fit fold; patient_N: patient hash.
+    """
+
+    features_NF: NDArray[np.float32]
+    ecg_MCT: NDArray[np.int16]
+    ecg_row_N: NDArray[np.int64]
+    long_stay_N: NDArray[np.int8]
+    split_N: NDArray[np.int64]
+    fold_N: NDArray[np.int64]
+    patient_N: NDArray[np.uint64]
+
+    def rows(self, split: str, modality: str = "ehr") -> Rows:
+        """Rows of a split; for ``ecg`` only those that have one."""
+        wanted = self.split_N == SPLITS.index(split)
+        if modality == "ecg":
+            wanted &= self.has_ecg_N
+        return np.flatnonzero(wanted)
+
+    @property
+    def has_ecg_N(self) -> NDArray[np.bool_]:
+        """Whether a stay has an ECG before its prediction time."""
+        return self.ecg_row_N >= 0
+
+    def num_patients(self, rows: Rows) -> int:
+        """Patients behind these rows: what minimum counts are about."""
+        return len(np.unique(self.patient_N[rows]))
+
+    def select(self, rows: Rows) -> "Stays":
+        """These stays alone (the ECG array stays shared)."""
+        names = ("features_NF", "ecg_row_N", "long_stay_N", "split_N", "fold_N", "patient_N")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+
+def feature_sums(features_NF: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+    """Count, sum and sum of squares of every numeric feature over the rows where it is present."""
+    x = features_NF[:, NUMERIC_COLUMNS].astype(np.float64)
+    present = ~np.isnan(x)
+    x = np.where(present, x, 0.0)
+    return {"num_present": present.sum(axis=0).astype(np.float64), "x": x.sum(axis=0), "x2": (x * x).sum(axis=0)}
+
+
+def scaling_from(total: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float32]]:
+    """Mean and standard deviation from summed ``feature_sums``; a feature that never varies gets deviation 1."""
+    count = np.maximum(total["num_present"], 1.0)
+    mean = total["x"] / count
+    variance = np.maximum(total["x2"] / count - mean * mean, 0.0)
+    scale = np.where(variance > 1e-12 * np.maximum(mean * mean, 1e-12), np.sqrt(variance), 1.0)
+    return {"mean": mean.astype(np.float32), "scale": scale.astype(np.float32)}
+
+
+def ehr_batches(stays: Stays, mean_F: NDArray[np.float32], scale_F: NDArray[np.float32]) -> BatchOf:
+    """Return rows -> ``EhrBatch``, scaled once: missing is 0 with its mark, the rest clipped to +-4 deviations."""
+    x = (stays.features_NF[:, NUMERIC_COLUMNS] - mean_F) / scale_F
+    missing = np.isnan(x)
+    numeric_NF = torch.from_numpy(np.where(missing, 0.0, np.clip(x, -SCALED_LIMIT, SCALED_LIMIT)).astype(np.float32))
+    missing_NF = torch.from_numpy(missing.astype(np.float32))
+    category_NF = torch.from_numpy(stays.features_NF[:, CATEGORY_COLUMNS].astype(np.int64))
+
+    def batch(rows: Rows) -> Inputs:
+        index = torch.from_numpy(rows)
+        return EhrBatch(numeric_NF[index], missing_NF[index], category_NF[index])
+
+    return batch
+
+
+def ecg_batches(stays: Stays) -> BatchOf:
+    """Return rows -> ``ecg_BCT`` in mV. Every row must have an ECG."""
+
+    def batch(rows: Rows) -> Inputs:
+        return ecg_mv(stays, rows)
+
+    return batch
+
+
+def ecg_mv(stays: Stays, rows: Rows) -> Tensor:
+    """Read the ECGs of these rows, float32 mV, ``(B, 12, 1000)``."""
+    return torch.from_numpy(stays.ecg_MCT[stays.ecg_row_N[rows]].astype(np.float32) / np.float32(MICROVOLTS_PER_MV))
+
+
+def chunks(rows: Rows, size: int) -> Iterator[Rows]:
+    """Cut rows into consecutive batches, the last one as it comes."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

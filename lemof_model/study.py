@@ -1,0 +1,309 @@
+"""The study as plain values: what the plan fixes and every request states.
+
+The plan file is read once by the server (``server/plan.py``); a hospital meets these same dataclasses inside each
+request, so two hospitals cannot run different studies. Each class checks its own values; all are immutable.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from lemof_model.errors import ConfigError
+
+MODALITIES = ("ecg", "ehr")
+SPLITS = ("train", "stack", "tuning", "held_out")
+NUM_LEVELS = 3
+
+
+def _check(what: object, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Raise one ConfigError that lists every broken rule of ``what``."""
+    broken = [
+        f"{type(what).__name__}.{name} must {rule}, got {getattr(what, name)!r}."
+        for name, (holds, rule) in rules.items()
+        if not holds
+    ]
+    if broken:
+        raise ConfigError("\n".join(broken))
+
+
+@dataclass(frozen=True)
+class CohortSpec:
+    """Who is studied and what is known of them: the part of a plan that ``prepare`` needs.
+
+    The prediction is made ``window_hours`` after ICU admission; a stay shorter than ``min_stay_hours`` is left out,
+    otherwise the window would hold the answer (method: target).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    window_hours: int = 24
+    gap_hours: int = 0
+    min_stay_hours: float = 24.0
+    min_age_years: int = 18
+    ecg_before_hours: float = 24.0
+    ecg_rule: Literal["latest", "first"] = "latest"
+    feature_schema: Literal["first_day_1"] = "first_day_1"
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            {
+                "window_hours": (1 <= self.window_hours <= 240, "be from 1 to 240"),
+                "gap_hours": (self.gap_hours >= 0, "not be negative"),
+                "min_stay_hours": (
+                    self.min_stay_hours >= self.window_hours + self.gap_hours,
+                    f"be at least window_hours + gap_hours = {self.window_hours + self.gap_hours} "
+                    "(a shorter stay would end before its prediction)",
+                ),
+                "min_age_years": (self.min_age_years >= 0, "not be negative"),
+                "ecg_before_hours": (self.ecg_before_hours >= 0, "not be negative"),
+            },
+        )
+
+    @property
+    def digest(self) -> str:
+        """Digest of this section alone: a cohort is made for one of them."""
+        return digest_json(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class Target:
+    """Long stay: length of stay in ``unit`` above ``threshold_days``; deaths shorten stays and are kept by default."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    unit: Literal["icu", "hospital"] = "icu"
+    threshold_days: float = 3.0
+    deaths: Literal["keep", "exclude"] = "keep"
+
+    def __post_init__(self) -> None:
+        _check(self, {"threshold_days": (self.threshold_days > 0, "be above 0")})
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """Fractions of patients per split; which patient goes where is a hash of ``salt`` and the patient."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    salt: str = "lemof"
+    train: float = 0.5
+    stack: float = 0.25
+    tuning: float = 0.1
+    held_out: float = 0.15
+
+    def __post_init__(self) -> None:
+        total = self.train + self.stack + self.tuning + self.held_out
+        rules = {name: (getattr(self, name) > 0, "be above 0") for name in SPLITS}
+        rules["salt"] = (bool(self.salt), "not be empty")
+        _check(self, rules)
+        if abs(total - 1.0) > 1e-9:
+            raise ConfigError(f"SplitSpec fractions must add up to 1, got {total:g}.")
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """An encoder by its registered name, with the sizes that differ from its defaults."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    name: str
+    sizes: dict[str, int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """How a block of weights is trained at a site in one round, and for how many rounds.
+
+    ``patience`` rounds without a better federated tuning loss end the stage; 0 trains all rounds. Either way the
+    weights of the best round are kept.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    num_rounds: int = 10
+    num_epochs: int = 1
+    batch_size: int = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    client_lr: float = 1e-3
+    weight_decay: float = 1e-2
+    max_grad_norm: float = 1.0
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            {
+                "num_rounds": (self.num_rounds >= 1, "be at least 1"),
+                "num_epochs": (self.num_epochs >= 1, "be at least 1"),
+                "batch_size": (self.batch_size >= 1, "be at least 1"),
+                "client_lr": (self.client_lr > 0, "be above 0"),
+                "weight_decay": (self.weight_decay >= 0, "not be negative"),
+                "max_grad_norm": (self.max_grad_norm >= 0, "not be negative (0 switches clipping off)"),
+                "patience": (self.patience >= 0, "not be negative (0 switches early stopping off)"),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class StrategySpec:
+    """How the server turns the mean of the sites' weights into the next ones."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    name: Literal["fedavg", "fedprox", "fedadam"] = "fedavg"
+    proximal_mu: float = 0.0
+    server_lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        is_prox, is_adam = self.name == "fedprox", self.name == "fedadam"
+        _check(
+            self,
+            {
+                "proximal_mu": (
+                    self.proximal_mu >= 0 and (is_prox or self.proximal_mu == 0),
+                    "not be negative, and is 0 unless name is fedprox",
+                ),
+                "server_lr": (
+                    self.server_lr > 0 and (is_adam or self.server_lr == 0.01),
+                    "be above 0, and is left out unless name is fedadam",
+                ),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """Cross-modal attention (eq. 10-12): width d, number of heads, dropout, and its training."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    width: int = 32
+    num_heads: int = 2
+    dropout: float = 0.1
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            {
+                "width": (self.width >= 1 and self.width % max(self.num_heads, 1) == 0, "be a multiple of num_heads"),
+                "num_heads": (self.num_heads >= 1, "be at least 1"),
+                "dropout": (0 <= self.dropout < 1, "be from 0 to below 1"),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class LogisticSpec:
+    """The logistic learners G (eq. 3): what goes in, and scikit-learn's C (the ridge is 1/C)."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    inputs: Literal["log_odds", "probability"] = "log_odds"
+    c: float = 1.0
+    max_steps: int = 8
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            {"c": (self.c > 0, "be above 0"), "max_steps": (self.max_steps >= 1, "be at least 1")},
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """How scores are counted: bins between log-odds -limit and +limit, bootstrap draws, calibration."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    num_bins: int = 400
+    limit: float = 8.0
+    num_bootstraps: int = 200
+    calibration: Literal["platt", "none"] = "platt"
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            {
+                "num_bins": (
+                    self.num_bins >= 4 and self.num_bins % 2 == 0,
+                    "be even and at least 4, so that log-odds 0 and every cut are edges",
+                ),
+                "limit": (self.limit > 0, "be above 0"),
+                "num_bootstraps": (self.num_bootstraps >= 0, "not be negative"),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that the plan fixes. Two studies with one digest give the same model from the same cohorts."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    name: str = "lemof"
+    seed: int = 7
+    min_sites: int = 2
+    cohort: CohortSpec = field(default_factory=CohortSpec)
+    target: Target = field(default_factory=Target)
+    splits: SplitSpec = field(default_factory=SplitSpec)
+    ecg: EncoderSpec = field(default_factory=lambda: EncoderSpec("resnet"))
+    ehr: EncoderSpec = field(default_factory=lambda: EncoderSpec("ft_transformer"))
+    encoders: TrainingSpec = field(default_factory=TrainingSpec)
+    attention: AttentionSpec = field(default_factory=AttentionSpec)
+    strategy: StrategySpec = field(default_factory=StrategySpec)
+    logistic: LogisticSpec = field(default_factory=LogisticSpec)
+    evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            {
+                "seed": (self.seed >= 0, "not be negative"),
+                "min_sites": (self.min_sites >= 1, "be at least 1"),
+            },
+        )
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces. ``digest`` is taken over it."""
+        return canonical_json(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Study":
+        """Read what ``to_json`` wrote.
+
+        Example:
+            >>> Study.from_json(Study(seed=3).to_json()) == Study(seed=3)
+            True
+        """
+        study: Study = _build(cls, json.loads(text))
+        return study
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: one value, one text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_json(value: Any) -> str:
+    """sha256 (hex) of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _build(cls: Any, values: Mapping[str, Any]) -> Any:
+    """Rebuild nested dataclasses from plain dicts."""
+    kinds = {f.name: f.type for f in dataclasses.fields(cls)}
+    built = {
+        name: _build(kinds[name], value) if dataclasses.is_dataclass(kinds[name]) else value
+        for name, value in values.items()
+    }
+    return cls(**built)

@@ -1,0 +1,129 @@
+"""Training and inference as plain functions: a module and batches in, a result out.
+
+Nothing here knows of sites or rounds; whoever calls derives a seed from (seed, site, stage, round) with
+``derive_seed``, so a repeated round is equal to the bit. The loss is the mean over the batch of the summed binary
+cross-entropies of the outputs: three for a modality network (deep supervision), one for an attention head.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lemof_model.stays import Rows, chunks
+from lemof_model.study import TrainingSpec
+
+INFERENCE_BATCH = 256
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What one round at one place gave: the summed training loss and how many stays were seen (all epochs)."""
+
+    loss_sum: float
+    num_seen: int
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed from any words, the same on every machine.
+
+    Example:
+        >>> derive_seed(7, "hospital_a", "encoders", 1) == derive_seed(7, "hospital_a", "encoders", 2)
+        False
+    """
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def draw_batches(rows: Rows, batch_size: int, num_epochs: int, seed: int) -> Iterator[Rows]:
+    """Shuffled batches, each row once per epoch. Fewer rows than ``batch_size`` make one whole batch."""
+    rng = np.random.default_rng(seed)
+    for _ in range(num_epochs):
+        yield from chunks(rng.permutation(rows), batch_size)
+
+
+def make_optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
+    """A fresh optimiser; norms, biases, embeddings and other vectors get no weight decay."""
+    if spec.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=spec.client_lr, weight_decay=spec.weight_decay)
+    embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    matrices = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in embedded]
+    others = [p for p in model.parameters() if p.ndim < 2 or id(p) in embedded]
+    groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=spec.client_lr)
+
+
+def summed_loss(logit_BK: Tensor, label_B: Tensor) -> Tensor:
+    """Binary cross-entropy, summed over outputs and over the batch."""
+    return functional.binary_cross_entropy_with_logits(logit_BK, label_B[:, None].expand_as(logit_BK), reduction="sum")
+
+
+def train(
+    model: nn.Module,
+    batch_of: Callable[[Rows], Any],
+    labels_N: NDArray[np.int8],
+    rows: Rows,
+    spec: TrainingSpec,
+    *,
+    seed: int,
+    proximal_mu: float = 0.0,
+) -> TrainResult:
+    """Train ``model`` in place on ``rows`` for ``spec.num_epochs`` with an optimiser that starts afresh.
+
+    With ``proximal_mu`` the step is FedProx's (Li et al. 2020): ``mu (w - w_0)`` is added to the gradient after
+    clipping, w_0 being the weights the round began with.
+    """
+    label = torch.from_numpy(labels_N.astype(np.float32))
+    optimizer = make_optimizer(model, spec)
+    start = [p.detach().clone() for p in model.parameters()] if proximal_mu else []
+    loss_sum, num_seen = 0.0, 0
+    model.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "dropout"))
+        for batch in draw_batches(rows, spec.batch_size, spec.num_epochs, derive_seed(seed, "batches")):
+            optimizer.zero_grad()
+            loss = summed_loss(model(batch_of(batch)), label[torch.from_numpy(batch)])
+            (loss / len(batch)).backward()  # type: ignore[no-untyped-call]
+            if spec.max_grad_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), spec.max_grad_norm)
+            for p, p_0 in zip(model.parameters(), start, strict=False):
+                if p.grad is not None:
+                    p.grad.add_(p.detach() - p_0, alpha=proximal_mu)
+            optimizer.step()
+            loss_sum, num_seen = loss_sum + float(loss.detach()), num_seen + len(batch)
+    return TrainResult(loss_sum, num_seen)
+
+
+@torch.inference_mode()
+def infer(function: Callable[[Any], Tensor], batch_of: Callable[[Rows], Any], rows: Rows) -> Iterator[Tensor]:
+    """Outputs of ``function`` over consecutive batches of ``rows``. The caller puts the model in evaluation mode."""
+    for batch in chunks(rows, INFERENCE_BATCH):
+        yield function(batch_of(batch))
+
+
+def log_odds(model: nn.Module, batch_of: Callable[[Rows], Any], rows: Rows) -> NDArray[np.float64]:
+    """Log-odds of every output for ``rows``, ``(len(rows), K)``, without dropout."""
+    model.eval()
+    parts = [out.numpy().astype(np.float64) for out in infer(model, batch_of, rows)]
+    return np.concatenate(parts) if parts else np.zeros((0, 1))
+
+
+def loss_of(logit_NK: NDArray[np.float64], labels_N: NDArray[np.int8]) -> float:
+    """Summed binary cross-entropy of log-odds over stays and outputs."""
+    return float(np.logaddexp(0.0, logit_NK).sum() - (logit_NK * labels_N[:, None]).sum())
+
+
+def to_arrays(model: nn.Module) -> dict[str, NDArray[Any]]:
+    """Weights by name, as arrays of their own."""
+    return {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
+
+
+def from_arrays(model: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Load weights by name; every name must be there and of the right shape."""
+    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})

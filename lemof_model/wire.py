@@ -1,0 +1,224 @@
+"""Every message that may cross the border between coordinator and hospital.
+
+A request is one frozen dataclass per stage. An answer is one class for all stages, because whatever the stage, what
+leaves a hospital is the same thing: named arrays that are sums over its patients, and counts. Each message turns into
+three plain dicts (arrays, metrics, config) and back; ``records.py`` on either side makes Flower records of them.
+
+Keys of an answer are ``group/name``: what is summed, below the group of patients that it is summed over.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+from numpy.typing import NDArray
+
+from lemof_model.errors import VersionError
+from lemof_model.study import Study
+
+WIRE_VERSION = 1
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Packet(NamedTuple):
+    """The three plain dicts that a message becomes: arrays, numbers, and texts."""
+
+    arrays: dict[str, NDArray[Any]]
+    metrics: dict[str, int | float]
+    config: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the coordinator asks of one hospital. ``model`` holds every parameter known so far, under the names of
+    ``lemof.py``; so any request can be answered by a site that has only its cohort."""
+
+    stage: ClassVar[str]
+
+    study: Study
+    round: int
+    source_digest: str = ""
+    wire_version: int = WIRE_VERSION
+    model: Arrays = field(default_factory=dict)
+
+    def to_packet(self) -> Packet:
+        """Turn the request into three plain dicts."""
+        config = {"stage": self.stage, "study": self.study.to_json(), "plan_digest": self.study.digest}
+        metrics: dict[str, int | float] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, int):
+                metrics[f.name] = int(value)
+            elif isinstance(value, str):
+                config[f.name] = value
+        return Packet(dict(self.model), metrics, config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CensusRequest(Request):
+    """Who takes part: counts by split, label and modality."""
+
+    stage = "census"
+    schema_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsRequest(Request):
+    """Count, x and x^2 of every numeric feature on ``train``."""
+
+    stage = "statistics"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodersRequest(Request):
+    """One round of training of the blocks named (``ecg``, ``ehr``), and the tuning loss of the weights sent."""
+
+    stage = "encoders"
+    blocks: str = "ecg ehr"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaRequest(Request):
+    """One Newton step of both modality meta-learners (eq. 4) on ``stack``; ``input_sums`` gives the background."""
+
+    stage = "meta"
+    input_sums: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceRequest(Request):
+    """Sums of absolute Shapley values of the level predictions (eq. 5) on ``stack``."""
+
+    stage = "importance"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionRequest(Request):
+    """One round of the cross-fit attention heads named (eq. 10-12), with omega_1's Newton sums riding along."""
+
+    stage = "attention"
+    blocks: str = "attention/0 attention/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalRequest(Request):
+    """One Newton step of the integrated decision (eq. 13) on ``stack``."""
+
+    stage = "final"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest(Request):
+    """Score histograms by label on ``split`` (``tuning`` first, ``held_out`` once)."""
+
+    stage = "evaluation"
+    split: str
+
+
+REQUESTS: dict[str, type[Request]] = {
+    cls.stage: cls
+    for cls in (
+        CensusRequest,
+        StatisticsRequest,
+        EncodersRequest,
+        MetaRequest,
+        ImportanceRequest,
+        AttentionRequest,
+        FinalRequest,
+        EvaluationRequest,
+    )
+}
+
+
+def request_from_packet(packet: Packet) -> Request:
+    """Read a request.
+
+    Raises:
+        VersionError: another wire version, or a plan that does not have the digest stated with it.
+    """
+    version = packet.metrics.get("wire_version")
+    if version != WIRE_VERSION:
+        raise VersionError(
+            f"Wire version must be {WIRE_VERSION}, got {version}. Install the same lemof release on both sides."
+        )
+    cls = REQUESTS[packet.config["stage"]]
+    study = Study.from_json(packet.config["study"])
+    if study.digest != packet.config["plan_digest"]:
+        raise VersionError(
+            f"Plan digest must be {study.digest[:12]}, got {packet.config['plan_digest'][:12]}. "
+            "Install the same lemof release on both sides."
+        )
+    values: dict[str, Any] = {"study": study, "model": packet.arrays}
+    for f in dataclasses.fields(cls):
+        if f.type is bool:
+            values[f.name] = bool(packet.metrics[f.name])
+        elif f.type is int:
+            values[f.name] = int(packet.metrics[f.name])
+        elif f.type is str:
+            values[f.name] = packet.config[f.name]
+    return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a hospital sends back: sums over its patients by ``group/name``, stays counted by group, and the groups
+    that the door left out because they hold too few patients."""
+
+    stage: str
+    round: int
+    site: str
+    plan_digest: str
+    source_digest: str = ""
+    wire_version: int = WIRE_VERSION
+    sums: Arrays
+    counts: Mapping[str, int]
+    too_small: tuple[str, ...] = ()
+
+    def to_packet(self) -> Packet:
+        """Turn the answer into three plain dicts."""
+        config = {
+            "kind": "answer",
+            "stage": self.stage,
+            "site": self.site,
+            "plan_digest": self.plan_digest,
+            "source_digest": self.source_digest,
+            "too_small": json.dumps(self.too_small),
+        }
+        metrics: dict[str, int | float] = {f"count/{name}": int(n) for name, n in self.counts.items()}
+        return Packet(dict(self.sums), {**metrics, "round": self.round, "wire_version": self.wire_version}, config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A hospital that does not answer: why, in words for the coordinator, and with the exit status of the error."""
+
+    stage: str
+    round: int
+    site: str
+    code: int
+    reason: str
+
+    def to_packet(self) -> Packet:
+        """Turn the refusal into three plain dicts."""
+        config = {"kind": "refusal", "stage": self.stage, "site": self.site, "reason": self.reason}
+        return Packet({}, {"round": self.round, "code": self.code}, config)
+
+
+def answer_from_packet(packet: Packet) -> Answer | Refusal:
+    """Read an answer or a refusal."""
+    config, metrics = packet.config, packet.metrics
+    shared: dict[str, Any] = {"stage": config["stage"], "site": config["site"], "round": int(metrics["round"])}
+    if config["kind"] == "refusal":
+        return Refusal(**shared, code=int(metrics["code"]), reason=config["reason"])
+    return Answer(
+        **shared,
+        plan_digest=config["plan_digest"],
+        source_digest=config["source_digest"],
+        wire_version=int(metrics["wire_version"]),
+        sums=packet.arrays,
+        counts={name.removeprefix("count/"): int(n) for name, n in metrics.items() if name.startswith("count/")},
+        too_small=tuple(json.loads(config["too_small"])),
+    )

@@ -1,0 +1,130 @@
+"""``lemof-server``: what a coordinator types. Text goes to stderr, results to stdout.
+
+Exit statuses: 0 done, 1 our bug, 2 usage, the ``exit_status`` of a ``LemofError``, 130 after Ctrl-C.
+"""
+
+import json
+import logging
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lemof_model.errors import ConfigError, DataError, LemofError
+from server.report.page import write_report
+from server.report.run_files import describe_run, is_run, verify_run
+
+log = logging.getLogger("lemof")
+app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def main() -> None:
+    """Run ``lemof-server`` and end the process with its exit status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; the exit status."""
+    try:
+        return int(app(arguments, prog_name="lemof-server", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("stopped", err=True)
+        return 130
+    except LemofError as error:
+        typer.echo(f"error: {error}", err=True)
+        return error.exit_status
+    except Exception as error:  # whatever else comes is ours to mend
+        typer.echo(
+            f"error: this is a bug in lemof ({type(error).__name__}). Run it again with -v and report it.", err=True
+        )
+        log.debug("traceback", exc_info=True)
+        return 1
+
+
+def _print_version(is_asked: bool) -> None:
+    """Answer -V."""
+    if is_asked:
+        typer.echo(f"lemof-server {version('lemof')}")
+        raise typer.Exit
+
+
+@app.callback()
+def coordinate(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more; show the traceback of a bug.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", "-V", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The coordinator's part in a LeMoF study: look at runs. The study itself is started with ``flwr run``.
+
+    Example: lemof-server runs runs/
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@app.command()
+def report(folder: RunFolder) -> None:
+    """Write report.html of a finished run anew, from its files.
+
+    Example: lemof-server report runs/first
+    """
+    typer.echo(str(write_report(folder)))
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds run folders.")],
+    as_json: AsJson = False,
+) -> None:
+    """List runs: plan digest, status, hospitals, and AUROC of the full model over all stays.
+
+    Example: lemof-server runs runs/
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"DIR must be a folder, got {folder}. Name the folder that holds run folders.")
+    found = [describe_run(path) for path in sorted(folder.iterdir()) if is_run(path)]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("run", "study", "plan", "status", "hospitals", "AUROC", box=None)
+    for one in found:
+        auroc = "-" if one["auroc"] is None else f"{one['auroc']:.3f}"
+        table.add_row(
+            one["run"], one["study"], one["plan_digest"][:12], one["status"], str(one["sites"] or "-"), auroc
+        )  # fmt: skip
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+def verify(folder: RunFolder, as_json: AsJson = False) -> None:
+    """Check a finished run against its own digests: weights, plan and best levels.
+
+    Example: lemof-server verify runs/first
+    """
+    found = verify_run(folder)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        for what, holds in found.items():
+            typer.echo(f"{'ok  ' if holds else 'FAIL'}  {what}")
+    broken = [what for what, holds in found.items() if not holds]
+    if broken:
+        raise DataError(f"All checks must hold, got {len(broken)} that fail in {folder}. The files were changed.")

@@ -1,0 +1,205 @@
+"""From score histograms to ``metrics.json``: calibration and cuts from ``tuning``, every metric from ``held_out``.
+
+A site counts in a group only with both labels: where one of them was too small to leave the site, the other would bend
+the pooled curve. Metrics of such a site are null.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemof_model import logistic, metrics
+from lemof_model.features import DISEASES
+from lemof_model.lemof import POPULATIONS, REFERENCES, VARIANTS
+from lemof_model.study import Study
+from server.run_store import Round
+
+Cuts = dict[str, dict[str, dict[str, float]]]
+Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+ROWS = (*VARIANTS, *REFERENCES)
+COMPARED = ("ecg_single", "ehr_single", "m1", "m2", *REFERENCES)
+
+
+def calibrate_and_cut(tuning: Round, study: Study) -> tuple[dict[str, NDArray[Any]], Cuts]:
+    """Platt's pair and the bin edges for ``held_out`` of each variant and population, and the three cuts on the
+    calibrated scores, in log-odds."""
+    edges = metrics.bin_edges(study.evaluation)
+    found: dict[str, NDArray[Any]] = {}
+    cuts: Cuts = {}
+    for population in POPULATIONS:
+        cuts[population] = {}
+        sites = _complete_sites(tuning, f"{population}/all")
+        for index, name in enumerate(ROWS):
+            negative, positive = _histogram(tuning, f"{population}/all", sites, index, study.evaluation.num_bins)
+            pair = np.array([1.0, 0.0])
+            if study.evaluation.calibration == "platt":
+                pair = metrics.platt(negative, positive, edges)
+            negative, positive = (metrics.rebin(side, edges, pair) for side in (negative, positive))
+            cuts[population][name] = metrics.best_cuts(negative, positive, edges)
+            found[f"calibration/{population}/{name}"] = pair
+            found[f"edges/{population}/{name}"] = metrics.fine_edges(
+                negative + positive, edges, list(cuts[population][name].values())
+            )
+    return found, cuts
+
+
+def metrics_of(held_out: Round, study: Study, model: Mapping[str, Any], cuts: Cuts) -> dict[str, Any]:
+    """The content of ``metrics.json``."""
+
+    def table(wanted: Sequence[str]) -> dict[str, Any]:
+        return {
+            name: {
+                population: _variant(
+                    held_out, population, name, model[f"edges/{population}/{name}"], cuts[population][name]
+                )
+                for population in POPULATIONS
+            }
+            for name in wanted
+        }
+
+    variants = table(VARIANTS)
+    variants["ecg_single"]["all"] = None
+    references: dict[str, Any] = table(REFERENCES)
+    for name in REFERENCES:
+        for population in POPULATIONS:
+            references[name][population]["trained"] = "local"
+    references["always_short"] = {p: _map(_always_short, variants["ehr_single"][p]) for p in POPULATIONS}
+    return {
+        "target": dataclasses.asdict(study.target),
+        "best_level": {"ecg": int(model["best_level"][0]), "ehr": int(model["best_level"][1])},
+        "variants": variants,
+        "reference": references,
+        "differences": {population: _differences(held_out, population) for population in POPULATIONS},
+        "privacy": {},
+    }
+
+
+def _complete_sites(reply: Round, group: str) -> list[str]:
+    """Sites that sent both labels of a group."""
+    return [s for s, r in reply.sites.items() if f"{group}/0" in r.counts and f"{group}/1" in r.counts]
+
+
+def _histogram(reply: Round, group: str, sites: Sequence[str], index: int, num_bins: int) -> Counts:
+    """Counts per bin by label of one variant, added over sites; zeros over none."""
+    if not sites:
+        return np.zeros(num_bins), np.zeros(num_bins)
+
+    def added(label: int) -> NDArray[np.float64]:
+        rows = [reply.sites[site].sums[f"{group}/{label}/histogram"][index] for site in sites]
+        return np.asarray(np.sum(rows, axis=0), dtype=np.float64)
+
+    return added(0), added(1)
+
+
+def _bootstrap_aurocs(reply: Round, group: str, sites: Sequence[str], index: int) -> NDArray[np.float64]:
+    """AUROC of one variant under each bootstrap draw."""
+
+    def added(label: int) -> NDArray[np.float64]:
+        draws = [reply.sites[site].sums[f"{group}/{label}/bootstrap"][:, index].astype(np.float64) for site in sites]
+        return np.asarray(np.sum(draws, axis=0))
+
+    return metrics.auroc(added(0), added(1))
+
+
+def _variant(
+    reply: Round, population: str, name: str, edges: NDArray[np.float64], cuts: Mapping[str, float]
+) -> dict[str, Any]:
+    """Pooled, per site, per disease and per subgroup metrics of one variant in one population."""
+    index = ROWS.index(name)
+
+    def one(member: str, sites: Sequence[str]) -> dict[str, Any] | None:
+        group = f"{population}/{member}"
+        complete = [site for site in sites if site in _complete_sites(reply, group)]
+        counts = _histogram(reply, group, complete, index, len(edges) - 1)
+        interval = metrics.auroc_interval_delong(*counts) if sum(c.sum() for c in counts) else None
+        if complete and f"{group}/0/bootstrap" in reply.sites[complete[0]].sums:
+            interval = metrics.percentile_interval(_bootstrap_aurocs(reply, group, complete, index))
+        return _metrics(counts, edges, cuts, interval)
+
+    answered = reply.answered()
+    members = {group.split("/")[1] for group in reply.counts if group.startswith(f"{population}/")}
+    subgroups = sorted(m for m in members if m.startswith(("sex:", "age:")))
+    return {
+        "pooled": one("all", answered),
+        "sites": {site: one("all", [site]) for site in answered},
+        "diseases": {disease: one(f"disease:{disease}", answered) for disease in DISEASES},
+        "subgroups": {member: one(member, answered) for member in subgroups},
+    }
+
+
+def _metrics(
+    counts: Counts, edges: NDArray[np.float64], cuts: Mapping[str, float], interval: tuple[float, float] | None
+) -> dict[str, Any] | None:
+    """One M of ``metrics.json``, or None over nobody."""
+    negative, positive = counts
+    num_stays = negative.sum() + positive.sum()
+    if not num_stays:
+        return None
+    at_cuts = {}
+    for name, cut in cuts.items():
+        called = metrics.confusion(negative, positive, int(np.searchsorted(edges, cut)))
+        at_cuts[name] = {
+            "threshold": float(logistic.sigmoid(np.array(cut))), "acc": called.accuracy,
+            "f1_macro": called.f1_macro, "sensitivity": called.sensitivity, "specificity": called.specificity,
+        }  # fmt: skip
+    both = bool(negative.sum() and positive.sum())
+    return {
+        "n": int(num_stays),
+        "n_positive": int(positive.sum()),
+        "auroc": float(metrics.auroc(negative, positive)),
+        "auroc_ci": list(interval) if interval is not None else None,
+        "auroc_bound": metrics.auroc_bound(negative, positive) if both else None,
+        "auprc": metrics.auprc(negative, positive),
+        "brier": metrics.brier(negative, positive, edges),
+        "ece": metrics.ece(negative, positive, edges),
+        "calibration_slope": metrics.calibration_slope(negative, positive, edges),
+        "cuts": at_cuts,
+    }
+
+
+def _always_short(m: dict[str, Any]) -> dict[str, Any]:
+    """The M of calling every stay short with probability 0 of a long one."""
+    positive, negative = m["n_positive"], m["n"] - m["n_positive"]
+    called = metrics.Confusion(tp=0.0, fp=0.0, tn=float(negative), fn=float(positive))
+    cut = {
+        "threshold": 1.0, "acc": called.accuracy, "f1_macro": called.f1_macro,
+        "sensitivity": called.sensitivity, "specificity": called.specificity,
+    }  # fmt: skip
+    share = positive / m["n"]
+    return {
+        "n": m["n"], "n_positive": positive, "auroc": 0.5, "auroc_ci": None, "auroc_bound": 0.0, "auprc": share,
+        "brier": share, "ece": share, "calibration_slope": None,
+        "cuts": {"half": cut, "macro_f1": cut, "accuracy": cut},
+    }  # fmt: skip
+
+
+def _map(function: Any, table: Any) -> Any:
+    """Apply ``function`` to every M of a table."""
+    if table is None:
+        return None
+    if "n_positive" in table:
+        return function(table)
+    return {key: _map(function, value) for key, value in table.items()}
+
+
+def _differences(reply: Round, population: str) -> dict[str, Any]:
+    """Paired AUROC differences, full minus each other, over the same bootstrap draws and the same stays."""
+    group = f"{population}/all"
+    sites = _complete_sites(reply, group)
+    if not sites or f"{group}/0/bootstrap" not in reply.sites[sites[0]].sums:
+        return {}
+    full = ROWS.index("full")
+    out = {}
+    for name in COMPARED:
+        index = ROWS.index(name)
+        counts, ours = (_histogram(reply, group, sites, row, 0) for row in (index, full))
+        if sum(c.sum() for c in counts) != sum(c.sum() for c in ours):
+            continue  # a reference that some site could not train is not over the same stays
+        draws = _bootstrap_aurocs(reply, group, sites, full) - _bootstrap_aurocs(reply, group, sites, index)
+        point = float(metrics.auroc(*ours) - metrics.auroc(*counts))
+        out[f"full-{name}"] = {"auroc": point, "auroc_ci": list(metrics.percentile_interval(draws))}
+    return out

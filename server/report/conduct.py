@@ -1,0 +1,222 @@
+"""Sections that say what was asked and how it went: cohort, levels, training, rounds, privacy, and the footer."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from lemof_model.study import MODALITIES, SPLITS
+from server.report import words
+from server.report.markup import Html, bar, curve, definitions, element, items, note, section, table
+from server.report.run_files import RunFiles
+from server.source import source_digest
+
+STAGES = {
+    "census": "counts of stays by split, outcome and modality",
+    "statistics": "sums and sums of squares of each numeric feature",
+    "encoders": "encoder weights times number of stays; tuning loss",
+    "meta": "gradient and Hessian of two logistic learners; sums of their inputs",
+    "importance": "sums of absolute Shapley values by level",
+    "attention": "attention weights times number of stays; tuning loss; gradient and Hessian of omega_1",
+    "final": "gradient and Hessian of the last logistic learner",
+    "evaluation": "score histograms by outcome; bootstrap histograms",
+}
+BLOCKS = {
+    "ecg": "ECG encoder",
+    "ehr": "EHR encoder",
+    "attention/0": "Attention, head 1",
+    "attention/1": "Attention, head 2",
+}
+LEARNERS = ("meta/ecg", "meta/ehr", "omega_1", "final")
+PACKAGES = ("lemof", "flwr", "torch", "numpy", "lightgbm")
+
+
+def asked(run: RunFiles) -> Html:
+    """The question, the cohort rule, and who brought how many stays."""
+    study = run.study
+    splits = ", ".join(f"{s.replace('_', ' ')} {words.percent(getattr(study.splits, s))}" for s in SPLITS)
+    facts = [
+        ("Question", words.question(study.target)),
+        ("Asked", words.moment(study.cohort)),
+        ("Patients", words.cohort_rule(study.cohort)),
+        ("Deaths", words.deaths_rule(study.target)),
+        ("Hospitals", words.participants(study, len(run.sites))),
+        ("Model", f"ECG encoder {study.ecg.name}, EHR encoder {study.ehr.name}; {study.strategy.name} over hospitals."),
+        ("Splits", f"{splits}, by patient."),
+    ]
+    content = [definitions(facts)]
+    if run.census:
+        columns = ["Hospital", "Stays", "Long", "With an ECG"]
+        rows = [[site, *_census_cells(run.census[site])] for site in run.sites if site in run.census]
+        content.append(table("Stays that hospitals brought, all splits", columns, rows))
+        content.append(note("≥: a split under the hospital's minimum is not counted. Too few: none, or under it."))
+    return section("asked", "What was asked", *content)
+
+
+def _census_cells(counts: Mapping[str, int]) -> Iterator[str]:
+    """Stays, long ones and those with an ECG, as far as the hospital's minimum lets them be known."""
+    for group in ("ehr", "ehr/1", "ecg"):
+        known = [counts[f"{split}/{group}"] for split in SPLITS if f"{split}/{group}" in counts]
+        sign = "≥ " if len(known) < len(SPLITS) else ""
+        yield f"{sign}{words.count(sum(known))}" if known else words.TOO_FEW
+
+
+def levels(run: RunFiles) -> Html:
+    """How much each depth of an encoder counts, and how sure the choice of the best one is."""
+    tables = [_level_table(modality, run.importance[modality]) for modality in MODALITIES]
+    return section(
+        "levels",
+        "Which depth of each encoder counts",
+        note(
+            "Mean absolute Shapley value of each level's prediction for its modality's meta-learner, in log-odds, over "
+            "all hospitals' stack stays against one background. The best level feeds the attention. Best in draws: how "
+            "often it wins when the meta-learner's coefficients are drawn from their distribution."
+        ),
+        element("div", *tables, css="pair"),
+    )
+
+
+def _level_table(modality: str, ranking: Mapping[str, Any]) -> Html:
+    importance, best = ranking["level_importance"], ranking["best_level"]
+    wins, largest = ranking["winners_in_draws"], max(ranking["level_importance"])
+    rows = []
+    for level, mean in enumerate(importance, start=1):
+        name = f"Level {level}" + (", best" if level == best else "")
+        drawing = bar(mean / largest if largest else 0.0, f"importance {mean:.4f}", "" if level == best else "quiet")
+        rows.append([name, words.number(mean, 4), drawing, words.percent(wins[level - 1] / max(sum(wins), 1))])
+    changed = {site: level for site, level in ranking["best_level_without_site"].items() if level != best}
+    without = "; ".join(f"without {site} it is level {level}" for site, level in changed.items())
+    if not ranking["best_level_without_site"]:
+        without = "one hospital only, so none can be left out"
+    return element(
+        "div",
+        table(
+            f"{modality.upper()}, {words.count(ranking['num_stays'], 'stay')}",
+            ["Level", "Importance", "", "Best in draws"],
+            rows,
+            strong_rows=(best - 1,),
+        ),
+        note(f"Leaving one hospital out: {without or 'the best level stays the same'}."),
+    )
+
+
+def training(run: RunFiles) -> Html:
+    """Tuning loss over rounds, and the logistic learners."""
+    stages = run.card["stages"]
+    figures = []
+    for block, name in BLOCKS.items():
+        losses, best = stages[block]["tuning_loss"], stages[block]["best_round"]
+        first, kept = (words.number(losses[index]) for index in (0, best))
+        told = f"{first} before training, {kept} after round {best} of {len(losses) - 1} (kept)"
+        caption = element("figcaption", element("b", name), f" {told}")
+        figures.append(element("figure", curve(losses, best, f"{name}: tuning loss {told}"), caption))
+    rows = [_learner_row(name, stages[name]) for name in LEARNERS]
+    return section(
+        "training",
+        "Training",
+        note(
+            "Tuning loss per stay after each round, each curve on its own scale; the ring marks the weights that were "
+            "kept. Encoder losses add up three levels."
+        ),
+        element("div", *figures, css="figures"),
+        table(
+            "Logistic learners, by Newton steps on all hospitals' sums",
+            ["Learner", "Steps", "Converged", "Coefficients", "Intercept", "Hospitals"],
+            rows,
+            text_columns=(2, 3, 5),
+        ),
+    )
+
+
+def _learner_row(name: str, learner: Mapping[str, Any]) -> list[str]:
+    state = "yes" if learner["converged"] else "NO: out of steps"
+    if learner["separated"]:
+        state += "; inputs separate the outcomes"
+    coefficients = ", ".join(words.number(weight, 2) for weight in learner["coef"])
+    steps, intercept = str(learner["num_steps"]), words.number(learner["intercept"], 2)
+    return [name, steps, state, coefficients, intercept, ", ".join(learner["sites"])]
+
+
+def rounds(run: RunFiles) -> Html:
+    """Who answered how often, what that held, how many bytes it was; refusals, and groups that were left out."""
+    answered: Counter[tuple[str, str]] = Counter()
+    asked_for: Counter[tuple[str, str]] = Counter()
+    sent: Counter[tuple[str, str]] = Counter()
+    sites = sorted({row["site"] for row in run.rounds})
+    for row in run.rounds:
+        asked_for[row["stage"], row["site"]] += 1
+        answered[row["stage"], row["site"]] += int(row["answered"])
+    for line in run.audit.values():
+        for site, ways in line["bytes"].items():
+            sent[line["stage"], site] += ways["received"]
+
+    def cell(stage: str, site: str) -> Html:
+        asked_times, times = asked_for[stage, site], answered[stage, site]
+        text = f"{times} of {asked_times}" if asked_times else "not asked"
+        return element(
+            "span", element("b" if times < asked_times else "span", text), f" · {words.size(sent[stage, site])}"
+        )
+
+    rows = [[stage, holds, *(cell(stage, site) for site in sites)] for stage, holds in STAGES.items()]
+    total = [words.size(sum(sent[stage, site] for stage in STAGES)) for site in sites]
+    rows.append(["total", f"{words.count(len({r['number'] for r in run.rounds}), 'round')}", *total])
+    return section(
+        "rounds",
+        "Who took part, and what left each hospital",
+        note("Rounds answered of rounds asked, and bytes of the arrays sent. Every answer is a sum over patients."),
+        table("Answers by stage", ["Stage", "An answer holds", *sites], rows, (1,), strong_rows=(len(rows) - 1,)),
+        element("h3", "Rounds that a hospital did not answer"),
+        items(list(_refusals(run)) or ["None: every hospital answered every round it was asked."]),
+        element("h3", "Groups that hospitals held back as too small"),
+        items(list(_held_back(run)) or ["None."]),
+    )
+
+
+def _refusals(run: RunFiles) -> Iterator[str]:
+    """One line for each hospital, stage and reason."""
+    numbers: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for row in run.rounds:
+        if row["answered"] == "0":
+            numbers[row["site"], row["stage"], row["reason"]].append(row["number"])
+    for (site, stage, reason), missed in numbers.items():
+        yield f"{site}, {stage}, round {', '.join(missed)}: {reason}"
+
+
+def _held_back(run: RunFiles) -> Iterator[str]:
+    """One line for each hospital: the groups by stage."""
+    groups: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for line in run.audit.values():
+        for site, names in line["too_small"].items():
+            groups[site][line["stage"]].update(names)
+    for site, stages in sorted(groups.items()):
+        yield f"{site}: " + "; ".join(f"{stage}: {', '.join(sorted(names))}" for stage, names in stages.items())
+
+
+def privacy(run: RunFiles) -> Html:
+    """What protects patients beyond sums."""
+    budgets = run.metrics["privacy"]
+    if budgets:
+        lines = [f"{site}: epsilon {b['epsilon']:.2f} at delta {b['delta']:g}" for site, b in budgets.items()]
+    else:
+        lines = [
+            "No budget was set. Patients' data stayed at their hospital and groups under its minimum were held back, "
+            "but the coordinator saw each hospital's exact sums, and sums alone are no guarantee."
+        ]
+    return section("privacy", "Privacy", items(lines))
+
+
+def footer(run: RunFiles) -> Html:
+    """What tells runs apart, and all that may differ between equal ones."""
+    seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in run.timings["seconds"].items())
+    times = [line["time"] for line in run.audit.values()]
+    facts = [
+        ("Model", run.card["digest"]),
+        ("Plan", run.card["plan_digest"]),
+        ("Source, as this page was written", source_digest()),
+        ("Versions", ", ".join(f"{name} {version(name)}" for name in PACKAGES)),
+        ("First and last answer", f"{min(times)} to {max(times)}"),
+        ("Time", f"{seconds}. Rounds that were read from disk on resume count 0."),
+    ]
+    return element(
+        "footer", definitions(facts), element("p", "Not a medical device: not for decisions about patients.")
+    )

@@ -1,0 +1,245 @@
+"""Sections that say how good the models are: the answer, the variants, the hospitals, diseases and subgroups."""
+
+from collections.abc import Iterator, Mapping
+from math import ceil, floor
+from typing import Any
+
+from server.report import words
+from server.report.markup import Columns, Html, Scale, element, html, interval, items, note, section, table
+from server.report.run_files import RunFiles
+
+FEDERATED = ("ecg_single", "ehr_single", "m1", "m2", "full")
+REFERENCES = ("gbdt_ehr", "local_only", "always_short")
+POPULATIONS = ("with_ecg", "all")
+
+Metrics = Mapping[str, Any]
+
+
+def answer(run: RunFiles) -> Html:
+    """The findings in sentences, each with its interval."""
+    full = run.metrics["variants"]["full"]["all"]["pooled"]
+    questions = [
+        ("Does the ECG add to the EHR?", "with_ecg", "ehr_single", "the EHR alone"),
+        ("Against boosted trees?", "all", "gbdt_ehr", "trees that each hospital trains alone on its EHR"),
+        ("Does working together help?", "all", "local_only", "the same method on one hospital's data alone"),
+    ]
+    findings = []
+    for question, population, other, name in questions:
+        difference = run.metrics["differences"][population].get(f"full-{other}")
+        pooled = [m for model, m in _models(run, population) if m is not None and model in ("full", other)]
+        told = words.comparison(difference, name, population, sum(m["auroc_bound"] or 0.0 for m in pooled))
+        findings.append(Html(f"{element('b', question)} {html(told)}"))
+    return section(
+        "answer",
+        "The answer",
+        element("p", words.performance(full), css="lead"),
+        items(findings),
+    )
+
+
+def variants(run: RunFiles) -> Html:
+    """Five variants and three references, in both populations, with every metric."""
+    scale = auroc_scale(run)
+    return section(
+        "results",
+        "Results on held-out patients",
+        note(
+            "These patients trained nothing and chose nothing. Compare rows within a table only. “Local” rows are "
+            "trained by each hospital on its own data; their scores are pooled here. Intervals are 95 %, from patients "
+            "drawn anew; they do not hold the chance in training."
+        ),
+        *(_score_table(run, population, scale) for population in POPULATIONS),
+        note("ECE: expected calibration error. ±…*: scores are counted in bins; the AUROC may be off by that much."),
+        element("h3", "Called long or short at three cuts"),
+        note("Cuts are fitted on tuning patients. Acc.: accuracy. F1: macro-F1, the mean over both outcomes."),
+        element("div", *(_cut_table(run, population) for population in POPULATIONS), css="pair"),
+    )
+
+
+def _score_table(run: RunFiles, population: str, scale: Scale) -> Html:
+    """How well scores rank, and how well they are calibrated."""
+    columns = ["Model", "AUROC", _axis(scale), "AUPRC", "Brier", "ECE", "Calibration slope", "Trained"]
+    rows = []
+    for name, m in _models(run, population):
+        trained = "federated" if name in FEDERATED else "local"
+        if name == "always_short":
+            trained = words.NOT_DEFINED
+        if m is None:
+            cells = [_why_none(name, population), "", *[words.NOT_DEFINED] * 4]
+        else:
+            plain = [value(m, key) for key in ("auprc", "brier", "ece")]
+            cells = [auroc_text(m), auroc_drawing(m, scale), *plain, value(m, "calibration_slope", 2)]
+        rows.append([words.NAMES[name], *cells, trained])
+    return table(_caption(run, population), columns, rows, text_columns=(7,), strong_rows=(FEDERATED.index("full"),))
+
+
+def _cut_table(run: RunFiles, population: str) -> Html:
+    """Accuracy and macro-F1 at the three cuts."""
+    columns: Columns = ["Model", *((title, ("Acc.", "F1")) for title in words.CUT_NAMES.values())]
+    rows = []
+    for name, m in _models(run, population):
+        keys = [(cut, key) for cut in words.CUT_NAMES for key in ("acc", "f1_macro")]
+        cells = [_why_none(name, population)] * 6 if m is None else [words.number(m["cuts"][c][key]) for c, key in keys]
+        rows.append([words.NAMES[name], *cells])
+    return table(words.POPULATION_NAMES[population], columns, rows, strong_rows=(FEDERATED.index("full"),))
+
+
+def _models(run: RunFiles, population: str) -> Iterator[tuple[str, Metrics | None]]:
+    """Pooled metrics of variants and references, in the order of the tables."""
+    for name in (*FEDERATED, *REFERENCES):
+        block = run.metrics["variants" if name in FEDERATED else "reference"][name][population]
+        yield name, block and block["pooled"]
+
+
+def _why_none(name: str, population: str) -> str:
+    return words.NOT_DEFINED if (name, population) == ("ecg_single", "all") else words.TOO_FEW
+
+
+def _caption(run: RunFiles, population: str) -> str:
+    """The population, and how many of it are long."""
+    full = run.metrics["variants"]["full"][population]["pooled"]
+    if full is None:
+        return words.POPULATION_NAMES[population]
+    share = words.percent(full["n_positive"] / full["n"])
+    return f"{words.POPULATION_NAMES[population]}: {words.count(full['n'])} held out, {share} of them long"
+
+
+def value(m: Metrics, key: str, digits: int = 3) -> str:
+    """A metric, or why there is none: one outcome only, or scores without a spread."""
+    if m[key] is None and 0 < m["n_positive"] < m["n"]:
+        return words.NOT_DEFINED
+    return words.number(m[key], digits)
+
+
+def auroc_text(m: Metrics | None) -> str:
+    """AUROC with interval; and how far counting in bins can be off, where that shows."""
+    if m is None or m["auroc"] is None:
+        return words.TOO_FEW
+    ends = m["auroc_ci"]
+    text = words.number(m["auroc"])
+    if ends is not None and None not in ends:
+        text += f" ({words.number(ends[0])}{words.EN_DASH}{words.number(ends[1])})"
+    if (m["auroc_bound"] or 0.0) > words.VISIBLE_BOUND:
+        text += f" ±{words.number(m['auroc_bound'])}*"
+    return text
+
+
+def auroc_drawing(m: Metrics | None, scale: Scale, css: str = "") -> str:
+    """AUROC with interval as a drawing."""
+    if m is None or m["auroc"] is None:
+        return ""
+    ends = None if m["auroc_ci"] is None or None in m["auroc_ci"] else m["auroc_ci"]
+    return interval(scale, m["auroc"], ends, f"AUROC {auroc_text(m)}", css)
+
+
+def auroc_scale(run: RunFiles) -> Scale:
+    """From the lowest to the highest pooled AUROC in tenths, chance as reference; hospitals may stand out of it."""
+    seen = [0.4, 0.6]
+    for block in (run.metrics["variants"], run.metrics["reference"]):
+        for populations in block.values():
+            for entry in populations.values():
+                for m in (entry and entry["pooled"], *((entry and entry["sites"].values()) or ())):
+                    if m is not None and m["auroc"] is not None:
+                        seen += [m["auroc"], *(end for end in m["auroc_ci"] or () if end is not None)]
+    return Scale(floor(10 * min(seen)) / 10, ceil(10 * max(seen)) / 10, 0.5)
+
+
+def _axis(scale: Scale) -> Html:
+    """The head of a drawn column: both ends of its scale."""
+    return element("span", f"{scale.low:g}", element("i", "0.5"), f"{scale.high:g}", css="axis")
+
+
+def differences(run: RunFiles) -> Html:
+    """Paired differences, drawn."""
+    entries = run.metrics["differences"]
+    ends = [abs(end) for block in entries.values() for d in block.values() for end in d["auroc_ci"] if end is not None]
+    width = ceil(20 * max(ends, default=0.05)) / 20
+    scale = Scale(-width, width, 0.0)
+    head = element("span", f"{words.MINUS}{width:g}", element("i", "0"), f"+{width:g}", css="axis")
+    tables = [
+        table(
+            words.POPULATION_NAMES[population],
+            ["Full model minus", "AUROC difference", head],
+            [_difference_row(key.removeprefix("full-"), entry, scale) for key, entry in entries[population].items()],
+        )
+        for population in POPULATIONS
+        if entries[population]
+    ]
+    return section(
+        "differences",
+        "Differences, over the same patients",
+        note("Right of the line the full model is better; an interval over the line shows no clear difference."),
+        element("div", *tables, css="pair") if tables else element("p", words.TOO_FEW),
+    )  # fmt: skip
+
+
+def _difference_row(other: str, difference: Metrics, scale: Scale) -> list[str]:
+    ends = difference["auroc_ci"]
+    if difference["auroc"] is None or None in ends:
+        return [words.NAMES[other], words.TOO_FEW, ""]
+    text = f"{words.signed(difference['auroc'])} ({words.between(ends)})"
+    drawing = interval(scale, difference["auroc"], ends, f"difference {text}")
+    return [words.NAMES[other], text, drawing]
+
+
+def hospitals(run: RunFiles) -> Html:
+    """AUROC at each hospital and pooled: the full model, and what the hospital reaches alone."""
+    scale = auroc_scale(run)
+    tables = [
+        table(
+            words.POPULATION_NAMES[population],
+            ["Hospital", "Stays (long)", "Full, federated", "Local only", _axis(scale)],
+            list(_hospital_rows(run, population, scale)),
+        )
+        for population in POPULATIONS
+    ]
+    return section(
+        "hospitals",
+        "At each hospital",
+        note("AUROC with 95 % interval. ● full model, federated; ○ the same method on that hospital's data only."),
+        *tables,
+    )
+
+
+def _hospital_rows(run: RunFiles, population: str, scale: Scale) -> Iterator[list[str]]:
+    ours, alone = run.metrics["variants"]["full"][population], run.metrics["reference"]["local_only"][population]
+    pairs = [(site, ours["sites"].get(site), alone["sites"].get(site)) for site in run.sites]
+    for name, m, local in [*pairs, ("All hospitals", ours["pooled"], alone["pooled"])]:
+        drawing = Html(f"{auroc_drawing(m, scale)}{auroc_drawing(local, scale, 'hollow')}")
+        yield [name, _stays(m), auroc_text(m), auroc_text(local), drawing]
+
+
+def _stays(m: Metrics | None) -> str:
+    return words.TOO_FEW if m is None else f"{words.count(m['n'])} ({words.count(m['n_positive'])})"
+
+
+def groups(run: RunFiles) -> Html:
+    """One model, stratified by discharge disease and by subgroup."""
+    scale = Scale(0.2, 1.0, 0.5)
+    parts = ("Stays (long)", "EHR alone", "Full (95 % interval)", _axis(scale))
+    columns: Columns = ["Group", *((words.POPULATION_NAMES[population], parts) for population in POPULATIONS)]
+    full, ehr = (run.metrics["variants"][name] for name in ("full", "ehr_single"))
+    rows = []
+    for kind in ("subgroups", "diseases"):
+        for name in full["all"][kind]:
+            cells = [
+                cell
+                for population in POPULATIONS
+                for cell in _group_cells(full[population][kind].get(name), ehr[population][kind].get(name), scale)
+            ]
+            rows.append([name.replace("_", " ").replace(":", ": "), *cells])
+    return section(
+        "groups",
+        "By disease and subgroup",
+        note(
+            "AUROC of one model for all, stratified: nothing was trained anew for a group. Diseases are discharge "
+            "diagnoses, which the model never sees; a stay may have several. Intervals after DeLong. Groups under a "
+            "hospital's minimum cell are left out by that hospital."
+        ),
+        table("Subgroups and diseases", columns, rows),
+    )
+
+
+def _group_cells(full: Metrics | None, ehr: Metrics | None, scale: Scale) -> list[str]:
+    point = words.TOO_FEW if ehr is None else words.number(ehr["auroc"])
+    return [_stays(full), point, auroc_text(full), auroc_drawing(full, scale)]

@@ -1,0 +1,124 @@
+"""What a run folder says, read once: the only place of the report that opens files. It writes none: ``RunStore`` would
+(it brings ``rounds.csv`` up to the round it has read)."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from lemof_model.errors import DataError
+from lemof_model.study import Study
+from server.plan import load_plan
+
+WEIGHTS = "model/lemof.safetensors"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a finished run.
+
+    Attributes:
+        rounds: rows of ``rounds.csv``, one per round and site.
+        audit: audit lines of the finished rounds by number; of a round that was asked twice, the last.
+        census: each site's counts by ``split/modality[/label]``; empty without ``state/``.
+    """
+
+    study: Study
+    metrics: Mapping[str, Any]
+    importance: Mapping[str, Any]
+    card: Mapping[str, Any]
+    rounds: list[dict[str, str]]
+    audit: Mapping[int, Mapping[str, Any]]
+    timings: Mapping[str, Any]
+    census: Mapping[str, Mapping[str, int]]
+
+    @property
+    def sites(self) -> list[str]:
+        """The hospitals that the census fixed."""
+        return list(self.card["sites"])
+
+
+def read_run(run: Path) -> RunFiles:
+    """Read a finished run.
+
+    Raises:
+        DataError: it is not one, or a file of it is damaged.
+    """
+    study = load_plan(_file(run, "plan.yaml"))
+    with _file(run, "rounds.csv").open(newline="", encoding="utf-8") as file:
+        rounds = list(csv.DictReader(file))
+    lines = [json.loads(line) for line in _file(run, "audit.jsonl").read_text(encoding="utf-8").splitlines()]
+    numbers = {int(row["number"]) for row in rounds}
+    return RunFiles(
+        study=study,
+        metrics=_json(run, "metrics.json"),
+        importance=_json(run, "importance.json"),
+        card=_json(run, "model/card.json"),
+        rounds=rounds,
+        audit={line["round"]: line for line in lines if line["round"] in numbers},
+        timings=_json(run, "timings.json"),
+        census=_census(run),
+    )
+
+
+def describe_run(run: Path) -> dict[str, Any]:
+    """One line about a run, finished or not: name, plan digest, status, hospitals, AUROC of ``full`` over all stays."""
+    study = load_plan(run / "plan.yaml")
+    found: dict[str, Any] = {"run": run.name, "study": study.name, "plan_digest": study.digest}
+    finished = sorted(path.stem for path in (run / "state").glob("*.safetensors"))
+    found["status"] = f"stopped after {finished[-1]}" if finished else "not begun"
+    found |= {"sites": None, "auroc": None}
+    if (run / "metrics.json").is_file():
+        pooled = _json(run, "metrics.json")["variants"]["full"]["all"]["pooled"]
+        found |= {"status": "finished", "sites": len(_json(run, "model/card.json")["sites"])}
+        found["auroc"] = pooled and pooled["auroc"]
+    return found
+
+
+def verify_run(run: Path) -> dict[str, bool]:
+    """Whether the weights and the plan of a run are those that its card states, and the levels those of its metrics."""
+    card, metrics, importance = (_json(run, name) for name in ("model/card.json", "metrics.json", "importance.json"))
+    best = {modality: ranking["best_level"] for modality, ranking in importance.items()}
+    return {
+        f"{WEIGHTS} has the card's digest": hashlib.sha256(_file(run, WEIGHTS).read_bytes()).hexdigest()
+        == card["digest"],
+        "plan.yaml has the card's plan digest": load_plan(_file(run, "plan.yaml")).digest == card["plan_digest"],
+        "importance.json and metrics.json name the same best levels": best == metrics["best_level"],
+    }
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder looks like a run."""
+    return (folder / "plan.yaml").is_file() and (folder / "state").is_dir()
+
+
+def _file(run: Path, name: str) -> Path:
+    """A file of the run that must be there."""
+    path = run / name
+    if not path.is_file():
+        raise DataError(f"A finished run must hold {name}, got none in {run}. Finish the run with --resume.")
+    return path
+
+
+def _json(run: Path, name: str) -> Any:
+    """A JSON file of the run."""
+    text = _file(run, name).read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise DataError(f"{name} must be JSON, got something else in {run}. Run the study again.") from None
+
+
+def _census(run: Path) -> Mapping[str, Mapping[str, int]]:
+    """Counts by site of the first round."""
+    path = run / "state" / "0001-census.safetensors"
+    if not path.is_file():
+        return {}
+    with safe_open(path, framework="np") as file:
+        sites = json.loads(file.metadata()["round"])["sites"]
+    return {site: reply["counts"] for site, reply in sites.items()}

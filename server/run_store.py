@@ -1,0 +1,211 @@
+"""What a run leaves behind, and how it goes on after a stop.
+
+    plan.yaml      the resolved plan
+    state/         one file per finished round: the added sums, on disk before the next round begins
+    model/         lemof.safetensors and card.json
+    metrics.json, importance.json, rounds.csv, audit.jsonl, timings.json, report.html
+
+To resume is to run the same study again: a round that is in ``state/`` is read instead of asked, and everything between
+rounds is computed anew, so a resumed run gives the same bytes as one that was never stopped.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
+
+from lemof_model.errors import ConfigError, DiskError
+from lemof_model.study import Study
+from server.plan import dump_plan
+
+
+@dataclass(frozen=True)
+class SiteReply:
+    """What one site did in one round: its counts, or why it did not answer; its own sums where a stage needs them."""
+
+    counts: Mapping[str, int]
+    too_small: tuple[str, ...] = ()
+    refused: str = ""
+    sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One finished round: sums and counts over all sites that answered, and each site's part by name."""
+
+    stage: str
+    number: int
+    sums: Mapping[str, NDArray[np.float64]]
+    counts: Mapping[str, int]
+    sites: Mapping[str, SiteReply]
+
+    def answered(self, group: str | None = None) -> list[str]:
+        """Names of the sites that answered, or whose answer has a group."""
+        return [name for name, reply in self.sites.items() if not reply.refused and group in (None, *reply.counts)]
+
+
+class RunStore:
+    """The run folder. Every file is written whole, synced and renamed.
+
+    Args:
+        out: the folder; it must be new or empty unless ``resume``.
+
+    Raises:
+        ConfigError: the folder holds another run.
+    """
+
+    def __init__(self, out: Path, resume: bool = False) -> None:
+        self.out = out
+        self._state = out / "state"
+        self._rounds: list[Round] = []
+        self._seconds: dict[str, float] = {}
+        self._bytes: dict[str, dict[str, int]] = {}
+        self._started = time.monotonic()
+        if out.is_dir() and any(out.iterdir()) and not resume:
+            raise ConfigError(f"--out must be a new or an empty folder, got {out}. Add --resume to go on with its run.")
+        try:
+            self._state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DiskError(f"--out must be a folder that can be written, got {out}: {error.strerror}.") from None
+
+    def begin(self, study: Study) -> None:
+        """Write the resolved plan; on resume it must be the same one."""
+        plan, path = dump_plan(study), self.out / "plan.yaml"
+        if path.is_file() and path.read_text(encoding="utf-8") != plan:
+            raise ConfigError(f"A run must be resumed with its own plan, got another one for {self.out}. Use {path}.")
+        self.write("plan.yaml", plan)
+
+    def next_stored(self, stage: str, number: int) -> Round | None:
+        """The round that comes next, if an earlier run has finished it."""
+        path = self._path(stage, number)
+        if not path.is_file():
+            return None
+        with safe_open(path, framework="np") as file:
+            header = json.loads(file.metadata()["round"])
+        arrays = load_file(path)
+        sums = {name[len("sum/") :]: value for name, value in arrays.items() if name.startswith("sum/")}
+        sites = {}
+        for name, reply in header["sites"].items():
+            prefix = f"site/{name}/"
+            own = {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
+            sites[name] = SiteReply(reply["counts"], tuple(reply["too_small"]), reply["refused"], own)
+        stored = Round(stage, number, sums, header["counts"], sites)
+        self._rounds.append(stored)
+        self.write("rounds.csv", self._attendance())  # the machine may have stopped between the round and its row
+        return stored
+
+    def finish(self, finished: Round) -> None:
+        """Put a finished round on disk, and its attendance into rounds.csv."""
+        path = self._path(finished.stage, finished.number)
+        arrays = {f"sum/{name}": np.asarray(value) for name, value in finished.sums.items()}
+        for site, reply in finished.sites.items():
+            arrays |= {f"site/{site}/{name}": np.asarray(value) for name, value in reply.sums.items()}
+        sites = {
+            name: {"counts": dict(reply.counts), "too_small": reply.too_small, "refused": reply.refused}
+            for name, reply in finished.sites.items()
+        }
+        header = json.dumps({"counts": dict(finished.counts), "sites": sites}, sort_keys=True)
+        _write(path, save({name: _packed(value) for name, value in arrays.items()}, metadata={"round": header}))
+        self._rounds.append(finished)
+        self.write("rounds.csv", self._attendance())
+
+    def audit(self, **event: Any) -> None:
+        """Append one line to audit.jsonl: what was asked of whom, when, and what came back."""
+        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event}, sort_keys=True)
+        with (self.out / "audit.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def timed(self, stage: str, seconds: float, num_bytes: Mapping[str, Mapping[str, int]]) -> None:
+        """Add a round's seconds to its stage, and bytes to each site."""
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+        for site, ways in num_bytes.items():
+            known = self._bytes.setdefault(site, {"sent": 0, "received": 0})
+            for way, count in ways.items():
+                known[way] += count
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Write one file of the run folder."""
+        path = self.out / name
+        path.parent.mkdir(exist_ok=True)
+        _write(path, content.encode() if isinstance(content, str) else content)
+        return path
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write JSON with NaN as null."""
+        return self.write(name, json.dumps(without_nan(value), indent=2, allow_nan=False) + "\n")
+
+    def write_model(self, model: Mapping[str, NDArray[Any]], card: Mapping[str, Any]) -> None:
+        """Write the model and its card, which holds the digest of the weights file."""
+        content = save({name: _packed(value) for name, value in sorted(model.items())})
+        self.write("model/lemof.safetensors", content)
+        self.write_json("model/card.json", {"digest": hashlib.sha256(content).hexdigest(), **card})
+
+    def write_timings(self) -> None:
+        """Write seconds by stage and bytes by site; rounds that were resumed count nothing."""
+        seconds = {**self._seconds, "total": time.monotonic() - self._started}
+        self.write_json("timings.json", {"seconds": seconds, "bytes": self._bytes})
+
+    def _path(self, stage: str, number: int) -> Path:
+        return self._state / f"{number:04d}-{stage}.safetensors"
+
+    def _attendance(self) -> str:
+        """rounds.csv: one row per round and site, with the stays of its largest group and the groups left out."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["number", "stage", "site", "answered", "num_stays", "num_groups_too_small", "reason"])
+        for finished in self._rounds:
+            for name, reply in finished.sites.items():
+                num_stays = max(reply.counts.values(), default=0)
+                row = [int(not reply.refused), num_stays, len(reply.too_small), reply.refused]
+                writer.writerow([finished.number, finished.stage, name, *row])
+        return text.getvalue()
+
+
+def without_nan(value: Any) -> Any:
+    """The same value with NaN as None, as JSON wants it.
+
+    Example:
+        >>> without_nan({"auroc": float("nan"), "n": 3})
+        {'auroc': None, 'n': 3}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    if isinstance(value, np.generic):
+        return without_nan(value.item())
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _packed(value: NDArray[Any]) -> NDArray[Any]:
+    """Contiguous, as safetensors wants it, and still a scalar if it was one."""
+    return np.ascontiguousarray(value).reshape(np.shape(value))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write whole: a partial file, synced, then renamed."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except OSError as error:
+        raise DiskError(
+            f"{path} must be written to go on, got: {error.strerror}. "
+            "Every finished round is on disk. Free space, then run the same command with --resume."
+        ) from None

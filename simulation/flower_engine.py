@@ -1,0 +1,66 @@
+"""The study under Flower's own simulation: the coordinator in this process, the hospitals in Ray's, one core each.
+
+Ray gets a home of its own that is thrown away: it leaves nothing in the user's, and a ``ray_bootstrap_config.yaml``
+there keeps it from asking a cloud's metadata address who it is.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+
+from client.app import make_app
+from server.run import run_plan
+from server.transport import FlowerTransport
+
+
+def run_flower(sites: Sequence[Path], plan: Path, out: Path, resume: bool) -> Path:
+    """Run ``plan`` over the hospitals of these site files into ``out``; an error of the coordinator is raised here."""
+    site_files = [path.resolve() for path in sites]
+    app = ServerApp()
+    folders: list[Path] = []
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        """Run the plan over Ray's nodes."""
+        transport = FlowerTransport(grid, min_sites=len(site_files), poll_seconds=0.02)
+        folders.append(run_plan(plan, out, transport, resume))
+
+    with ray_at_home() as ray_folder:
+        run_simulation(
+            app,
+            make_app(lambda context: site_files[int(context.node_config["partition-id"])]),
+            num_supernodes=len(site_files),
+            backend_config={
+                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                "init_args": {"_temp_dir": str(ray_folder), "logging_level": logging.ERROR, "log_to_driver": False},
+            },
+        )
+    return folders[0]
+
+
+@contextmanager
+def ray_at_home() -> Iterator[Path]:
+    """A folder for Ray and the environment that keeps it there and silent; afterwards both are as they were."""
+    environment = dict(os.environ)
+    flower_log = logging.getLogger("flwr")
+    level = flower_log.level
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "ray_bootstrap_config.yaml").write_text("{}\n")
+        os.environ |= {"HOME": folder, "RAY_USAGE_STATS_ENABLED": "0", "FLWR_TELEMETRY_ENABLED": "0"}
+        os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+        flower_log.setLevel(logging.ERROR)
+        try:
+            yield Path(folder)
+        finally:
+            ray.shutdown()
+            flower_log.setLevel(level)
+            os.environ.clear()
+            os.environ.update(environment)

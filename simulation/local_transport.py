@@ -1,0 +1,67 @@
+"""LocalTransport: every hospital of a study on this machine, in this process or in a few of its own."""
+
+import csv
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from client import stages
+from client.site import SiteConfig, load_site
+from lemof_model.errors import ConfigError
+from lemof_model.wire import Answer, Refusal, Request
+
+
+class LocalTransport:
+    """Calls ``client.stages`` for each site file. Hospitals share nothing, so the number of processes changes no bit.
+
+    Args:
+        site_files: one per hospital; names must differ.
+        attendance: a ``rounds.csv``; a site that did not answer a round there does not answer it here.
+        num_processes: with 1 hospitals answer one after the other in this process. With more, use it as a context.
+    """
+
+    def __init__(self, site_files: Sequence[Path], attendance: Path | None = None, num_processes: int = 1) -> None:
+        loaded = [load_site(path) for path in site_files]
+        self._sites: dict[str, SiteConfig] = {site.site.name: site for site in loaded}
+        if len(self._sites) != len(loaded):
+            raise ConfigError(f"Site names must differ, got {sorted(site.site.name for site in loaded)}.")
+        self._absent = _absences(attendance) if attendance else set()
+        self._exit = ExitStack()
+        self._pool: ProcessPoolExecutor | None = None
+        if num_processes > 1:
+            context = multiprocessing.get_context("spawn")
+            self._pool = self._exit.enter_context(ProcessPoolExecutor(num_processes, mp_context=context))
+
+    def __enter__(self) -> "LocalTransport":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    def sites(self) -> list[str]:
+        """Names of the hospitals, sorted."""
+        return sorted(self._sites)
+
+    def ask(self, stage: str, requests: Mapping[str, Request]) -> dict[str, Answer | Refusal]:
+        """Answer each request with the site's own code."""
+        present = {name: request for name, request in requests.items() if (request.round, name) not in self._absent}
+        answers: dict[str, Answer | Refusal] = {
+            name: Refusal(stage=stage, round=request.round, site=name, code=7, reason="absent, as in the run before")
+            for name, request in requests.items()
+            if name not in present
+        }
+        if self._pool is None:
+            return answers | {name: stages.answer(self._sites[name], request) for name, request in present.items()}
+        futures = {name: self._pool.submit(stages.answer, self._sites[name], r) for name, r in present.items()}
+        return answers | {name: future.result() for name, future in futures.items()}
+
+
+def _absences(attendance: Path) -> set[tuple[int, str]]:
+    """Round numbers and sites of a ``rounds.csv`` that did not answer."""
+    with attendance.open(newline="", encoding="utf-8") as file:
+        return {(int(row["number"]), row["site"]) for row in csv.DictReader(file) if row["answered"] == "0"}

@@ -1,0 +1,50 @@
+"""The folder and the site file of a hospital that this machine made: its data, and limits that fit its size."""
+
+from pathlib import Path
+
+from lemof_model.errors import DiskError
+
+SMALL_HOSPITAL_STAYS = 500
+
+_SMALL_LIMITS = """\
+# This hospital is a small demonstration, so its limits are far below the defaults (50 and 11).
+# A real hospital must not lower them: they keep sums over a few patients from leaving.
+limits: {min_patients: 5, min_cell: 1}
+"""
+
+
+def write_site_file(
+    folder: Path, num_stays: int, ecg_root: str | Path | None, *, record_list: str = "record_list.csv"
+) -> None:
+    """Write ``folder/site.yaml``; without ``ecg_root`` the hospital has no ECGs. Paths start at the site file's folder.
+
+    Limits are the defaults unless the hospital has fewer than 500 stays.
+    """
+    lines = [
+        "version: 1",
+        f"site: {{name: {folder.name}}}",
+        "data:",
+        '  ehr: {root: "."}',
+    ]
+    if ecg_root is not None:
+        lines += ["  ecg:", f"    root: {_quoted(ecg_root)}", f"    record_list: {_quoted(record_list)}"]
+    text = "\n".join([*lines, "prepare: {output: cohort}", ""])
+    if num_stays < SMALL_HOSPITAL_STAYS:
+        text += _SMALL_LIMITS
+    (folder / "site.yaml").write_text(text, encoding="utf-8")
+
+
+def _quoted(value: str | Path) -> str:
+    """A YAML string, whatever the path holds."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def require_empty(out: Path) -> None:
+    """Refuse a folder that holds something: hospitals of two runs must not mix.
+
+    Raises:
+        DiskError: it does.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DiskError(f"The output must be a new or empty folder, got {out}. Name another one, or remove it.")
+    out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,246 @@
+"""The small hospital, prepared: every rule has a stay, a value or a record that would break it."""
+
+import csv
+import gzip
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from client import cli
+from client.cohort import Cohort
+from client.mimic_iv.prepare import prepare
+from client.site import PlanSections, SiteConfig, load_site
+from lemof_model.errors import DataError, DiskError, TooLittleDataError
+from lemof_model.features import DISEASES, FEATURES, GRID_CHANNELS
+from lemof_model.splits import patient_hash_of
+from lemof_model.study import CohortSpec
+
+STAY_10, STAY_13, STAY_32 = 0, 1, 2  # rows
+
+
+@pytest.fixture
+def cohort(site: SiteConfig) -> Cohort:
+    return _prepare(site)
+
+
+def _prepare(site: SiteConfig, spec: CohortSpec | None = None) -> Cohort:
+    return prepare(site, PlanSections(cohort=spec or CohortSpec()), Console(quiet=True))
+
+
+def _features(cohort: Cohort, row: int) -> dict[str, float]:
+    return dict(zip((f.name for f in FEATURES), cohort.features[row].tolist(), strict=True))
+
+
+def test_every_icu_stay_is_accounted_for(cohort: Cohort) -> None:
+    assert cohort.stays["stay_id"].tolist() == [10, 13, 32]
+    assert [row["num_stays"] for row in cohort.manifest["attrition"]] == [10, 3, 2, 1, 1, 3]
+    reasons = [row["reason"] for row in cohort.manifest["attrition"]]
+    assert reasons == [
+        "all ICU stays",
+        "intime or outtime missing, or outtime before intime",
+        "patient or admission not found, or age unknown",
+        "younger than 18 years",
+        "shorter than 24 hours",
+        "in the cohort",
+    ]
+
+
+def test_stays_hold_lengths_deaths_and_diseases(cohort: Cohort) -> None:
+    stays = cohort.stays
+    assert stays["icu_los_days"].tolist() == [4.5, 1.0, 3.0]
+    np.testing.assert_array_equal(stays["hospital_los_days"], [8.0, np.nan, 3.5])
+    assert stays["died_in_icu"].tolist() == [False, False, True]
+    assert stays["died_in_hospital"].tolist() == [False, False, True]
+    assert stays["patient_hash"].tolist() == [patient_hash_of(1), patient_hash_of(1), patient_hash_of(3)]
+    diseases = [[name for name in DISEASES if stays[name].iloc[row]] for row in range(3)]
+    assert diseases == [["diabetes", "heart_failure"], [], ["heart_failure"]]
+
+
+def test_statics(cohort: Cohort) -> None:
+    first, second, third = (_features(cohort, row) for row in range(3))
+    codes = {f.name: f.categories for f in FEATURES}
+
+    def category(values: dict[str, float], name: str) -> str:
+        return codes[name][int(values[name])]
+
+    assert [values["age"] for values in (first, second, third)] == [51, 51, 80]
+    assert [category(values, "sex") for values in (first, second, third)] == ["male", "male", "female"]
+    kinds = [category(values, "careunit_kind") for values in (first, second, third)]
+    assert kinds == ["trauma", "medical", "cardiac"]
+    assert cohort.stays["careunit_kind"].tolist() == kinds
+    types = [category(values, "admission_type") for values in (first, second, third)]
+    assert types == ["emergency", "elective", "other"]
+    locations = [category(values, "admission_location") for values in (first, second, third)]
+    assert locations == ["emergency_room", "other", "referral"]
+    assert (first["icu_admission_hour"], first["hours_to_icu"]) == (0, 24)
+    assert (second["num_earlier_admissions"], second["num_earlier_icu_stays"]) == (1, 1)
+    assert (first["num_earlier_admissions"], first["num_earlier_icu_stays"]) == (0, 0)
+
+
+def test_first_day_aggregates(cohort: Cohort) -> None:
+    values = _features(cohort, STAY_10)
+    assert (values["heart_rate_min"], values["heart_rate_max"]) == (60, 100)
+    assert values["heart_rate_mean"] == pytest.approx((80 + 60 + 71 + 90 + 100) / 5)
+    assert values["spo2_max"] == 100
+    assert (values["temperature_min"], values["temperature_max"]) == pytest.approx((37, 39))
+    assert values["height_mean"] == pytest.approx(177.8)
+    assert (values["sodium_min"], values["sodium_max"]) == (138, 141)
+    assert values["base_excess_min"] == -5
+    assert math.isnan(values["ph_min"])
+    assert _features(cohort, STAY_13)["sbp_mean"] == 125
+    assert _features(cohort, STAY_32)["sodium_max"] == 130
+    counts = cohort.manifest["values"]
+    assert counts["heart_rate"] == {"used": 5, "out_of_range": 2, "time_unreadable": 1}
+    assert counts["ph"]["out_of_range"] == 1
+
+
+def test_grid_begins_at_admission_and_ends_before_the_prediction(cohort: Cohort) -> None:
+    heart_rate = cohort.grid[STAY_10, :, GRID_CHANNELS.index("heart_rate")]
+    np.testing.assert_allclose(heart_rate[:2], [65.5, 90])
+    assert np.isnan(heart_rate[2:]).all()
+    sodium = cohort.grid[STAY_10, :, GRID_CHANNELS.index("sodium")]
+    assert np.flatnonzero(~np.isnan(sodium)).tolist() == [12, 23]
+    assert cohort.grid.shape == (3, 24, len(GRID_CHANNELS))
+
+
+def test_ecg_in_the_window_latest_then_larger_study(
+    cohort: Cohort, site: SiteConfig, read_rejects: Callable[[Path], list[dict[str, str]]]
+) -> None:
+    # Stay 10: 102 and 103 are the latest; 103 wins and its checksum is wrong. Stay 13: 105. Stay 32: none.
+    assert cohort.ecg_index.tolist() == [-1, 0, -1]
+    assert cohort.ecg.shape == (1, 12, 1000)
+    assert cohort.manifest["num_stays_with_ecg"] == 1
+    assert cohort.manifest["ecg"] == {
+        "records_listed": 7,
+        "records_without_readable_time": 1,
+        "records_linked": 4,
+        "records_chosen": 2,
+        "stays_linked": 2,
+        "records_rejected": {"checksum wrong": 1},
+    }
+    assert read_rejects(site.prepare.output) == [{"file": "files/p1000/p1/s103/103", "reason": "checksum wrong"}]
+
+
+def test_first_ecg_rule_takes_the_earliest_of_the_window(site: SiteConfig) -> None:
+    cohort = _prepare(site, CohortSpec(ecg_rule="first"))
+    assert cohort.ecg_index.tolist() == [0, 1, -1]
+    only_after = _prepare(site, CohortSpec(ecg_rule="first", ecg_before_hours=0))
+    assert only_after.ecg_index.tolist() == [-1, -1, -1]  # 103 of the tie 102, 103 is damaged; 105 came before
+
+
+def test_a_shorter_window_knows_less(site: SiteConfig) -> None:
+    values = _features(_prepare(site, CohortSpec(window_hours=12, min_stay_hours=12)), STAY_10)
+    assert (values["heart_rate_max"], values["sodium_min"]) == (90, 140)
+
+
+def test_twice_the_same_bytes(site: SiteConfig) -> None:
+    first = {file.name: file.read_bytes() for file in _prepare(site).path.iterdir()}
+    second = {file.name: file.read_bytes() for file in _prepare(site).path.iterdir()}
+    assert sorted(first) == [
+        "ecg.npy",
+        "ecg_index.npy",
+        "features.json",
+        "features.npy",
+        "grid.npy",
+        "manifest.json",
+        "rejects.csv.gz",
+        "stays.parquet",
+    ]
+    assert first == second
+    assert first["rejects.csv.gz"][4:8] == bytes(4)  # gzip's time stamp
+    assert not list(site.prepare.output.parent.glob("cohort.*"))
+
+
+def test_a_hospital_without_ecgs(site_path: Path) -> None:
+    site_path.write_text("version: 1\nsite: {name: small}\ndata: {ehr: {root: .}}\n")
+    cohort = _prepare(load_site(site_path))
+    assert cohort.ecg_index.tolist() == [-1, -1, -1]
+    assert cohort.ecg.shape == (0, 12, 1000)
+
+
+def test_a_failed_preparation_leaves_the_earlier_cohort(site: SiteConfig) -> None:
+    before = _prepare(site).manifest
+    record_list = site.prepare.output.parent / "ecg/record_list.csv"
+    record_list.write_text(record_list.read_text().replace("study_id", "study"))
+    with pytest.raises(DataError, match=r"Columns must include study_id, got .* Did the export rename it to study\?"):
+        _prepare(site)
+    record_list.unlink()
+    with pytest.raises(DataError, match="record list must be a file"):
+        _prepare(site)
+    assert not list(site.prepare.output.parent.glob("cohort.*"))
+    assert (site.prepare.output / "manifest.json").read_text().count(before["digests"]["cohort"]) == 1
+
+
+def test_an_output_folder_with_other_files_is_left_alone(site: SiteConfig) -> None:
+    site.prepare.output.mkdir()
+    (site.prepare.output / "thesis.txt").write_text("years of work")
+    with pytest.raises(DiskError, match=r"prepare\.output must be a cohort or an empty folder"):
+        _prepare(site)
+    assert (site.prepare.output / "thesis.txt").is_file()
+
+
+def _rewrite(path: Path, old: str, new: str) -> None:
+    with gzip.open(path, "rt") as file:
+        text = file.read()
+    assert old in text
+    path.write_bytes(gzip.compress(text.replace(old, new).encode()))
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new", "message"),
+    [
+        ("icu/icustays", "1,11,10,", "1,11,13,", "stay_id must be there once per row, got 1 rows"),
+        ("hosp/patients", "\n3,F", "\n1,F", "subject_id must be there once per row, got 1 rows"),
+        ("icu/icustays", "1,11,10,", "1,11,tenth,", "The rows must fit the header, got a row with text in an id"),
+        ("icu/chartevents", "itemid", "ITEM_ID", r"Columns must include itemid, got .* rename it to ITEM_ID\?"),
+    ],
+)
+def test_a_damaged_table_is_named(site: SiteConfig, table: str, old: str, new: str, message: str) -> None:
+    _rewrite(site.data.ehr.root / f"{table}.csv.gz", old, new)
+    with pytest.raises(DataError, match=message) as caught:
+        _prepare(site)
+    assert table.split("/")[1] in str(caught.value)
+    assert "tenth" not in str(caught.value)
+
+
+def test_a_missing_table_and_a_truncated_one(site: SiteConfig) -> None:
+    labs = site.data.ehr.root / "hosp/labevents.csv.gz"
+    labs.write_bytes(labs.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"labevents\.csv\.gz"):
+        _prepare(site)
+    labs.unlink()
+    with pytest.raises(
+        DataError, match=r"got no labevents\.csv or labevents\.csv\.gz from .*Set data\.ehr\.tables\.labevents"
+    ):
+        _prepare(site)
+
+
+def test_labevents_without_storetime(site: SiteConfig) -> None:
+    path = site.data.ehr.root / "hosp/labevents.csv.gz"
+    with gzip.open(path, "rt", newline="") as file:
+        rows = [row[:4] + row[5:] for row in csv.reader(file)]
+    path.write_bytes(gzip.compress("\n".join(",".join(row) for row in rows).encode()))
+    assert _features(_prepare(site), STAY_10)["sodium_max"] == 150
+
+
+def test_an_empty_cohort_tells_what_happened_to_every_stay(site: SiteConfig) -> None:
+    with pytest.raises(TooLittleDataError, match=r"10 all ICU stays; .*0 in the cohort"):
+        _prepare(site, CohortSpec(min_age_years=99))
+
+
+def test_prepare_prints_json_on_stdout_and_the_next_step_last(
+    site_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["--site", str(site_path), "prepare", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["num_stays"] == 3
+    assert "warning: num_patients must be at least limits.min_patients = 50 for training, got 2." in captured.err
+    assert "ECG records must be whole, got 1 of 2 that are not (1 checksum wrong)." in captured.err
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("kept 3 of 10 ICU stays (dropped: 3 intime or outtime missing, or outtime before intime, 2 ")
+    assert last.endswith(f"Next: lemof-client --site {site_path}")

@@ -1,0 +1,66 @@
+"""``lemof-client``: where text goes, and with which status each end ends."""
+
+from pathlib import Path
+
+import pytest
+
+from client import cli
+from client.mimic_iv import prepare as prepare_module
+
+SITE = "version: 1\nsite: {name: a}\ndata: {ehr: {root: raw}}\n"
+
+
+@pytest.fixture
+def site_file(tmp_path: Path) -> str:
+    path = tmp_path / "site.yaml"
+    path.write_text(SITE)
+    return str(path)
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["prepare", "-h"]])
+def test_help_shows_an_example(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(arguments) == 0
+    assert "Example: lemof-client --site hospital_a" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["prepare"], ["--sight", "x"], ["prepare", "--plan"]])
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(arguments) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_an_error_for_the_user_goes_to_stderr(site_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--site", "nowhere", "prepare"]) == 3
+    assert capsys.readouterr().err.startswith("error: --site must name a site file, got 'nowhere'.")
+    assert cli.run(["--site", site_file, "prepare"]) == 4
+    captured = capsys.readouterr()
+    assert "error: icu/icustays must be a table, got no icustays.csv or icustays.csv.gz from " in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (RuntimeError("secret 12345"), 1)])
+def test_other_ends(
+    site_file: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    status: int,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(prepare_module, "prepare", fail)
+    assert cli.run(["--site", site_file, "prepare"]) == status
+    captured = capsys.readouterr()
+    assert "12345" not in captured.err
+    assert ("this is a bug in lemof (RuntimeError)" in captured.err) == (status == 1)
+
+
+def test_join_gets_site_and_path(site_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import ModuleType
+
+    launch = ModuleType("client.launch")
+    launch.join = lambda site, path: 7 if (site.site.name, str(path)) == ("a", site_file) else 1  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "client.launch", launch)
+    assert cli.run(["--site", site_file]) == 7

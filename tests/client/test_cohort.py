@@ -1,0 +1,134 @@
+"""A cohort on disk: what is written is what is read, labels follow the target, and misfits are refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from client.cohort import STAY_COLUMNS, Cohort, load_cohort, long_stay_of, replacing, write_cohort
+from lemof_model.errors import DataError, DiskError
+from lemof_model.features import DISEASES, FEATURES, GRID_CHANNELS
+from lemof_model.splits import patient_hash_of, split_of
+from lemof_model.study import SPLITS, CohortSpec, SplitSpec, Target
+
+NUM_STAYS = 40
+
+
+def _stays() -> pd.DataFrame:
+    subject_id = np.arange(NUM_STAYS) // 2
+    stays = pd.DataFrame(
+        {
+            "subject_id": subject_id,
+            "hadm_id": np.arange(NUM_STAYS),
+            "stay_id": np.arange(NUM_STAYS),
+            "patient_hash": np.array([patient_hash_of(int(value)) for value in subject_id], np.uint64),
+            "intime": pd.Timestamp("2150-01-01"),
+            "icu_los_days": np.linspace(1, 6, NUM_STAYS),
+            "hospital_los_days": np.linspace(2, 12, NUM_STAYS),
+            "died_in_icu": np.arange(NUM_STAYS) == 39,
+            "died_in_hospital": np.arange(NUM_STAYS) >= 38,
+            "age": 60,
+            "sex": "male",
+            "careunit_kind": "medical",
+        }
+    )
+    stays.loc[0, "hospital_los_days"] = np.nan
+    return stays.assign(**dict.fromkeys(DISEASES, False))
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Cohort:
+    random = np.random.default_rng(0)
+    with replacing(tmp_path / "cohort") as folder:
+        np.save(folder / "ecg.npy", np.ones((3, 12, 1000), np.int16))
+        write_cohort(
+            folder,
+            spec=CohortSpec(),
+            target=Target(),
+            splits=SplitSpec(),
+            stays=_stays(),
+            features=random.normal(size=(NUM_STAYS, len(FEATURES))).astype(np.float32),
+            grid=random.normal(size=(NUM_STAYS, 24, len(GRID_CHANNELS))).astype(np.float32),
+            ecg_index=np.where(np.arange(NUM_STAYS) < 3, np.arange(NUM_STAYS), -1),
+            attrition=[],
+            facts={"values": {}},
+        )
+    return load_cohort(tmp_path / "cohort")
+
+
+def test_what_is_written_is_read(cohort: Cohort) -> None:
+    assert cohort.num_stays == NUM_STAYS
+    assert cohort.stays.dtypes.astype(str).to_dict() == STAY_COLUMNS
+    assert cohort.spec == CohortSpec()
+    assert isinstance(cohort.ecg, np.memmap)
+    assert [array.dtype for array in (cohort.features, cohort.grid, cohort.ecg)] == [np.float32, np.float32, np.int16]
+    columns = json.loads((cohort.path / "features.json").read_text())
+    assert [column["name"] for column in columns["features"]] == [feature.name for feature in FEATURES]
+
+
+def test_the_manifest_counts_as_of_the_plan(cohort: Cohort) -> None:
+    manifest = cohort.manifest
+    assert manifest["num_patients"] == NUM_STAYS // 2
+    assert manifest["num_stays_with_ecg"] == 3
+    assert manifest["num_long_stays"] == int((cohort.stays["icu_los_days"] > 3).sum())
+    splits = split_of(cohort.patient_hash, SplitSpec())
+    assert manifest["splits"] == {name: int((splits == code).sum()) for code, name in enumerate(SPLITS)}
+    assert set(manifest["digests"]) == {
+        "cohort", "ecg.npy", "ecg_index.npy", "features.json", "features.npy", "grid.npy", "stays.parquet",
+    }  # fmt: skip
+
+
+def test_labels_follow_the_target(cohort: Cohort) -> None:
+    stays = cohort.stays
+    label, keep = long_stay_of(stays, Target(threshold_days=6 - 1e-9))
+    assert label.sum() == 1
+    assert keep.all()
+    label, keep = long_stay_of(stays, Target(unit="hospital", threshold_days=1))
+    assert np.flatnonzero(~keep).tolist() == [0]
+    assert label.tolist() == [0] + [1] * (NUM_STAYS - 1)
+    _, keep = long_stay_of(stays, Target(deaths="exclude"))
+    assert np.flatnonzero(~keep).tolist() == [39]
+    _, keep = long_stay_of(stays, Target(unit="hospital", deaths="exclude"))
+    assert np.flatnonzero(~keep).tolist() == [0, 38, 39]
+
+
+def test_a_stay_at_the_threshold_is_short() -> None:
+    stays = _stays().assign(icu_los_days=3.0)
+    assert not long_stay_of(stays, Target(threshold_days=3))[0].any()
+
+
+def test_what_is_not_this_cohort_is_refused(cohort: Cohort) -> None:
+    with pytest.raises(DataError, match=r"A cohort must be prepared before .* Run: lemof-client --site NAME prepare"):
+        load_cohort(cohort.path.parent)
+    path = cohort.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for key, value in {"schema_version": 0, "feature_schema_digest": "other"}.items():
+        path.write_text(json.dumps({**manifest, key: value}))
+        with pytest.raises(DataError, match=f"{key} of the cohort must be .*, got {value!r} from .* Run: lemof-client"):
+            load_cohort(cohort.path)
+    path.write_text(json.dumps(manifest))
+    np.save(cohort.path / "shorter.npy", cohort.grid[:, :12])
+    (cohort.path / "shorter.npy").replace(cohort.path / "grid.npy")  # never write into a file that is mapped
+    with pytest.raises(DataError, match=r"grid\.npy must have shape \(40, 24, 38\), got \(40, 12, 38\)"):
+        load_cohort(cohort.path)
+
+
+def test_an_unfinished_cohort_replaces_nothing(cohort: Cohort) -> None:
+    before = (cohort.path / "manifest.json").read_bytes()
+    with pytest.raises(KeyboardInterrupt), replacing(cohort.path) as folder:
+        (folder / "manifest.json").write_text("{}")
+        raise KeyboardInterrupt
+    with pytest.raises(DiskError, match=r"got No space left .* An earlier cohort is unchanged"), replacing(cohort.path):
+        raise OSError(28, "No space left on device")
+    assert (cohort.path / "manifest.json").read_bytes() == before
+    assert [path.name for path in cohort.path.parent.iterdir()] == ["cohort"]
+
+
+def test_a_new_cohort_replaces_the_old_one_whole(cohort: Cohort) -> None:
+    (cohort.path / "leftover").touch()
+    with replacing(cohort.path) as folder:
+        shutil.copy(cohort.path / "manifest.json", folder)
+    assert [path.name for path in cohort.path.iterdir()] == ["manifest.json"]

@@ -1,0 +1,125 @@
+"""Site files: found by path or name, paths start at the file, and every problem is told at once."""
+
+from pathlib import Path
+
+import pytest
+
+from client.site import find_site_file, load_cohort_spec, load_plan_sections, load_site
+from lemof_model.errors import ConfigError
+from lemof_model.study import CohortSpec, SplitSpec, Target
+
+GOOD = "version: 1\nsite: {name: hospital_a}\ndata: {ehr: {root: raw}, ecg: {root: /ecg}}\n"
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "site.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_relative_paths_start_at_the_site_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _write(tmp_path, GOOD + "server: {root_certificates: ca.crt}\n")
+    monkeypatch.chdir(tmp_path.parent)
+    site = load_site(path.relative_to(tmp_path.parent))
+    assert site.data.ehr.root == tmp_path / "raw"
+    assert site.prepare.output == tmp_path / "cohort"
+    assert site.server.root_certificates == tmp_path / "ca.crt"
+    assert site.data.ecg is not None
+    assert site.data.ecg.root == Path("/ecg")
+    assert (site.limits.min_patients, site.limits.min_cell, site.limits.max_update_mb) == (50, 11, 100)
+    assert site.server.address == "127.0.0.1:9092"
+
+
+def test_record_list_beside_the_site_file_comes_before_the_ecg_root(tmp_path: Path) -> None:
+    path = _write(tmp_path, GOOD.replace("/ecg", "/ecg, record_list: ecg/record_list.csv"))
+    ecg = load_site(path).data.ecg
+    assert ecg is not None
+    assert ecg.record_list == Path("/ecg/ecg/record_list.csv")
+    (tmp_path / "ecg").mkdir()
+    (tmp_path / "ecg/record_list.csv").touch()
+    ecg = load_site(path).data.ecg
+    assert ecg is not None
+    assert ecg.record_list == tmp_path / "ecg/record_list.csv"
+
+
+def test_a_name_means_a_file_in_site_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site_configs").mkdir()
+    (tmp_path / "site_configs/hospital_a.yaml").write_text(GOOD)
+    assert find_site_file("hospital_a") == Path("site_configs/hospital_a.yaml")
+    assert load_site("hospital_a.yaml").site.name == "hospital_a"
+    with pytest.raises(ConfigError, match=r"--site must name a site file, got 'b'. Looked for b, site_configs/b, "):
+        load_site("b")
+
+
+def test_every_problem_is_told_with_its_key(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path,
+        "version: 2\nsite: {name: Hospital A}\ndata: {ehr: {rot: raw, tables: {chartevent: x}}}\n"
+        "limit: {}\nlimits: {min_cell: 0}\nserver: {address: nowhere}\nprepare: {colour: red}\n",
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_site(path)
+    problems = str(caught.value).splitlines()
+    expected = [
+        "version must be 1, got 2 from site.yaml.",
+        "site.name must match pattern '^[a-z0-9_-]+$', got 'Hospital A' from site.yaml.",
+        "data.ehr.root must be given, got nothing from site.yaml.",
+        "data.ehr.tables.chartevent must be a known key, got an unknown one from site.yaml. Did you mean chartevents?",
+        "data.ehr.rot must be a known key, got an unknown one from site.yaml. Did you mean root?",
+        "prepare.colour must be a known key, got an unknown one from site.yaml. Known: output.",
+        "limits.min_cell must be greater than 0, got 0 from site.yaml.",
+        "server.address must match pattern",
+        "limit must be a known key, got an unknown one from site.yaml. Did you mean limits?",
+    ]
+    assert len(problems) == len(expected)
+    for problem, start in zip(problems, expected, strict=True):
+        assert problem.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version: [1\n", r"site\.yaml must be YAML, got: .*line 2"),
+        ("- 1\n", "must hold sections, got list"),
+        ("", "must hold sections, got NoneType"),
+    ],
+)
+def test_what_is_not_a_site_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        load_site(_write(tmp_path, text))
+
+
+def test_a_site_file_is_immutable(tmp_path: Path) -> None:
+    site = load_site(_write(tmp_path, GOOD))
+    with pytest.raises(ValueError, match="frozen"):
+        site.limits.min_cell = 1
+
+
+def test_plan_sections(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("name: x\nencoders: {num_rounds: 3}\ncohort: {window_hours: 12}\ntarget: {unit: hospital}\n")
+    sections = load_plan_sections(plan)
+    assert sections.cohort == CohortSpec(window_hours=12) == load_cohort_spec(plan)
+    assert (sections.target, sections.splits) == (Target(unit="hospital"), SplitSpec())
+    assert load_cohort_spec(None) == CohortSpec()
+
+
+def test_problems_of_a_plan_name_section_and_key(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("cohort: {window_hour: 12}\ntarget: {threshold_days: -1}\nsplits: {train: 0.9}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_plan_sections(plan)
+    assert str(caught.value).splitlines() == [
+        "cohort.window_hour must be a known key, got an unknown one from plan.yaml. Did you mean window_hours?",
+        "Target.threshold_days must be above 0, got -1.0. (from plan.yaml:target)",
+        "SplitSpec fractions must add up to 1, got 1.4. (from plan.yaml:splits)",
+    ]
+    with pytest.raises(ConfigError, match=r"missing\.yaml must be a readable file, got: No such file"):
+        load_plan_sections(tmp_path / "missing.yaml")
+
+
+def test_the_example_is_a_site_file(repository: Path) -> None:
+    site = load_site(repository / "site_configs/example.yaml")
+    assert site.prepare.output == repository / "site_configs/cohort"
+    assert site.limits.min_patients == 50

@@ -1,0 +1,129 @@
+"""The federated Newton search against scikit-learn on the pooled rows."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+
+from lemof_model import logistic
+from lemof_model.logistic import LogisticSums, Newton
+
+
+def level_rows(seed: int, num_stays: int = 400, spread: float = 0.05) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """Three log-odds of one latent risk, nearly equal: what the levels of one encoder look like."""
+    rng = np.random.default_rng(seed)
+    risk = rng.normal(-0.6, 1.2, num_stays)
+    rows = risk[:, None] * [0.6, 0.9, 1.0] + spread * rng.normal(size=(num_stays, 3))
+    return rows, (rng.random(num_stays) < expit(risk)).astype(np.int8)
+
+
+def sklearn_theta(
+    rows: NDArray[np.float64], labels: NDArray[np.int8], c: float, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    fitted = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-12, max_iter=200)
+    fitted.fit(rows, labels, sample_weight=weights)
+    return np.append(fitted.coef_[0], fitted.intercept_)
+
+
+def search_of(rows: NDArray[np.float64], labels: NDArray[np.int8], c: float = 1.0) -> Newton:
+    search = logistic.start(rows.shape[1], c)
+    while not search.is_done and search.num_steps < 8:
+        search = search.advance(logistic.sums(search.theta, rows, labels))
+    return search
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("spread", [0.5, 0.05, 1e-4])
+@pytest.mark.parametrize("c", [0.1, 1.0, 100.0])
+def test_newton_equals_scikit_learn_in_eight_steps(seed: int, spread: float, c: float) -> None:
+    rows, labels = level_rows(seed, spread=spread)
+    search = search_of(rows, labels, c)
+    assert search.is_done and search.num_steps <= 8
+    np.testing.assert_allclose(search.theta, sklearn_theta(rows, labels, c), rtol=0, atol=1e-8)
+
+
+def test_rows_may_be_weighted() -> None:
+    rows, labels = level_rows(3)
+    weights = np.random.default_rng(1).integers(0, 4, len(labels)).astype(np.float64)
+    found = logistic.fit(rows, labels, 1.0, weights)
+    np.testing.assert_allclose(found, sklearn_theta(rows, labels, 1.0, weights), rtol=0, atol=1e-8)
+
+
+def test_sums_over_three_sites_are_the_sums_over_the_whole() -> None:
+    rows, labels = level_rows(0)
+    theta = np.array([0.4, -1.0, 0.3, 0.2])
+    cuts = [slice(0, 30), slice(30, 250), slice(250, None)]
+    parts = [logistic.sums(theta, rows[cut], labels[cut]) for cut in cuts]
+    whole, added = logistic.sums(theta, rows, labels), parts[0] + parts[1] + parts[2]
+    for name in LogisticSums._fields:
+        np.testing.assert_allclose(getattr(added, name), getattr(whole, name), rtol=1e-12, atol=1e-12)
+
+
+def test_sums_are_those_of_a_slow_loop_and_of_finite_differences() -> None:
+    rows, labels = level_rows(2, num_stays=25)
+    theta = np.array([0.4, -1.0, 0.3, 0.2])
+
+    def loss(at: NDArray[np.float64]) -> float:
+        total = 0.0
+        for x, y in zip(rows, labels, strict=True):
+            p = expit(x @ at[:3] + at[3])
+            total -= np.log(p if y else 1.0 - p)
+        return total
+
+    found, step = logistic.sums(theta, rows, labels), 1e-5 * np.eye(4)
+    gradient = [(loss(theta + d) - loss(theta - d)) / 2e-5 for d in step]
+    np.testing.assert_allclose(float(found.loss), loss(theta), rtol=1e-12)
+    np.testing.assert_allclose(found.gradient, gradient, rtol=1e-6, atol=1e-7)
+    hessian = [
+        (logistic.sums(theta + d, rows, labels).gradient - logistic.sums(theta - d, rows, labels).gradient) / 2e-5
+        for d in step
+    ]
+    np.testing.assert_allclose(found.hessian, hessian, rtol=1e-6, atol=1e-7)
+
+
+def test_a_step_that_raises_the_loss_is_halved_until_it_does_not() -> None:
+    rows, labels = np.array([[-1.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1], np.int8)
+    far = Newton(np.array([-6.0, 6.0]), ridge=1e-3)  # where the loss is flat a whole Newton step goes much too far
+    first = far.advance(logistic.sums(far.theta, rows, labels))
+    second = first.advance(logistic.sums(first.theta, rows, labels))
+    assert first.step is not None and second.step is not None
+    assert second.losses[1] > second.losses[0]
+    np.testing.assert_allclose(second.theta, far.theta + first.step / 2.0)
+    np.testing.assert_allclose(second.step, first.step / 2.0)
+    search = second
+    while not search.is_done and search.num_steps < 60:
+        search = search.advance(logistic.sums(search.theta, rows, labels))
+    assert search.is_done
+    np.testing.assert_allclose(search.theta, sklearn_theta(rows, labels, 1e3), rtol=0, atol=1e-8)
+
+
+def test_without_history_goes_on_from_the_coefficients_with_other_sites() -> None:
+    rows, labels = level_rows(4)
+    search = logistic.start(3, 1.0)
+    for _ in range(2):
+        search = search.advance(logistic.sums(search.theta, rows, labels))
+    rest, rest_labels = rows[:150], labels[:150]
+    again = search.without_history()
+    np.testing.assert_array_equal(again.theta, search.theta)
+    assert again.num_steps == 0 and again.anchor is None and again.ridge == search.ridge
+    while not again.is_done:
+        again = again.advance(logistic.sums(again.theta, rest, rest_labels))
+    np.testing.assert_allclose(again.theta, sklearn_theta(rest, rest_labels, 1.0), rtol=0, atol=1e-8)
+
+
+def test_separation_is_told() -> None:
+    rows = np.linspace(-1.0, 1.0, 40)[:, None]
+    labels = (rows[:, 0] > 0).astype(np.int8)
+    assert logistic.is_separated(logistic.fit(rows, labels, 1e8))
+    assert not logistic.is_separated(logistic.fit(*level_rows(0), 1.0))
+
+
+def test_the_ridge_leaves_the_intercept_alone() -> None:
+    labels = np.array([1] * 30 + [0] * 10, np.int8)
+    theta = logistic.fit(np.zeros((40, 1)), labels, 1e-6)
+    np.testing.assert_allclose(theta, [0.0, np.log(3.0)], atol=1e-8)
+
+
+def test_sigmoid_does_not_overflow() -> None:
+    np.testing.assert_allclose(logistic.sigmoid(np.array([-1e4, 0.0, 1e4])), [0.0, 0.5, 1.0])

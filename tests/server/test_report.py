@@ -1,0 +1,252 @@
+"""The report: true to the run's files, whole in itself, and the same for equal runs."""
+
+import csv
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lemof_model.errors import DataError
+from server.report import words
+from server.report.page import write_report
+
+VOID = ("meta", "line", "circle", "rect", "polyline", "br")
+
+
+class Outline(HTMLParser):
+    """Checks that elements close in order, and collects text, tags and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def read(page: str) -> Outline:
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+    return outline
+
+
+def report_of(run: Path) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def change(run: Path, name: str, edit: Callable[[Any], None]) -> None:
+    content = json.loads((run / name).read_text())
+    edit(content)
+    (run / name).write_text(json.dumps(content))
+
+
+def test_page_is_well_formed_and_needs_nothing_else(finished_run: Path) -> None:
+    page = report_of(finished_run)
+    outline = read(page)
+    assert not {tag for tag, _ in outline.tags} & {"script", "link", "img", "iframe", "object"}
+    assert not re.search(r"https?:|url\(|@import", page)
+    anchors = [a["href"] for tag, a in outline.tags if tag == "a"]
+    assert {f"#{a['id']}" for tag, a in outline.tags if tag == "section"} == set(anchors)
+    assert len(page) < 100_000
+
+
+def test_every_drawing_and_table_is_told_in_words(finished_run: Path) -> None:
+    tags = read(report_of(finished_run)).tags
+    drawings = [attributes for tag, attributes in tags if tag == "svg" and "viewbox" not in attributes]
+    assert drawings
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in drawings)
+    assert sum(tag == "table" for tag, _ in tags) == sum(tag == "caption" for tag, _ in tags)
+
+
+def test_names_are_escaped(finished_run: Path) -> None:
+    page = report_of(finished_run)
+    assert "tiny &lt;study&gt;" in page
+    assert "<study>" not in page
+
+
+def test_report_writes_nothing_but_itself(finished_run: Path) -> None:
+    """Reading a run once cut its rounds.csv short."""
+
+    def digests() -> dict[str, str]:
+        files = [path for path in finished_run.rglob("*") if path.is_file() and path.name != "report.html"]
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    before = digests()
+    write_report(finished_run)
+    assert digests() == before
+    with (finished_run / "rounds.csv").open(newline="") as file:
+        numbers = {row["number"] for row in csv.DictReader(file)}
+    assert len(numbers) == len(list((finished_run / "state").iterdir()))
+
+
+def test_only_the_footer_depends_on_time_and_on_a_stop(finished_run: Path) -> None:
+    body, _, footer = report_of(finished_run).partition("<footer>")
+    audit = finished_run / "audit.jsonl"
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    again = {**lines[2], "bytes": {site: {"sent": 1, "received": 10_000_000} for site in lines[2]["bytes"]}}
+    later = [{**line, "time": "2001-02-03T04:05:06Z", "seconds": 9} for line in [*lines[:2], again, *lines[2:]]]
+    audit.write_text("".join(json.dumps(line) + "\n" for line in later))
+    change(finished_run, "timings.json", lambda t: t.update(seconds={"total": 12345.6}, bytes={}))
+    other_body, _, other_footer = report_of(finished_run).partition("<footer>")
+    assert other_body == body
+    assert other_footer != footer
+    assert "12345.6 s" in other_footer
+
+
+def test_numbers_are_those_of_the_metrics(finished_run: Path) -> None:
+    text = " ".join(read(report_of(finished_run)).text)
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    for name in ("m1", "full"):
+        m = metrics["variants"][name]["all"]["pooled"]
+        for key in ("auroc", "auprc", "brier", "ece"):
+            assert words.number(m[key]) in text
+    census = {"hospital_a": 120, "hospital_b": 80}
+    for site, num_stays in census.items():
+        assert re.search(rf"{site}\s+{num_stays}\s", text)
+
+
+def test_missing_metrics_are_told_and_never_zero(finished_run: Path) -> None:
+    def blank(metrics: Any) -> None:
+        for block in (metrics["variants"], metrics["reference"]):
+            for populations in block.values():
+                if populations["with_ecg"]:
+                    populations["with_ecg"] |= {
+                        "pooled": None,
+                        "sites": dict.fromkeys(populations["with_ecg"]["sites"]),
+                    }
+        metrics["differences"]["with_ecg"] = {}
+
+    change(finished_run, "metrics.json", blank)
+    page = report_of(finished_run)
+    read(page)
+    table = page[page.index("Stays with an ECG") : page.index("All stays:")]
+    assert table.count("too few") >= 7
+    assert not re.search(r"0\.000|nan|None", table)
+    assert "not compared with the EHR alone" in page
+
+
+def test_an_undefined_slope_is_not_called_too_few() -> None:
+    from server.report.results import value
+
+    m = {"n": 50, "n_positive": 20, "calibration_slope": None}
+    assert value(m, "calibration_slope") == words.NOT_DEFINED
+    assert value({**m, "n_positive": 0}, "calibration_slope") == words.TOO_FEW
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ([0.01, 0.03], "the full model is better than the EHR alone"),
+        ([-0.01, 0.03], "no clear difference between the full model and the EHR alone"),
+        ([0.0, 0.03], "no clear difference"),
+        ([-0.03, -0.01], "the full model is worse than the EHR alone"),
+        ([None, None], "not compared with the EHR alone"),
+    ],
+)
+def test_a_finding_needs_an_interval_without_zero(ends: list[float | None], verdict: str) -> None:
+    told = words.comparison({"auroc": 0.02, "auroc_ci": ends}, "the EHR alone", "with_ecg")
+    assert verdict in told
+    assert told.startswith("Over stays with an ECG")
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [([0.6, 0.8], "better than chance"), ([0.4, 0.6], "not clearly different"), ([0.2, 0.4], "worse than chance")],
+)
+def test_the_full_model_is_held_against_chance(ends: list[float], verdict: str) -> None:
+    m = {"n": 100, "n_positive": 40, "auroc": 0.5, "auroc_ci": ends, "auroc_bound": 0.001}
+    assert verdict in words.performance(m)
+
+
+def test_a_finding_stands_only_beyond_the_error_of_counting_in_bins(finished_run: Path) -> None:
+    told = {
+        bound: words.comparison({"auroc": 0.05, "auroc_ci": [0.02, 0.08]}, "X", "all", bound) for bound in (0.01, 0.03)
+    }
+    assert "is better than X" in told[0.01]
+    assert "no clear difference" in told[0.03]
+    assert "may be off by 0.030" in told[0.03]
+
+    def share_bins(metrics: Any) -> None:
+        metrics["differences"]["with_ecg"]["full-ehr_single"] = {"auroc": 0.1, "auroc_ci": [0.05, 0.15]}
+        for name, bound in (("full", 0.02), ("ehr_single", 0.04)):
+            metrics["variants"][name]["with_ecg"]["pooled"]["auroc_bound"] = bound
+
+    change(finished_run, "metrics.json", share_bins)
+    answer = report_of(finished_run).split("Against boosted trees?")[0]
+    assert "no clear difference between the full model and the EHR alone" in answer
+    assert "may be off by 0.060" in answer
+
+
+def test_refusals_and_groups_held_back_are_named(finished_run: Path) -> None:
+    path = finished_run / "rounds.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    last = [row for row in rows if row["stage"] == "encoders" and row["site"] == "hospital_b"][-1]
+    last |= {"answered": "0", "num_stays": "0", "reason": "disk <full>"}
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    page = report_of(finished_run)
+    assert f"hospital_b, encoders, round {last['number']}: disk &lt;full&gt;" in page
+    assert "<b>1 of 2</b>" in page
+    assert re.search(r"hospital_b: census: [^<]*train/ecg", page)
+
+
+def test_a_privacy_budget_is_shown(finished_run: Path) -> None:
+    assert "No budget was set" in report_of(finished_run)
+    change(finished_run, "metrics.json", lambda m: m.update(privacy={"hospital_a": {"epsilon": 7.5, "delta": 1e-5}}))
+    page = report_of(finished_run)
+    assert "hospital_a: epsilon 7.50 at delta 1e-05" in page
+    assert "No budget was set" not in page
+
+
+def test_without_state_the_census_is_left_out(finished_run: Path) -> None:
+    shutil.rmtree(finished_run / "state")
+    assert "Stays that hospitals brought" not in report_of(finished_run)
+    assert not (finished_run / "state").exists()
+
+
+def test_a_damaged_file_is_named(finished_run: Path) -> None:
+    (finished_run / "metrics.json").write_text("{")
+    with pytest.raises(DataError, match=r"metrics\.json must be JSON"):
+        write_report(finished_run)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "rounds.csv", "model/card.json"])
+def test_an_unfinished_run_is_refused(finished_run: Path, name: str) -> None:
+    (finished_run / name).unlink()
+    with pytest.raises(DataError, match=rf"must hold {re.escape(name)}.*--resume"):
+        write_report(finished_run)
+
+
+def test_it_opens_in_a_browser(finished_run: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    page, picture = write_report(finished_run), tmp_path / "page.png"
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [browser, *options, "--window-size=390,1200", f"--screenshot={picture}", page.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert picture.stat().st_size > 20_000

@@ -1,0 +1,246 @@
+"""``FlowerTransport`` over a grid whose nodes answer, die, come back and lie; and the records that travel."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from lemof_model.errors import NetworkError
+from lemof_model.study import Study
+from lemof_model.wire import Answer, ImportanceRequest, Packet, Refusal
+from server.records import packet_to_recorddict, recorddict_to_packet
+from server.transport import FlowerTransport
+
+DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "bool")
+
+
+@pytest.fixture(autouse=True)
+def flower_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages can be made only where Flower has told who sends them."""
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
+class Nodes:
+    """A grid in memory. ``behaviour[node]`` makes the reply to a message, or None for silence."""
+
+    def __init__(self, **sites: int) -> None:
+        self.behaviour: dict[int, Callable[[Message], Message | None]] = {}
+        self.sent: list[tuple[int, str]] = []
+        self.replies: dict[str, Message] = {}
+        for site, node in sites.items():
+            self.behaviour[node] = answering(site)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.behaviour)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterator[str]:
+        for message in messages:
+            name = f"message {len(self.sent)}"
+            message.metadata.__dict__["_message_id"] = name
+            self.sent.append((message.metadata.dst_node_id, message.metadata.message_type))
+            if reply := self.behaviour[message.metadata.dst_node_id](message):
+                self.replies[name] = reply
+            yield name
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return [self.replies.pop(name) for name in sorted(message_ids, reverse=True) if name in self.replies]
+
+
+def answering(site: str) -> Callable[[Message], Message]:
+    """A node that tells its site's name and answers with the model it was sent."""
+
+    def reply(message: Message) -> Message:
+        if message.metadata.message_type == "query.hello":
+            packet = Packet({}, {}, {"site": site})
+        else:
+            request = recorddict_to_packet(message.content)
+            packet = Answer(
+                stage=request.config["stage"],
+                round=int(request.metrics["round"]),
+                site=site,
+                plan_digest=request.config["plan_digest"],
+                sums=request.arrays,
+                counts={"stack": 5},
+            ).to_packet()
+        return Message(packet_to_recorddict(packet), reply_to=message)
+
+    return reply
+
+
+def failing(code: int, site: str = "a") -> Callable[[Message], Message]:
+    """A node that tells its name and answers everything else with a Flower error."""
+
+    def reply(message: Message) -> Message:
+        if message.metadata.message_type == "query.hello":
+            return answering(site)(message)
+        return Message(Error(code, "the reason"), reply_to=message)
+
+    return reply
+
+
+def silent_after_hello(site: str) -> Callable[[Message], Message | None]:
+    """A node that tells its name and then hangs."""
+    return lambda message: answering(site)(message) if message.metadata.message_type == "query.hello" else None
+
+
+def transport(nodes: Nodes, min_sites: int = 1) -> FlowerTransport:
+    return FlowerTransport(
+        cast(Grid, nodes),
+        min_sites,
+        join_timeout_seconds=0.2,
+        answer_timeout_seconds=0.3,
+        rejoin_timeout_seconds=0.1,
+        poll_seconds=0.01,
+    )
+
+
+def ask(over: FlowerTransport, *sites: str) -> dict[str, Answer | Refusal]:
+    request = ImportanceRequest(study=Study(), round=3, model={"w": np.arange(4.0)})
+    return over.ask("importance", dict.fromkeys(sites, request))
+
+
+def refused(answer: Answer | Refusal) -> Refusal:
+    assert isinstance(answer, Refusal)
+    assert (answer.stage, answer.round) == ("importance", 3)
+    return answer
+
+
+def test_sites_are_named_and_sorted_whatever_their_nodes() -> None:
+    assert transport(Nodes(b=7, a=9), min_sites=2).sites() == ["a", "b"]
+
+
+def test_too_few_sites_are_an_error_that_counts_them() -> None:
+    with pytest.raises(NetworkError, match=r"at least 3, got 2 \(a, b\)"):
+        transport(Nodes(b=7, a=9), min_sites=3).sites()
+
+
+def test_two_sites_of_one_name_are_an_error_that_names_them() -> None:
+    nodes = Nodes(a=1, b=2)
+    nodes.behaviour[3] = answering("b")
+    with pytest.raises(NetworkError, match="more than one site online as b"):
+        transport(nodes).sites()
+
+
+def test_a_node_that_cannot_tell_its_name_is_asked_once_and_its_reason_told() -> None:
+    nodes = Nodes()
+    nodes.behaviour[4] = lambda message: Message(Error(ErrorCode.INVALID_FAB, "not this bundle"), reply_to=message)
+    with pytest.raises(NetworkError, match="not this bundle"):
+        transport(nodes).sites()
+    assert nodes.sent == [(4, "query.hello")]
+
+
+def test_every_site_gets_its_request_and_its_answer_comes_back_whole() -> None:
+    nodes = Nodes(a=1, b=2)
+    over = transport(nodes)
+    over.sites()
+    answers = ask(over, "b", "a")
+    assert answers.keys() == {"a", "b"}
+    for site, answer in answers.items():
+        assert isinstance(answer, Answer)
+        assert (answer.site, answer.round, answer.counts) == (site, 3, {"stack": 5})
+        np.testing.assert_array_equal(answer.sums["w"], np.arange(4.0))
+    assert nodes.sent[2:] == [(1, "query.importance"), (2, "query.importance")]
+
+
+def test_a_site_that_is_offline_is_a_refusal_and_the_others_answer() -> None:
+    nodes = Nodes(a=1, b=2)
+    over = transport(nodes)
+    over.sites()
+    del nodes.behaviour[1]
+    answers = ask(over, "a", "b")
+    assert (refused(answers["a"]).code, refused(answers["a"]).site) == (7, "a")
+    assert "offline" in refused(answers["a"]).reason
+    assert isinstance(answers["b"], Answer)
+
+
+def test_a_site_that_does_not_answer_in_time_is_a_refusal() -> None:
+    nodes = Nodes()
+    nodes.behaviour[1] = silent_after_hello("a")
+    over = transport(nodes)
+    over.sites()
+    assert "no answer in 0.3 s" in refused(ask(over, "a")["a"]).reason
+
+
+def test_a_site_that_restarts_under_another_number_is_found_and_asked_again() -> None:
+    nodes = Nodes()
+    over = transport(nodes)
+
+    def dies(message: Message) -> Message:
+        if message.metadata.message_type == "query.hello":
+            return answering("a")(message)
+        nodes.behaviour = {8: answering("a")}
+        return Message(Error(ErrorCode.NODE_UNAVAILABLE, "gone"), reply_to=message)
+
+    nodes.behaviour[1] = dies
+    over.sites()
+    assert isinstance(ask(over, "a")["a"], Answer)
+    assert nodes.sent == [(1, "query.hello"), (1, "query.importance"), (8, "query.hello"), (8, "query.importance")]
+
+
+def test_a_network_error_is_tried_three_times() -> None:
+    nodes = Nodes()
+    nodes.behaviour[1] = failing(ErrorCode.NODE_UNAVAILABLE)
+    over = transport(nodes)
+    over.sites()
+    assert "the reason" in refused(ask(over, "a")["a"]).reason
+    assert [kind for _, kind in nodes.sent].count("query.importance") == 3
+
+
+@pytest.mark.parametrize("code", [ErrorCode.CLIENT_APP_RAISED_EXCEPTION, ErrorCode.LOAD_CLIENT_APP_EXCEPTION])
+def test_an_error_of_the_sites_own_code_is_not_tried_again(code: int) -> None:
+    nodes = Nodes()
+    nodes.behaviour[1] = failing(code)
+    over = transport(nodes)
+    over.sites()
+    assert refused(ask(over, "a")["a"]).code == 1
+    assert [kind for _, kind in nodes.sent].count("query.importance") == 1
+
+
+def test_a_second_node_under_a_name_does_not_take_over_a_site_that_is_online() -> None:
+    nodes = Nodes(a=5, b=6)
+    over = transport(nodes)
+    over.sites()
+    nodes.behaviour[1] = answering("a")
+    del nodes.behaviour[6]
+    ask(over, "a", "b")
+    assert (5, "query.importance") in nodes.sent
+    assert (1, "query.importance") not in nodes.sent
+
+
+def test_records_are_one_file_on_both_sides(repository: Path) -> None:
+    assert (repository / "client/records.py").read_bytes() == (repository / "server/records.py").read_bytes()
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8), st.sampled_from(DTYPES).flatmap(lambda d: arrays(d, array_shapes(min_dims=0, min_side=0)))
+    ),
+    st.dictionaries(st.text(max_size=8), st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)),
+    st.dictionaries(st.text(max_size=8), st.text(max_size=20)),
+)
+def test_a_packet_comes_back_bit_for_bit(
+    blobs: dict[str, Any], metrics: dict[str, int | float], config: dict[str, str]
+) -> None:
+    packet = recorddict_to_packet(packet_to_recorddict(Packet(blobs, metrics, config)))
+    assert (packet.metrics, packet.config) == (metrics, config)
+    assert packet.arrays.keys() == blobs.keys()
+    for name, array in blobs.items():
+        assert (packet.arrays[name].dtype, packet.arrays[name].shape) == (array.dtype, array.shape)
+        assert packet.arrays[name].tobytes() == array.tobytes()
+
+
+def test_a_packet_may_hold_views_and_scalars_of_numpy() -> None:
+    blobs: dict[str, Any] = {"turned": np.arange(6.0).reshape(2, 3).T, "sum": np.arange(3.0).sum()}
+    packet = recorddict_to_packet(packet_to_recorddict(Packet(blobs, {}, {})))
+    np.testing.assert_array_equal(packet.arrays["turned"], blobs["turned"])
+    assert packet.arrays["sum"].shape == ()

@@ -1,0 +1,96 @@
+"""The house itself: where modules come from, what they may import, and what travels to a hospital.
+
+The storeys and borders are import-linter contracts in ``pyproject.toml``; here is what those cannot say.
+"""
+
+import ast
+import importlib
+import io
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from flwr.cli.build import build_fab_from_disk
+
+STOREYS = ("lemof_model", "client", "server", "simulation")
+BUNDLED = ("lemof_model", "client", "server")
+
+
+def sources(repository: Path, *packages: str) -> set[str]:
+    """Every Python file of the packages, relative to the repository."""
+    files = (path for package in packages for path in (repository / package).rglob("*.py"))
+    return {path.relative_to(repository).as_posix() for path in files}
+
+
+def imported_packages(source: Path) -> set[str]:
+    """Top-level names of what a file imports."""
+    names: set[str] = set()
+    for found in ast.walk(ast.parse(source.read_text())):
+        if isinstance(found, ast.Import):
+            names |= {alias.name for alias in found.names}
+        elif isinstance(found, ast.ImportFrom):
+            names.add("lemof_model" if found.level else str(found.module))
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("name", STOREYS)
+def test_the_generic_import_names_are_ours(name: str, repository: Path) -> None:
+    module_file = importlib.import_module(name).__file__
+    assert module_file is not None
+    assert Path(module_file) == repository / name / "__init__.py"
+
+
+def test_lemof_model_imports_torch_numpy_and_the_standard_library_only(repository: Path) -> None:
+    allowed = {"torch", "numpy", "lemof_model"} | sys.stdlib_module_names
+    strangers = {
+        file: names
+        for file in sources(repository, "lemof_model")
+        if (names := imported_packages(repository / file) - allowed)
+    }
+    assert strangers == {}
+
+
+def test_lemof_model_neither_prints_nor_opens_files(repository: Path) -> None:
+    calls = [
+        f"{file}:{found.lineno} {found.func.id}"
+        for file in sources(repository, "lemof_model")
+        for found in ast.walk(ast.parse((repository / file).read_text()))
+        if isinstance(found, ast.Call) and isinstance(found.func, ast.Name) and found.func.id in ("print", "open")
+    ]
+    assert calls == []
+
+
+def test_no_file_is_named_for_nothing(repository: Path) -> None:
+    nameless = ("utils", "helpers", "common", "manager", "misc")
+    named = [f for f in sources(repository, *STOREYS) if Path(f).stem in nameless or Path(f).stem.startswith("base_")]
+    assert named == []
+
+
+def test_both_sides_of_the_wire_keep_the_same_records(repository: Path) -> None:
+    assert (repository / "client/records.py").read_bytes() == (repository / "server/records.py").read_bytes()
+
+
+def test_the_bundle_is_three_packages_and_nothing_else(repository: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(repository))) as bundle:
+        names = bundle.namelist()
+        manifest = bundle.read(".info/CONTENT").decode()
+    assert len(names) == len(set(names))
+    assert set(names) == sources(repository, *BUNDLED) | {"pyproject.toml", ".info/CONTENT"}
+    assert {line.split(",")[0] for line in manifest.splitlines()} == set(names) - {".info/CONTENT"}
+
+
+def test_the_run_config_has_the_keys_a_coordinator_may_set(repository: Path) -> None:
+    app = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    assert app["config"] == {"plan": "", "out": "", "resume": False}
+    assert app["components"] == {"serverapp": "server.app:app", "clientapp": "client.app:app"}
+
+
+def test_the_lock_pins_what_pyproject_asks_for(repository: Path) -> None:
+    requirements = importlib.import_module("packaging.requirements").Requirement
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    lines = (line for line in (repository / "requirements.lock").read_text().splitlines() if line[0] != "#")
+    pinned = {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
+    for asked in map(requirements, project["dependencies"] + project["optional-dependencies"]["dev"]):
+        assert asked.specifier.contains(pinned[asked.name.lower()]), asked

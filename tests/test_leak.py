@@ -1,0 +1,154 @@
+"""No learner may be fitted on rows that trained one of its inputs: shown by behaviour, on labels that are pure chance.
+
+Encoders and attention heads are trained until they know their rows by heart. On the rows that a learner is fitted on,
+its inputs must then know nothing; pointed at rows that its inputs were trained on, a learner fails the same check.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from client import frozen, stages
+from client.hospital import Hospital, open_hospital
+from client.site import load_site
+from lemof_model import lemof, metrics, training
+from lemof_model.study import MODALITIES, AttentionSpec, EncoderSpec, SplitSpec, Study, TrainingSpec
+from lemof_model.wire import AttentionRequest, EncodersRequest, FinalRequest, MetaRequest
+from server import coordinator
+from server.coordinator import Model
+from server.rounds import Rounds
+from server.run_store import RunStore
+from simulation.local_transport import LocalTransport
+from tests.hospitals import write_hospital
+from tests.studies import tiny_study
+
+BY_HEART = 0.95
+NEVER = 10_000
+
+
+class Learnt(NamedTuple):
+    """A hospital whose networks know their rows by heart, and the model."""
+
+    hospital: Hospital
+    study: Study
+    model: Model
+
+
+class Inputs(NamedTuple):
+    """What a learner reads of the rows it is fitted on, and their labels."""
+
+    rows_NP: NDArray[np.float64]
+    label_N: NDArray[np.int8]
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+    """One hospital, every stage up to ``final``. No tuning loss leaves it, so no round before the last is kept."""
+    folder = tmp_path_factory.mktemp("leak")
+    site = write_hospital(folder, num_stays=700, signal=0.0, ecg_share=0.8, min_cell=NEVER)
+    study = tiny_study(
+        min_sites=1,
+        splits=SplitSpec(train=0.25, stack=0.5, tuning=0.1, held_out=0.15),
+        ecg=EncoderSpec("resnet", {"width": 16, "num_tokens": 16, "dropout": 0}),
+        ehr=EncoderSpec("ft_transformer", {"width": 16, "num_heads": 2, "attention_dropout": 0, "ffn_dropout": 0}),
+        encoders=TrainingSpec(num_rounds=1, num_epochs=40, batch_size=32, client_lr=5e-3, weight_decay=0.0),
+        attention=AttentionSpec(
+            width=32,
+            dropout=0.0,
+            training=TrainingSpec(num_rounds=1, num_epochs=60, batch_size=32, client_lr=5e-3, weight_decay=0.0),
+        ),
+    )
+    rounds = Rounds(study, LocalTransport([site]), RunStore(folder / "run"))
+    notes: dict[str, object] = {}
+    has_indicator = coordinator.take_census(rounds)
+    model: Model = coordinator.statistics(rounds) | lemof.initial_networks(study)
+    model = coordinator.train_blocks(rounds, model, EncodersRequest, MODALITIES, study.encoders, notes)
+    model, searches = coordinator.meta(rounds, model, notes)
+    model, _ = coordinator.level_importance(rounds, model, searches)
+    model = coordinator.attention(rounds, model, notes, has_indicator=has_indicator)
+    model = coordinator.final(rounds, model, notes)
+    return Learnt(open_hospital(load_site(site), study), study, model)
+
+
+def inputs_of_learners(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> dict[str, Inputs]:
+    """What each learner is fitted on, caught where the sums are made."""
+    caught: list[Inputs] = []
+    newton_sums = stages._newton_sums
+
+    def catch(hospital: Hospital, theta: NDArray[np.float64], inputs: NDArray[np.float64], rows: NDArray[np.int64]):
+        caught.append(Inputs(inputs, hospital.stays.long_stay_N[rows]))
+        return newton_sums(hospital, theta, inputs, rows)
+
+    shared: dict[str, Any] = {"study": learnt.study, "round": 1, "model": learnt.model}
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "_newton_sums", catch)
+        stages.meta(learnt.hospital, MetaRequest(**shared))
+        stages.attention(learnt.hospital, AttentionRequest(**shared, blocks=""))
+        stages.final(learnt.hospital, FinalRequest(**shared))
+    return dict(zip(("meta/ecg", "meta/ehr", "omega_1", "final"), caught, strict=True))
+
+
+# Coefficients behind each input, where it is not a network: a learner with p of them, fitted on the same rows, is too
+# good there by about sqrt(p) standard errors and no more. That is the exception that the method makes (section 2, 4).
+NUM_COEFFICIENTS = {
+    "meta/ecg": (0, 0, 0),
+    "meta/ehr": (0, 0, 0),
+    "omega_1": (3, 0, 3, 0, 0),
+    "final": (5 + 3 + 3, 0),
+}
+
+
+def check_that_inputs_know_nothing(name: str, inputs: Inputs) -> None:
+    """AUROC 0.5 within 3 standard errors (those of the rank statistic under chance) for every input of a learner."""
+    num_long = int(inputs.label_N.sum())
+    num_short = len(inputs.label_N) - num_long
+    standard_error = math.sqrt((num_long + num_short + 1) / (12 * num_long * num_short))
+    for column, (values, num_coefficients) in enumerate(zip(inputs.rows_NP.T, NUM_COEFFICIENTS[name], strict=True)):
+        away = abs(metrics.auroc_of_rows(values, inputs.label_N) - 0.5) / standard_error
+        allowed = 3.0 + math.sqrt(num_coefficients)
+        assert away < allowed, f"input {column} of {name} is {away:.1f} standard errors from chance"
+
+
+def test_networks_know_their_rows_by_heart(learnt: Learnt) -> None:
+    stays, label = learnt.hospital.stays, learnt.hospital.stays.long_stay_N
+    levels = frozen.levels(learnt.hospital, learnt.model)
+    for modality in MODALITIES:
+        rows = stays.rows("train", modality)
+        aurocs = [metrics.auroc_of_rows(levels[modality][rows, level], label[rows]) for level in range(3)]
+        assert min(aurocs) > BY_HEART, (modality, aurocs)
+    tokens, stack = frozen.Tokens(learnt.hospital, learnt.model), stays.rows("stack")
+    for fold in range(lemof.NUM_HEADS):
+        rows = stack[stays.fold_N[stack] == fold]
+        head = lemof.attention_head(learnt.study, learnt.model, fold)
+        score = training.log_odds(head, tokens.batch, rows)[:, 0]
+        assert metrics.auroc_of_rows(score, label[rows]) > BY_HEART
+
+
+@pytest.mark.parametrize("learner", NUM_COEFFICIENTS)
+def test_inputs_know_nothing_of_the_rows_that_a_learner_is_fitted_on(
+    learnt: Learnt, monkeypatch: pytest.MonkeyPatch, learner: str
+) -> None:
+    inputs = inputs_of_learners(learnt, monkeypatch)[learner]
+    assert len(inputs.label_N) > 250
+    check_that_inputs_know_nothing(learner, inputs)
+
+
+@pytest.mark.parametrize("learner", ["meta/ecg", "meta/ehr", "omega_1"])
+def test_a_learner_on_the_encoders_own_rows_is_caught(
+    learnt: Learnt, monkeypatch: pytest.MonkeyPatch, learner: str
+) -> None:
+    monkeypatch.setattr(stages, "LEARNER_SPLIT", "train")
+    with pytest.raises(AssertionError, match="standard errors from chance"):
+        check_that_inputs_know_nothing(learner, inputs_of_learners(learnt, monkeypatch)[learner])
+
+
+def test_a_final_decision_on_the_heads_own_rows_is_caught(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen(omega_2_N2: NDArray[np.float64], fold_N: NDArray[np.int64], in_stack_N: object) -> NDArray[np.float64]:
+        return omega_2_N2[np.arange(len(fold_N)), fold_N]
+
+    monkeypatch.setattr(lemof, "cross_fit", seen)
+    with pytest.raises(AssertionError, match="input 1 of final"):
+        check_that_inputs_know_nothing("final", inputs_of_learners(learnt, monkeypatch)["final"])
