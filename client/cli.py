@@ -16,8 +16,8 @@ import typer
 from rich.console import Console
 
 from client.cohort import Cohort
+from client.command_line import run_command
 from client.site import Limits, find_site_file, load_plan_sections, load_site
-from lemof_model.errors import LemofError
 
 log = logging.getLogger("lemof")
 app = typer.Typer(
@@ -35,20 +35,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit status."""
-    try:
-        return int(app(arguments, prog_name="lemof-client", standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except LemofError as error:
-        typer.echo(f"error: {error}", err=True)
-        return error.exit_status
-    except Exception as error:  # whatever else comes is ours to mend
-        typer.echo(
-            f"error: this is a bug in lemof ({type(error).__name__}). Run it again with -v and report it.", err=True
-        )
-        log.debug("traceback", exc_info=True)
-        return 1
+    return run_command(app, "lemof-client", arguments)
 
 
 def _print_version(is_asked: bool) -> None:

@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from lemof_model.errors import ConfigError, DataError, LemofError
+from lemof_model.errors import ConfigError, DataError
+from server.command_line import run_command
 from server.report.page import write_report
 from server.report.run_files import describe_run, is_run, verify_run
 
@@ -39,23 +39,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit status."""
-    try:
-        return int(app(arguments, prog_name="lemof-server", standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("stopped", err=True)
-        return 130
-    except LemofError as error:
-        typer.echo(f"error: {error}", err=True)
-        return error.exit_status
-    except Exception as error:  # whatever else comes is ours to mend
-        typer.echo(
-            f"error: this is a bug in lemof ({type(error).__name__}). Run it again with -v and report it.", err=True
-        )
-        log.debug("traceback", exc_info=True)
-        return 1
+    return run_command(app, "lemof-server", arguments)
 
 
 def _print_version(is_asked: bool) -> None:

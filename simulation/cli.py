@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import click
 import typer
 
-from lemof_model.errors import LemofError
+from server.command_line import run_command
 from simulation.split import By
 from simulation.split import split as split_mimic
 
@@ -29,28 +29,12 @@ app = typer.Typer(
 
 def main() -> None:
     """Run ``lemof-sim`` and end the process with its exit status."""
-    sys.exit(run_command(sys.argv[1:]))
+    sys.exit(command(sys.argv[1:]))
 
 
-def run_command(arguments: list[str]) -> int:
+def command(arguments: list[str]) -> int:
     """Run one command line; the exit status."""
-    try:
-        return int(app(arguments, prog_name="lemof-sim", standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("stopped", err=True)
-        return 130
-    except LemofError as error:
-        typer.echo(f"error: {error}", err=True)
-        return error.exit_status
-    except Exception as error:  # whatever else comes is ours to mend
-        typer.echo(
-            f"error: this is a bug in lemof ({type(error).__name__}). Run it again with -v and report it.", err=True
-        )
-        log.debug("traceback", exc_info=True)
-        return 1
+    return run_command(app, "lemof-sim", arguments)
 
 
 def _print_version(is_asked: bool) -> None:

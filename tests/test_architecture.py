@@ -68,8 +68,9 @@ def test_no_file_is_named_for_nothing(repository: Path) -> None:
     assert named == []
 
 
-def test_both_sides_of_the_wire_keep_the_same_records(repository: Path) -> None:
-    assert (repository / "client/records.py").read_bytes() == (repository / "server/records.py").read_bytes()
+@pytest.mark.parametrize("name", ["records.py", "source.py", "command_line.py"])
+def test_both_sides_keep_the_same_file(repository: Path, name: str) -> None:
+    assert (repository / "client" / name).read_bytes() == (repository / "server" / name).read_bytes()
 
 
 def test_the_bundle_is_three_packages_and_nothing_else(repository: Path) -> None:

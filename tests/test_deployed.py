@@ -16,9 +16,7 @@ from server.run import run_plan
 from simulation.local_transport import LocalTransport
 from tests.flower_deployment import JOINED, deployment, free_address, run_study
 from tests.studies import outcome
-from tests.test_engines import three_hospitals, tiny_plan
-
-pytestmark = pytest.mark.slow
+from tests.test_engines import forget, three_hospitals, tiny_plan
 
 # A bundle whose two sides do nothing but tell which files they are.
 TELLING_STAGES = """
@@ -61,10 +59,12 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
 def test_the_deployed_study_gives_the_bytes_of_the_local_engine(federation: Federation, repository: Path) -> None:
     folder, plan = federation.folder, tiny_plan(federation.folder)
     assert run_study(repository, federation.environment, plan, folder / "deployed") == "finished:completed"
+    forget(federation.sites)
     local = run_plan(plan, folder / "local", LocalTransport(federation.sites))
     assert outcome(folder / "deployed") == outcome(local)
 
 
+@pytest.mark.slow
 def test_the_bundle_runs_on_both_sides_not_what_is_installed(federation: Federation, repository: Path) -> None:
     project, out = federation.folder / "project", federation.folder / "files.json"
     for package in ("client", "lemof_model", "server"):
@@ -83,11 +83,13 @@ def test_the_bundle_runs_on_both_sides_not_what_is_installed(federation: Federat
         assert Path(file).is_relative_to(homes[name] / "apps"), name
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_cannot_start_ends_the_run_as_failed(federation: Federation, repository: Path) -> None:
     plan = Path("plan.yaml")
     assert run_study(repository, federation.environment, plan, federation.folder / "none") == "finished:failed"
 
 
+@pytest.mark.slow
 def test_a_killed_node_is_started_again_and_rejoins(federation: Federation) -> None:
     log = federation.folder / "processes/c.log"
     os.kill(process_with(f'site="{federation.sites[2]}"'), signal.SIGKILL)

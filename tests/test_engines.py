@@ -4,6 +4,7 @@ Both compare the bytes of every file of the run folder that equal runs have in c
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,10 +43,16 @@ def run_simulated(folder: Path, plan: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(lemof_sim), *command, "--engine", "flower"], capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.slow
+def forget(sites: list[Path]) -> None:
+    """Take away what the hospitals have kept, so that the next engine computes everything itself."""
+    for site in sites:
+        shutil.rmtree(site.parent / "cohort/.cache")
+
+
 def test_flowers_simulation_gives_the_bytes_of_the_local_engine(tmp_path: Path) -> None:
     sites, plan = three_hospitals(tmp_path), tiny_plan(tmp_path)
     local = run_plan(plan, tmp_path / "local", LocalTransport(sites))
+    forget(sites)
     simulated = run_simulated(tmp_path, plan)
     assert simulated.returncode == 0, simulated.stderr
     assert outcome(tmp_path / "simulated") == outcome(local)

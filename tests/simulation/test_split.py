@@ -13,7 +13,7 @@ from rich.console import Console
 from client.mimic_iv.prepare import prepare
 from client.mimic_iv.tables import FOLDERS
 from client.site import load_plan_sections, load_site
-from simulation.cli import run_command
+from simulation.cli import command
 from simulation.split import By, assign_patients, group_careunits, group_years, split
 from simulation.synthetic.generate import generate
 
@@ -172,24 +172,33 @@ def test_without_ecg_the_section_is_left_out(source: Path, tmp_path: Path) -> No
 def test_too_few_groups_is_a_usage_error(
     source: Path, tmp_path: Path, by: str, number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["split", "--mimic", str(source), "--ecg", str(source / "ecg"), str(tmp_path / "out"), "--sites", "9"]
-    assert run_command([*command, "--by", by]) == 2
+    arguments = ["split", "--mimic", str(source), "--ecg", str(source / "ecg"), str(tmp_path / "out"), "--sites", "9"]
+    assert command([*arguments, "--by", by]) == 2
     assert f"--sites must be at most {number}, the number of groups by {by}, got 9." in capsys.readouterr().err
 
 
 def test_hospital_without_a_stay_is_a_usage_error(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["split", "--mimic", str(source), str(tmp_path / "out"), "--sites", str(NUM_STAYS + 5), "--by", "random"]
-    assert run_command(command) == 2
+    arguments = [
+        "split",
+        "--mimic",
+        str(source),
+        str(tmp_path / "out"),
+        "--sites",
+        str(NUM_STAYS + 5),
+        "--by",
+        "random",
+    ]
+    assert command(arguments) == 2
     assert "Every hospital must have an ICU stay" in capsys.readouterr().err
 
 
 def test_missing_sources_are_named(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["split", str(tmp_path / "out"), "--sites", "2", "--by", "random"]
-    assert run_command([*command, "--mimic", str(tmp_path)]) == 4
+    arguments = ["split", str(tmp_path / "out"), "--sites", "2", "--by", "random"]
+    assert command([*arguments, "--mimic", str(tmp_path)]) == 4
     assert "icustays" in capsys.readouterr().err
-    assert run_command([*command, "--mimic", str(source), "--ecg", str(source)]) == 4
+    assert command([*arguments, "--mimic", str(source), "--ecg", str(source)]) == 4
     assert "--ecg must hold record_list.csv" in capsys.readouterr().err
 
 

@@ -1,0 +1,88 @@
+"""The coordinator's two machines: a block that keeps its best round, and a Newton search over a fixed set of sites."""
+
+import numpy as np
+import pytest
+
+from lemof_model import logistic
+from lemof_model.errors import TooLittleDataError
+from lemof_model.study import StrategySpec
+from server.aggregation import BlockStrategy
+from server.coordinator import Block, NewtonStage
+from server.run_store import Round, SiteReply
+from tests.studies import tiny_study
+
+ROWS = np.random.default_rng(0).normal(size=(60, 2))
+LABELS = (np.random.default_rng(1).random(60) < 0.4).astype(np.int8)
+SITES = {"a": slice(0, 20), "b": slice(20, 60)}
+
+
+def tuned(loss: float | None, weight: float) -> Round:
+    """A round with a tuning loss over four stays, and a mean weight over two."""
+    counts = {"ehr": 2} | ({"tuning/ehr": 4} if loss is not None else {})
+    sums = {"ehr/weights/w": np.array([2.0 * weight]), "tuning/ehr/loss": np.asarray(4.0 * (loss or 0.0))}
+    return Round("encoders", 1, sums, counts, {})
+
+
+def block_after(losses: list[float | None], patience: int = 0) -> Block:
+    """Weights after round r are r; ``losses[r]`` is theirs."""
+    block = Block("ehr", {"w": np.array([0.0], np.float32)}, BlockStrategy(StrategySpec()))
+    for number, loss in enumerate(losses):
+        block.judge(tuned(loss, number + 1.0), number, patience)
+        if block.is_done:
+            break
+        block.step(tuned(loss, number + 1.0), number + 1)
+    return block
+
+
+def test_a_block_keeps_the_weights_of_its_best_round() -> None:
+    block = block_after([0.9, 0.5, 0.7, 0.6])
+    assert (block.best_round, block.best_weights["w"].tolist()) == (1, [1.0])
+    assert block.losses == [0.9, 0.5, 0.7, 0.6] and not block.is_done
+
+
+def test_patience_ends_a_block() -> None:
+    block = block_after([0.9, 0.5, 0.7, 0.6, 0.1], patience=2)
+    assert block.is_done and block.best_round == 1 and len(block.losses) == 4
+
+
+def test_without_a_tuning_loss_the_last_round_is_kept() -> None:
+    block = block_after([None, None, None])
+    assert (block.best_round, block.best_weights["w"].tolist()) == (2, [2.0])
+
+
+def reply(stage: NewtonStage, sites: list[str]) -> Round:
+    parts = [logistic.sums(stage.search.theta, ROWS[SITES[s]], LABELS[SITES[s]]) for s in sites]
+    total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    sums = {f"final/{name}": value for name, value in total._asdict().items()}
+    return Round("final", 1, sums, {"final": 1}, {site: SiteReply({"final": 1}) for site in sites})
+
+
+def test_newton_starts_again_from_its_coefficients_when_a_site_leaves() -> None:
+    stage = NewtonStage("final", 2, tiny_study())
+    for _ in range(2):
+        stage.advance(reply(stage, ["a", "b"]), ["final"])
+    assert (stage.search.num_steps, stage.members) == (2, ["a", "b"])
+    there = stage.search.theta
+    stage.advance(reply(stage, ["b"]), ["final"])
+    assert (stage.search.num_steps, stage.members) == (1, ["b"])  # another loss: the old one is no measure of the step
+    assert stage.search.anchor is not None
+    np.testing.assert_array_equal(stage.search.anchor, there)
+    while not stage.is_done:
+        stage.advance(reply(stage, ["b"]), ["final"])
+    np.testing.assert_allclose(stage.search.theta, logistic.fit(ROWS[20:], LABELS[20:], 1.0), rtol=0, atol=1e-8)
+    assert stage.describe()["converged"] and stage.describe()["sites"] == ["b"]
+
+
+def test_newton_does_not_move_after_its_end() -> None:
+    stage = NewtonStage("final", 2, tiny_study())
+    while not stage.is_done:
+        stage.advance(reply(stage, ["a", "b"]), ["final"])
+    there = stage.search.theta
+    stage.advance(reply(stage, ["a"]), ["final"])
+    assert stage.search.theta is there
+
+
+def test_newton_over_nobody_says_so() -> None:
+    stage = NewtonStage("final", 2, tiny_study())
+    with pytest.raises(TooLittleDataError, match="final needs sums from at least one hospital"):
+        stage.advance(Round("final", 1, {}, {}, {"a": SiteReply({}, refused="away")}), ["final"])
