@@ -157,26 +157,23 @@ def evaluation(hospital: Hospital, request: EvaluationRequest) -> list[Group]:
     omega_2 = frozen.omega_2(hospital, model, rows).mean(axis=1)
     scores = lemof.predict(level, omega_2, model, study)
     scores |= {name: value[rows] for name, value in reference_scores(hospital).items()}
+    scores_VN = np.stack([scores[name] for name in lemof.SCORED])
     held_out = request.split == "held_out"
-    weights = _bootstrap_weights(hospital, stays.patient_N) if held_out else None
+    weights = _bootstrap_weights(hospital, stays.patient_N) if held_out and study.evaluation.num_bootstraps else None
     groups = []
     for population in lemof.POPULATIONS:
         included = stays.has_ecg_N if population == "with_ecg" else np.ones(len(rows), bool)
-        names = [f"{population}/{name}" for name in scores]
-        calibrated = np.stack([
-            metrics.calibrate(values, model.get(f"calibration/{name}"))
-            for name, values in zip(names, scores.values(), strict=True)
-        ])  # fmt: skip
-        edges = [model.get(f"edges/{name}", metrics.bin_edges(study.evaluation)) for name in names]
+        equal = metrics.bin_edges(study.evaluation)
+        edges = [model.get(f"edges/{population}/{name}", equal) for name in lemof.SCORED]
         named = {"all": included}
         if held_out:
             named |= {name: included & member[rows] for name, member in hospital.groups.items()}
         for name, member in named.items():
             for label in (0, 1):
                 index = np.flatnonzero(member & (stays.long_stay_N == label))
-                sums: dict[str, NDArray[Any]] = {"histogram": metrics.histograms(calibrated[:, index], edges)}
+                sums: dict[str, NDArray[Any]] = {"histogram": metrics.histograms(scores_VN[:, index], edges)}
                 if weights is not None and name == "all":
-                    sums["bootstrap"] = metrics.bootstrap_histograms(calibrated[:, index], edges, weights[:, index])
+                    sums["bootstrap"] = metrics.bootstrap_histograms(scores_VN[:, index], edges, weights[:, index])
                 groups.append(_group(hospital, f"{population}/{name}/{label}", rows[index], "cell", sums))
     return groups
 

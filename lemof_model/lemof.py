@@ -34,6 +34,7 @@ LOG_ODDS_LIMIT = 8.0
 NUM_HEADS = 2
 VARIANTS = ("ecg_single", "ehr_single", "m1", "m2", "full")
 REFERENCES = ("gbdt_ehr", "local_only")
+SCORED = (*VARIANTS, *REFERENCES)
 POPULATIONS = ("with_ecg", "all")
 
 

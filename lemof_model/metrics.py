@@ -3,7 +3,8 @@
 Bins lie between log-odds -limit and +limit; scores outside fall into the end bins. On ``tuning`` they are equal; on
 ``held_out`` they are fine where the tuning scores of that variant were, and every cut is an edge (``fine_edges``).
 Within a bin scores count as tied, so the AUROC differs from the rank AUROC of the scores by at most ``auroc_bound``;
-counts at a cut are exact; Brier score, calibration error and slope use each bin's middle.
+counts at a cut are exact. Scores are counted as they are: calibration never changes their order, it only gives each bin
+another log-odds (``log_odds_B``, from the bin's middle), which Brier score, calibration error and slope read.
 
 Shapes: V variants, N stays, B bins, R bootstrap draws.
 """
@@ -55,9 +56,9 @@ def middles(edges: Float) -> Float:
     return np.asarray((edges[:-1] + edges[1:]) / 2.0)
 
 
-def calibrate(log_odds: Float, platt: NDArray[Any] | None) -> Float:
-    """``a * log_odds + b``; unchanged without Platt's pair."""
-    return log_odds if platt is None else np.asarray(platt[0] * log_odds + platt[1])
+def calibrate(log_odds: Float, pair: NDArray[Any]) -> Float:
+    """``a * log_odds + b``."""
+    return np.asarray(pair[0] * log_odds + pair[1])
 
 
 def _bins(log_odds: Float, edges: Float) -> NDArray[np.int64]:
@@ -150,44 +151,49 @@ def auprc(negative: NDArray[Any], positive: NDArray[Any]) -> float:
     return float((np.diff(p, prepend=0.0) / p[-1]) @ precision)
 
 
-def brier(negative: NDArray[Any], positive: NDArray[Any], edges: Float) -> float:
-    """Mean squared error of the probabilities at the bins' middles."""
-    probability = logistic.sigmoid(middles(edges))
+def brier(negative: NDArray[Any], positive: NDArray[Any], log_odds_B: Float) -> float:
+    """Mean squared error of the bins' probabilities."""
+    probability = logistic.sigmoid(log_odds_B)
     total = negative.sum() + positive.sum()
     return float((negative @ probability**2 + positive @ (1.0 - probability) ** 2) / total)
 
 
-def ece(negative: NDArray[Any], positive: NDArray[Any], edges: Float) -> float:
+def ece(negative: NDArray[Any], positive: NDArray[Any], log_odds_B: Float) -> float:
     """Expected calibration error over ten equal bins of probability."""
-    probability = logistic.sigmoid(middles(edges))
+    probability = logistic.sigmoid(log_odds_B)
     cell = np.minimum((probability * NUM_ECE_BINS).astype(int), NUM_ECE_BINS - 1)
     gap = np.bincount(cell, weights=probability * (negative + positive) - positive, minlength=NUM_ECE_BINS)
     return float(np.abs(gap).sum() / (negative.sum() + positive.sum()))
 
 
-def platt(negative: NDArray[Any], positive: NDArray[Any], edges: Float) -> Float:
-    """Platt's slope and intercept (1999), with his smoothed targets; (1, 0) without both classes."""
+def platt(negative: NDArray[Any], positive: NDArray[Any], log_odds_B: Float) -> Float:
+    """Platt's slope and intercept (1999), with his smoothed targets; (1, 0) without both classes.
+
+    Where the best slope is not positive, the scores say nothing on these stays: slope 0, and the intercept says what
+    share is long. So calibration never turns an order round.
+    """
     num_n, num_p = float(negative.sum()), float(positive.sum())
     if not num_n or not num_p:
         return np.array([1.0, 0.0])
-    return _weighted_fit(negative, positive, edges, 1.0 / (num_n + 2.0), (num_p + 1.0) / (num_p + 2.0))
+    pair = _weighted_fit(negative, positive, log_odds_B, 1.0 / (num_n + 2.0), (num_p + 1.0) / (num_p + 2.0))
+    return pair if pair[0] > 0 else np.array([0.0, np.log((num_p + 1.0) / (num_n + 1.0))])
 
 
-def calibration_slope(negative: NDArray[Any], positive: NDArray[Any], edges: Float) -> float:
+def calibration_slope(negative: NDArray[Any], positive: NDArray[Any], log_odds_B: Float) -> float:
     """Slope of the logistic regression of the label on the log-odds (1 is right, below 1 is overconfident)."""
-    used = (negative + positive) > 0
-    if not negative.sum() or not positive.sum() or used.sum() < 2:
+    used = log_odds_B[(negative + positive) > 0]
+    if not negative.sum() or not positive.sum() or np.ptp(used) == 0:
         return float("nan")
-    slope = float(_weighted_fit(negative, positive, edges, 0.0, 1.0)[0])
+    slope = float(_weighted_fit(negative, positive, log_odds_B, 0.0, 1.0)[0])
     return slope if abs(slope) < 1e3 else float("nan")
 
 
 def _weighted_fit(
-    negative: NDArray[Any], positive: NDArray[Any], edges: Float, target_negative: float, target_positive: float
+    negative: NDArray[Any], positive: NDArray[Any], log_odds_B: Float, target_negative: float, target_positive: float
 ) -> Float:
-    """Logistic regression of (soft) labels on the bins' middles, each bin weighted by its count."""
-    x = np.concatenate([middles(edges), middles(edges)])[:, None]
-    target = np.repeat([target_negative, target_positive], len(edges) - 1)
+    """Logistic regression of (soft) labels on the bins' log-odds, each bin weighted by its count."""
+    x = np.concatenate([log_odds_B, log_odds_B])[:, None]
+    target = np.repeat([target_negative, target_positive], len(log_odds_B))
     weight = np.concatenate([negative, positive]).astype(np.float64)
     return logistic.fit(x, target, c=1e6, weights_N=weight)
 
@@ -234,18 +240,17 @@ def confusion(negative: NDArray[Any], positive: NDArray[Any], cut: int) -> Confu
     )
 
 
-def best_cuts(negative: NDArray[Any], positive: NDArray[Any], edges: Float) -> dict[str, float]:
-    """The three cuts in log-odds: probability 0.5, the best macro-F1, the best accuracy (nearest 0.5 on a tie)."""
-    order = sorted(range(len(edges)), key=lambda cut: abs(float(edges[cut])))
+def best_cuts(negative: NDArray[Any], positive: NDArray[Any], edges: Float, pair: NDArray[Any]) -> dict[str, float]:
+    """The three cuts, on scores as they are: calibrated probability 0.5, the best macro-F1, the best accuracy (of equal
+    ones the nearest to the first)."""
+    limit = float(edges[-1])
+    slope, intercept = float(pair[0]), float(pair[1])
+    half = -intercept / slope if slope > 0 else -np.sign(intercept) * limit
+    half = float(np.clip(half, -limit, limit))
+    order = sorted(range(len(edges)), key=lambda cut: abs(float(edges[cut]) - half))
     table = {cut: confusion(negative, positive, cut) for cut in order}
     return {
-        "half": 0.0,
+        "half": half,
         "macro_f1": float(edges[max(order, key=lambda cut: table[cut].f1_macro)]),
         "accuracy": float(edges[max(order, key=lambda cut: table[cut].accuracy)]),
     }
-
-
-def rebin(counts: NDArray[Any], edges: Float, platt_pair: NDArray[Any]) -> NDArray[Any]:
-    """A histogram after calibration: each bin's count moves to where its middle goes."""
-    target = _bins(calibrate(middles(edges), platt_pair), edges)
-    return np.bincount(target, weights=counts, minlength=len(counts))

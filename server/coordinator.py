@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemof_model import importance, lemof, logistic
-from lemof_model.errors import TooLittleDataError
 from lemof_model.features import schema_digest
 from lemof_model.logistic import LogisticSums, Newton
 from lemof_model.stays import scaling_from
@@ -67,14 +66,9 @@ def run_study(study: Study, transport: Transport, store: RunStore) -> Model:
 
 def take_census(rounds: Rounds) -> bool:
     """Fix the participants. Returns whether having an ECG varies among the stays that the learners are fitted on."""
-    counted = rounds.ask(CensusRequest, schema_digest=schema_digest(), keep_sites=True)
+    needs = ("train/ehr", "train/ecg", "stack/ehr", "stack/ecg")
+    counted = rounds.ask(CensusRequest, schema_digest=schema_digest(), keep_sites=True, needs=needs)
     rounds.sites = counted.answered("train/ehr")
-    for group, what in (("train/ehr", "stays to train on"), ("train/ecg", "stays with an ECG to train on")):
-        if not counted.counts.get(group):
-            raise TooLittleDataError(
-                f"At least one hospital must have enough {what}, got none of {len(counted.sites)}. "
-                "Widen the cohort or add hospitals."
-            )
     return counted.counts.get("stack/ecg", 0) != counted.counts.get("stack/ehr", 0)
 
 
@@ -140,9 +134,10 @@ def train_blocks(
         if ride is not None:
             model[ride.name] = ride.search.theta
         sites = ride.members if ride is not None and not active else None
-        reply = rounds.ask(kind, sites=sites, blocks=" ".join(b.name for b in active), model=model)
+        needs = [ride.name] if ride is not None and not ride.is_done else []
+        reply = rounds.ask(kind, sites=sites, needs=needs, blocks=" ".join(b.name for b in active), model=model)
         if ride is not None:
-            ride.advance(reply, [ride.name])
+            ride.advance(reply, ride.name)
         for block in blocks:
             if not block.is_done and number <= spec.num_rounds + 1:
                 block.judge(reply, number - 1, spec.patience)
@@ -173,19 +168,14 @@ class NewtonStage:
         """Converged, or out of steps."""
         return self.search.is_done or self.search.num_steps >= self._max_steps
 
-    def advance(self, reply: Round, groups: Sequence[str]) -> None:
-        """Take the step that the sums of ``groups[0]`` give, unless the search has ended."""
-        members = [site for site in reply.answered() if any(g in reply.sites[site].counts for g in groups)]
+    def advance(self, reply: Round, group: str) -> None:
+        """Take the step that the group's sums give, unless the search has ended."""
         if self.is_done:
             return
-        if not members:
-            raise TooLittleDataError(
-                f"{self.name} needs sums from at least one hospital, got none. Every group was below its minimum."
-            )
+        members = reply.answered(group)
         if self.members is not None and members != self.members:
             self.search = self.search.without_history()
         self.members = members
-        group = groups[0]
         parts = (reply.sums[f"{group}/{part}"] for part in ("gradient", "hessian", "loss"))
         self.search = self.search.advance(LogisticSums(*parts))
 
@@ -208,7 +198,7 @@ def meta(rounds: Rounds, model: Model, notes: dict[str, Any]) -> tuple[Model, di
         sites = sorted(set.union(*known)) if known else None
         reply = rounds.ask(MetaRequest, sites=sites, needs=MODALITIES, model=model)
         for modality, stage in stages.items():
-            stage.advance(reply, [modality])
+            stage.advance(reply, modality)
             model[f"background/{modality}"] = reply.sums[f"{modality}/inputs"] / reply.counts[modality]
     for stage in stages.values():
         model[stage.name] = stage.search.theta
@@ -262,7 +252,7 @@ def final(rounds: Rounds, model: Model, notes: dict[str, Any]) -> Model:
     stage = NewtonStage("final", 2, rounds.study)
     while not stage.is_done:
         model["final"] = stage.search.theta
-        stage.advance(rounds.ask(FinalRequest, sites=stage.members, model=model), ["final"])
+        stage.advance(rounds.ask(FinalRequest, sites=stage.members, needs=["final"], model=model), "final")
     model["final"] = stage.search.theta
     notes["final"] = stage.describe()
     return model

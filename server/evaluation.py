@@ -6,40 +6,49 @@ the pooled curve. Metrics of such a site are null.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lemof_model import logistic, metrics
 from lemof_model.features import DISEASES
-from lemof_model.lemof import POPULATIONS, REFERENCES, VARIANTS
+from lemof_model.lemof import POPULATIONS, REFERENCES, SCORED, VARIANTS
 from lemof_model.study import Study
 from server.run_store import Round
 
 Cuts = dict[str, dict[str, dict[str, float]]]
 Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-ROWS = (*VARIANTS, *REFERENCES)
 COMPARED = ("ecg_single", "ehr_single", "m1", "m2", *REFERENCES)
 
 
+class _Scale(NamedTuple):
+    """What the bins of one variant in one population mean: their edges, and Platt's pair."""
+
+    edges: NDArray[np.float64]
+    pair: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any], name: str) -> "_Scale":
+        return cls(model[f"edges/{name}"], model[f"calibration/{name}"])
+
+
 def calibrate_and_cut(tuning: Round, study: Study) -> tuple[dict[str, NDArray[Any]], Cuts]:
-    """Platt's pair and the bin edges for ``held_out`` of each variant and population, and the three cuts on the
-    calibrated scores, in log-odds."""
+    """Platt's pair, the three cuts on the scores as they are, and the bin edges for ``held_out`` of each variant and
+    population."""
     edges = metrics.bin_edges(study.evaluation)
     found: dict[str, NDArray[Any]] = {}
     cuts: Cuts = {}
     for population in POPULATIONS:
         cuts[population] = {}
         sites = _complete_sites(tuning, f"{population}/all")
-        for index, name in enumerate(ROWS):
+        for index, name in enumerate(SCORED):
             negative, positive = _histogram(tuning, f"{population}/all", sites, index, study.evaluation.num_bins)
             pair = np.array([1.0, 0.0])
             if study.evaluation.calibration == "platt":
-                pair = metrics.platt(negative, positive, edges)
-            negative, positive = (metrics.rebin(side, edges, pair) for side in (negative, positive))
-            cuts[population][name] = metrics.best_cuts(negative, positive, edges)
+                pair = metrics.platt(negative, positive, metrics.middles(edges))
+            cuts[population][name] = metrics.best_cuts(negative, positive, edges, pair)
             found[f"calibration/{population}/{name}"] = pair
             found[f"edges/{population}/{name}"] = metrics.fine_edges(
                 negative + positive, edges, list(cuts[population][name].values())
@@ -54,7 +63,7 @@ def metrics_of(held_out: Round, study: Study, model: Mapping[str, Any], cuts: Cu
         return {
             name: {
                 population: _variant(
-                    held_out, population, name, model[f"edges/{population}/{name}"], cuts[population][name]
+                    held_out, population, name, _Scale.of(model, f"{population}/{name}"), cuts[population][name]
                 )
                 for population in POPULATIONS
             }
@@ -105,20 +114,18 @@ def _bootstrap_aurocs(reply: Round, group: str, sites: Sequence[str], index: int
     return metrics.auroc(added(0), added(1))
 
 
-def _variant(
-    reply: Round, population: str, name: str, edges: NDArray[np.float64], cuts: Mapping[str, float]
-) -> dict[str, Any]:
+def _variant(reply: Round, population: str, name: str, scale: _Scale, cuts: Mapping[str, float]) -> dict[str, Any]:
     """Pooled, per site, per disease and per subgroup metrics of one variant in one population."""
-    index = ROWS.index(name)
+    index = SCORED.index(name)
 
     def one(member: str, sites: Sequence[str]) -> dict[str, Any] | None:
         group = f"{population}/{member}"
         complete = [site for site in sites if site in _complete_sites(reply, group)]
-        counts = _histogram(reply, group, complete, index, len(edges) - 1)
+        counts = _histogram(reply, group, complete, index, len(scale.edges) - 1)
         interval = metrics.auroc_interval_delong(*counts) if sum(c.sum() for c in counts) else None
         if complete and f"{group}/0/bootstrap" in reply.sites[complete[0]].sums:
             interval = metrics.percentile_interval(_bootstrap_aurocs(reply, group, complete, index))
-        return _metrics(counts, edges, cuts, interval)
+        return _metrics(counts, scale, cuts, interval)
 
     answered = reply.answered()
     members = {group.split("/")[1] for group in reply.counts if group.startswith(f"{population}/")}
@@ -132,7 +139,7 @@ def _variant(
 
 
 def _metrics(
-    counts: Counts, edges: NDArray[np.float64], cuts: Mapping[str, float], interval: tuple[float, float] | None
+    counts: Counts, scale: _Scale, cuts: Mapping[str, float], interval: tuple[float, float] | None
 ) -> dict[str, Any] | None:
     """One M of ``metrics.json``, or None over nobody."""
     negative, positive = counts
@@ -141,12 +148,14 @@ def _metrics(
         return None
     at_cuts = {}
     for name, cut in cuts.items():
-        called = metrics.confusion(negative, positive, int(np.searchsorted(edges, cut)))
+        called = metrics.confusion(negative, positive, int(np.searchsorted(scale.edges, cut)))
+        probability = float(logistic.sigmoid(metrics.calibrate(np.array(cut), scale.pair)))
         at_cuts[name] = {
-            "threshold": float(logistic.sigmoid(np.array(cut))), "acc": called.accuracy,
+            "threshold": 0.5 if name == "half" else probability, "acc": called.accuracy,
             "f1_macro": called.f1_macro, "sensitivity": called.sensitivity, "specificity": called.specificity,
         }  # fmt: skip
     both = bool(negative.sum() and positive.sum())
+    log_odds_B = metrics.calibrate(metrics.middles(scale.edges), scale.pair)
     return {
         "n": int(num_stays),
         "n_positive": int(positive.sum()),
@@ -154,9 +163,9 @@ def _metrics(
         "auroc_ci": list(interval) if interval is not None else None,
         "auroc_bound": metrics.auroc_bound(negative, positive) if both else None,
         "auprc": metrics.auprc(negative, positive),
-        "brier": metrics.brier(negative, positive, edges),
-        "ece": metrics.ece(negative, positive, edges),
-        "calibration_slope": metrics.calibration_slope(negative, positive, edges),
+        "brier": metrics.brier(negative, positive, log_odds_B),
+        "ece": metrics.ece(negative, positive, log_odds_B),
+        "calibration_slope": metrics.calibration_slope(negative, positive, log_odds_B),
         "cuts": at_cuts,
     }
 
@@ -192,10 +201,10 @@ def _differences(reply: Round, population: str) -> dict[str, Any]:
     sites = _complete_sites(reply, group)
     if not sites or f"{group}/0/bootstrap" not in reply.sites[sites[0]].sums:
         return {}
-    full = ROWS.index("full")
+    full = SCORED.index("full")
     out = {}
     for name in COMPARED:
-        index = ROWS.index(name)
+        index = SCORED.index(name)
         counts, ours = (_histogram(reply, group, sites, row, 0) for row in (index, full))
         if sum(c.sum() for c in counts) != sum(c.sum() for c in ours):
             continue  # a reference that some site could not train is not over the same stays

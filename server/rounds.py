@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lemof_model.errors import NetworkError, VersionError
+from lemof_model.errors import NetworkError, TooLittleDataError, VersionError
 from lemof_model.study import Study
 from lemof_model.wire import WIRE_VERSION, Answer, Refusal, Request
 from server.aggregation import add
@@ -46,6 +46,7 @@ class Rounds:
 
         Raises:
             NetworkError: fewer sites than the plan's ``min_sites`` answered, or none of those with a needed group.
+            TooLittleDataError: all answered, and none has enough patients for a needed group.
         """
         self._number += 1
         stored = self.store.next_stored(kind.stage, self._number)
@@ -75,10 +76,12 @@ class Rounds:
             )
 
     def _check_groups(self, stage: str, missing: Sequence[str], replies: Mapping[str, Answer | Refusal]) -> None:
-        """Stop before the round is kept when every site that has a needed group is away."""
+        """Stop before the round is kept when no site sent a needed group: all too small, or those that have it away."""
         if missing:
-            raise NetworkError(
-                f"{stage} needs sums of {' and '.join(missing)} from at least one site, got none.{_refusals(replies)}"
+            away = any(isinstance(reply, Refusal) for reply in replies.values())
+            raise (NetworkError if away else TooLittleDataError)(
+                f"{stage} needs sums of {' and '.join(missing)} from at least one site, got none of {len(replies)}: "
+                f"elsewhere there are too few patients.{_refusals(replies)}"
             )
 
     def _record(self, request: Request, replies: Mapping[str, Answer | Refusal], seconds: float) -> None:

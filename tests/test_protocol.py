@@ -22,7 +22,7 @@ from client.hospital import Hospital, open_hospital
 from client.site import load_site
 from lemof_model import lemof, training
 from lemof_model.encoders.registry import build_network
-from lemof_model.errors import ConfigError, NetworkError
+from lemof_model.errors import ConfigError, NetworkError, TooLittleDataError
 from lemof_model.study import (
     MODALITIES,
     AttentionSpec,
@@ -535,3 +535,10 @@ def test_the_plans_load(plans: Path, name: str) -> None:
     study = load_plan(plans / f"{name}.yaml")
     assert study.name == name
     assert (study.logistic.inputs == "probability") == (study.evaluation.calibration == "none") == (name == "paper")
+
+
+def test_a_census_with_too_few_patients_is_told_and_not_kept(tmp_path: Path) -> None:
+    sites = [write_hospital(tmp_path, name, first_id=i * 1_000 + 1, ecg_share=0.0) for i, name in enumerate("ab")]
+    with pytest.raises(TooLittleDataError, match="census needs sums of train/ecg and stack/ecg from at least one site"):
+        run_tiny(tiny_study(), sites, tmp_path / "run")
+    assert not list((tmp_path / "run/state").iterdir()), "a resumed run asks again"

@@ -15,6 +15,8 @@ from lemof_model.errors import ConfigError
 from lemof_model.study import EvaluationSpec
 
 EDGES = metrics.bin_edges(EvaluationSpec(num_bins=40, limit=4.0))
+MIDDLES = metrics.middles(EDGES)
+AS_IT_IS = np.array([1.0, 0.0])
 MIDDLES = (EDGES[:-1] + EDGES[1:]) / 2.0
 
 Float = NDArray[np.float64]
@@ -99,7 +101,7 @@ def test_auprc_is_the_average_precision_of_binned_scores() -> None:
 
 def test_brier_equals_scikit_learn_on_binned_scores() -> None:
     expected = brier_score_loss(BINNED_LABELS, expit(BINNED))
-    assert metrics.brier(NEGATIVE, POSITIVE, EDGES) == pytest.approx(expected, abs=1e-12)
+    assert metrics.brier(NEGATIVE, POSITIVE, MIDDLES) == pytest.approx(expected, abs=1e-12)
 
 
 def test_ece_equals_a_loop_over_ten_bins_of_probability() -> None:
@@ -108,15 +110,15 @@ def test_ece_equals_a_loop_over_ten_bins_of_probability() -> None:
         member = (probability >= low) & (probability < low + 0.1)
         if member.any():
             total += member.sum() * abs(probability[member].mean() - BINNED_LABELS[member].mean())
-    assert metrics.ece(NEGATIVE, POSITIVE, EDGES) == pytest.approx(total / len(BINNED), abs=1e-12)
+    assert metrics.ece(NEGATIVE, POSITIVE, MIDDLES) == pytest.approx(total / len(BINNED), abs=1e-12)
 
 
 def test_calibration_slope_equals_scikit_learn_on_binned_scores() -> None:
     fitted = LogisticRegression(C=1e6, solver="newton-cholesky", tol=1e-10).fit(BINNED[:, None], BINNED_LABELS)
-    slope = metrics.calibration_slope(NEGATIVE, POSITIVE, EDGES)
+    slope = metrics.calibration_slope(NEGATIVE, POSITIVE, MIDDLES)
     assert slope == pytest.approx(fitted.coef_[0, 0], abs=1e-6)
     assert 0.2 < slope < 0.8, "the scores are too sure, so the slope is below 1"
-    assert np.isnan(metrics.calibration_slope(NEGATIVE, 0 * POSITIVE, EDGES))
+    assert np.isnan(metrics.calibration_slope(NEGATIVE, 0 * POSITIVE, MIDDLES))
 
 
 def test_delong_equals_its_slow_form_over_all_pairs() -> None:
@@ -143,11 +145,10 @@ def test_platt_equals_a_direct_optimisation() -> None:
         return float((np.logaddexp(0, z) - target * z).sum())
 
     best = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 4000})
-    pair = metrics.platt(NEGATIVE, POSITIVE, EDGES)
+    pair = metrics.platt(NEGATIVE, POSITIVE, MIDDLES)
     np.testing.assert_allclose(pair, best.x, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(metrics.platt(NEGATIVE, 0 * POSITIVE, EDGES), [1.0, 0.0])
+    np.testing.assert_array_equal(metrics.platt(NEGATIVE, 0 * POSITIVE, MIDDLES), [1.0, 0.0])
     np.testing.assert_allclose(metrics.calibrate(SCORES, pair), pair[0] * SCORES + pair[1])
-    assert metrics.calibrate(SCORES, None) is SCORES
 
 
 @settings(deadline=None, max_examples=60)
@@ -156,9 +157,11 @@ def test_platt_and_slope_stand_any_histogram(data: st.DataObject) -> None:
     """Also labels that a score separates, and all of one bin."""
     counts = st.lists(st.integers(0, 40), min_size=8, max_size=8)
     negative, positive = (np.array(data.draw(counts), np.float64) for _ in range(2))
-    edges = metrics.bin_edges(EvaluationSpec(num_bins=8, limit=8.0))
-    assert np.isfinite(metrics.platt(negative, positive, edges)).all()
-    slope = metrics.calibration_slope(negative, positive, edges)
+    log_odds = metrics.middles(metrics.bin_edges(EvaluationSpec(num_bins=8, limit=8.0)))
+    pair = metrics.platt(negative, positive, log_odds)
+    assert np.isfinite(pair).all()
+    assert pair[0] >= 0
+    slope = metrics.calibration_slope(negative, positive, log_odds)
     assert np.isnan(slope) or abs(slope) < 1e3
 
 
@@ -188,19 +191,21 @@ def test_counts_at_a_cut_are_exact(cut: int) -> None:
 def test_metrics_at_a_cut_of_nobody_are_nan() -> None:
     nobody = metrics.confusion(np.zeros(4), np.zeros(4), 2)
     assert np.isnan([nobody.accuracy, nobody.sensitivity, nobody.specificity]).all()
-    assert metrics.best_cuts(np.zeros(40), np.zeros(40), EDGES) == {"half": 0.0, "macro_f1": 0.0, "accuracy": 0.0}
+    cuts = metrics.best_cuts(np.zeros(40), np.zeros(40), EDGES, AS_IT_IS)
+    assert cuts == {"half": 0.0, "macro_f1": 0.0, "accuracy": 0.0}
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_best_cuts_are_those_of_trying_every_edge(seed: int) -> None:
     scores, labels = sample(seed, 120)
     negative, positive = sides(scores, labels)
-    cuts = metrics.best_cuts(negative, positive, EDGES)
-    assert cuts["half"] == 0.0
+    pair = np.array([2.0, 0.6])
+    cuts = metrics.best_cuts(negative, positive, EDGES, pair)
+    assert expit(metrics.calibrate(np.array(cuts["half"]), pair)) == pytest.approx(0.5)
     for name, value_of in (("macro_f1", lambda c: c.f1_macro), ("accuracy", lambda c: c.accuracy)):
         values = [value_of(metrics.confusion(negative, positive, cut)) for cut in range(41)]
         tied = EDGES[np.flatnonzero(np.array(values) == max(values))]
-        assert abs(cuts[name]) == pytest.approx(np.abs(tied).min())
+        assert abs(cuts[name] - cuts["half"]) == pytest.approx(np.abs(tied - cuts["half"]).min())
         assert cuts[name] in tied
 
 
@@ -232,10 +237,13 @@ def test_the_smallest_plan_of_bins_still_holds_the_cuts() -> None:
     assert len(metrics.fine_edges(np.ones(4), edges, [0.0, 1.0, 2.0])) == 5
 
 
-def test_rebinning_moves_a_bin_where_its_middle_goes() -> None:
-    pair = np.array([0.5, 1.0])
-    expected = metrics.histograms(0.5 * BINNED[None, BINNED_LABELS == 1] + 1.0, [EDGES])[0]
-    np.testing.assert_array_equal(metrics.rebin(POSITIVE, EDGES, pair), expected)
+def test_calibration_never_turns_an_order_round() -> None:
+    pair = metrics.platt(POSITIVE, NEGATIVE, MIDDLES)  # labels exchanged: the higher the score, the shorter the stay
+    share = (NEGATIVE.sum() + 1) / (NEGATIVE.sum() + POSITIVE.sum() + 2)
+    np.testing.assert_allclose([pair[0], expit(pair[1])], [0.0, share])
+    expected = -8.0 if share > 0.5 else 8.0
+    wide = metrics.bin_edges(EvaluationSpec(num_bins=40))
+    assert metrics.best_cuts(POSITIVE, NEGATIVE, wide, pair)["half"] == expected
 
 
 def test_bootstrap_histograms_weigh_every_variant_alike() -> None:

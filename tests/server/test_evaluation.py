@@ -94,7 +94,7 @@ def test_a_site_that_lets_no_cell_out_has_null_metrics_and_the_study_goes_on(run
 
 
 class Rows(NamedTuple):
-    """Calibrated scores of one variant in one population on ``held_out``, and the labels."""
+    """Scores of one variant in one population on ``held_out``, and the labels."""
 
     score: NDArray[np.float64]
     label: NDArray[np.int8]
@@ -109,8 +109,7 @@ def rows_of(run: Run, site: str, name: str, population: str, group: str = "") ->
     omega_2 = frozen.omega_2(hospital, run.model, rows).mean(axis=1)
     scores = lemof.predict(level, omega_2, run.model, run.study)
     scores |= {key: value[rows] for key, value in references.reference_scores(hospital).items()}
-    a, b = run.model[f"calibration/{population}/{name}"]
-    return Rows(a * scores[name] + b, hospital.stays.long_stay_N[rows])
+    return Rows(scores[name], hospital.stays.long_stay_N[rows])
 
 
 @pytest.mark.parametrize("population", lemof.POPULATIONS)
@@ -122,14 +121,16 @@ def test_numbers_are_those_of_the_rows(run: Run, name: str, population: str) -> 
         return
     open_sites = [s for s in ("a", "b", "no_ecg") if population == "all" or s != "no_ecg"]
     parts = {site: rows_of(run, site, name, population) for site in open_sites}
+    cuts = json.loads((run.out / "model/card.json").read_text())["cuts"][population][name]
+    a, b = run.model[f"calibration/{population}/{name}"]
     pooled = Rows(*(np.concatenate([getattr(part, key) for part in parts.values()]) for key in Rows._fields))
     for m, rows in [(table["pooled"], pooled), *((table["sites"][site], part) for site, part in parts.items())]:
         assert (m["n"], m["n_positive"]) == (len(rows.label), rows.label.sum())
         assert abs(m["auroc"] - roc_auc_score(rows.label, rows.score)) <= m["auroc_bound"] + 1e-12
-        for cut in m["cuts"].values():
-            log_odds = np.log(cut["threshold"] / (1.0 - cut["threshold"]))
-            assert np.abs(rows.score - log_odds).min() > 1e-9
-            called = (rows.score >= log_odds).astype(int)
+        for which, cut in m["cuts"].items():
+            called = (rows.score >= cuts[which]).astype(int)
+            if which != "half":
+                assert cut["threshold"] == pytest.approx(1.0 / (1.0 + np.exp(-a * cuts[which] - b)))
             assert cut["acc"] == pytest.approx((called == rows.label).mean())
             expected = f1_score(rows.label, called, average="macro", labels=[0, 1], zero_division=0)
             assert cut["f1_macro"] == pytest.approx(expected)
