@@ -20,7 +20,7 @@ install: .venv/installed
 
 demo: install
 	rm -rf demo
-	$(BIN)/lemof-sim synth demo/hospitals --sites 4 --stays 250 --seed 7
+	$(BIN)/lemof-sim synth demo/hospitals --sites 4 --stays 400 --seed 7
 	set -e; for site in demo/hospitals/*/site.yaml; do $(BIN)/lemof-client --site "$$site" prepare --plan $(PLAN); done
 	$(BIN)/lemof-sim run --sites 'demo/hospitals/*/site.yaml' --plan $(PLAN) --out demo/run
 	@echo "Open the report: $(CURDIR)/demo/run/report.html"

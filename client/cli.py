@@ -23,7 +23,6 @@ log = logging.getLogger("lemof")
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
@@ -58,7 +57,7 @@ def join(
 
     Example: lemof-client --site hospital_a
     """
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     if context.invoked_subcommand is None:
         from client.launch import join as join_federation

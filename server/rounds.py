@@ -4,6 +4,7 @@ A site that refuses or does not answer is left out of the round and named in the
 the study stops with its state on disk.
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from server.aggregation import add
 from server.run_store import Round, RunStore, SiteReply
 from server.source import source_digest
 from server.transport import Transport
+
+log = logging.getLogger("lemof")
 
 
 class Rounds:
@@ -98,6 +101,10 @@ class Rounds:
             bytes=num_bytes, refused=refused, too_small=left_out,
         )  # fmt: skip
         self.store.timed(request.stage, seconds, num_bytes)
+        log.info("round %2d  %-10s  %d of %d sites  %5.1f s", request.round, request.stage,
+                 len(replies) - len(refused), len(replies), seconds)  # fmt: skip
+        for site, reason in refused.items():
+            log.warning("          %s did not answer: %s", site, reason)
 
 
 def _refusals(replies: Mapping[str, Answer | Refusal]) -> str:

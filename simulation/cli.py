@@ -21,7 +21,6 @@ log = logging.getLogger("lemof")
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
@@ -52,7 +51,7 @@ def common(
     ] = False,
 ) -> None:
     """LeMoF on one machine: generated hospitals, splits of a real MIMIC-IV, whole studies."""
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
@@ -99,7 +98,7 @@ def run(
     sites: Annotated[list[str], typer.Option(help="Site file or quoted pattern; may be given again.")],
     plan: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Study plan.")],
     out: Annotated[Path, typer.Option(help="Run folder.")],
-    engine: Annotated[Literal["local", "flower"], typer.Option(help="This process, or Flower's simulation.")] = "local",
+    engine: Annotated[Literal["local", "flower"], typer.Option(help="Our processes, or Flower's.")] = "local",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished round.")] = False,
     attendance: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="rounds.csv of a run to repeat.")

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from client.mimic_iv.prepare import prepare
 from client.site import load_plan_sections, load_site
 from lemof_model.features import CONCEPTS
-from simulation.cli import run_command
+from simulation.cli import command
 from simulation.synthetic.events import PANELS, VITALS
 from simulation.synthetic.generate import generate
 from simulation.synthetic.process import Process, draw_latents, expected_auroc, long_stay_probabilities
@@ -200,13 +200,13 @@ def test_standard_benchmark_is_frozen() -> None:
 
 @pytest.mark.parametrize("option", [["--sites", "0"], ["--sites", "27"], ["--standard", "--stays", "9"]])
 def test_refused_options_end_with_two(option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(["synth", str(tmp_path / "out"), *option]) == 2
+    assert command(["synth", str(tmp_path / "out"), *option]) == 2
     assert option[0] in capsys.readouterr().err
 
 
 def test_used_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "old").write_text("")
-    assert run_command(["synth", str(tmp_path)]) == 6
+    assert command(["synth", str(tmp_path)]) == 6
     assert "must be a new or empty folder" in capsys.readouterr().err
 
 
@@ -214,5 +214,5 @@ def test_no_site_files_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFi
     plan = tmp_path / "plan.yaml"
     plan.write_text("")
     command = ["run", "--sites", str(tmp_path / "*" / "site.yaml"), "--plan", str(plan), "--out", str(tmp_path / "run")]
-    assert run_command(command) == 2
+    assert command(command) == 2
     assert "must match site files" in capsys.readouterr().err
