@@ -15,14 +15,16 @@ The order of ECG leads is ``lemof_model.features.ECG_LEADS``.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,7 +35,11 @@ from lemof_model.errors import DataError, DiskError
 from lemof_model.splits import split_of
 from lemof_model.study import SPLITS, CohortSpec, SplitSpec, Target, digest_json
 
+T = TypeVar("T")
+
 SCHEMA_VERSION = 1
+AGAIN = "Run: lemof-client --site NAME prepare."
+FULL_OR_READ_ONLY = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 STAY_COLUMNS: dict[str, str] = {
     "subject_id": "int64",
@@ -47,8 +53,7 @@ STAY_COLUMNS: dict[str, str] = {
     "died_in_hospital": "bool",
     **{disease: "bool" for disease in schema.DISEASES},  # discharge codes: to stratify an evaluation, never a feature
     "age": "int64",
-    "sex": "str",  # a category of the schema, as is careunit_kind
-    "careunit_kind": "str",
+    "sex": "str",  # a category of the schema
 }
 
 ECG_SHAPE = (len(schema.ECG_LEADS), schema.ECG_HZ * schema.ECG_SECONDS)
@@ -102,19 +107,19 @@ def load_cohort(path: Path) -> Cohort:
     """Open a prepared cohort; large arrays are mapped, not read.
 
     Raises:
-        DataError: there is no cohort, it has another schema, or its files do not fit together.
+        DataError: there is no cohort, it has another schema, or its files are damaged or do not fit together.
     """
-    again = "Run: lemof-client --site NAME prepare"
     manifest_path = path / "manifest.json"
     if not manifest_path.is_file():
-        raise DataError(f"A cohort must be prepared before it is used, got no manifest.json from {path}. {again}.")
-    manifest = json.loads(manifest_path.read_text())
+        raise DataError(f"A cohort must be prepared before it is used, got no manifest.json from {path}. {AGAIN}")
+    manifest = _read(manifest_path, lambda file: dict(json.loads(file.read_text(encoding="utf-8"))))
     ours = {"schema_version": SCHEMA_VERSION, "feature_schema_digest": schema.schema_digest()}
     for key, value in ours.items():
         if manifest.get(key) != value:
-            raise DataError(f"{key} of the cohort must be {value}, got {manifest.get(key)!r} from {path}. {again}.")
-    stays = pd.read_parquet(path / "stays.parquet")
-    arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ("features", "grid", "ecg", "ecg_index")}
+            raise DataError(f"{key} of the cohort must be {value}, got {manifest.get(key)!r} from {path}. {AGAIN}")
+    stays = _read(path / "stays.parquet", pd.read_parquet)
+    names = ("features", "grid", "ecg", "ecg_index")
+    arrays = {name: _read(path / f"{name}.npy", partial(np.load, mmap_mode="r")) for name in names}
     cohort = Cohort(path, manifest, stays, **arrays)
     _check(cohort)
     return cohort
@@ -124,29 +129,35 @@ def load_cohort(path: Path) -> Cohort:
 def replacing(path: Path) -> Iterator[Path]:
     """A new folder beside ``path`` to fill; it takes the place of ``path`` when the block ends without an error.
 
+    A cohort that an earlier run had set aside when it was stopped is put back first.
+
     Raises:
         DiskError: ``path`` holds something that is not a cohort, or cannot be written.
     """
     is_ours = (path / "manifest.json").is_file() or (path.is_dir() and not any(path.iterdir()))
     if path.exists() and not is_ours:
         raise DiskError(f"prepare.output must be a cohort or an empty folder, got other files at {path}. Name another.")
-    partial, old = (path.with_name(f"{path.name}.{state}") for state in ("partial", "old"))
+    new, old = (path.with_name(f"{path.name}.{state}") for state in ("partial", "old"))
     try:
-        for leftover in (partial, old):
+        if (old / "manifest.json").is_file() and not (path / "manifest.json").is_file():
+            old.rename(path)
+        for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
+        new.mkdir(parents=True)
+        yield new
         if path.exists():
             path.rename(old)
-        partial.rename(path)
+        new.rename(path)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
+        if not _is_of_writing(error, path, new, old):
+            raise
         raise DiskError(
-            f"The cohort must fit on the disk and be writable, got {error.strerror} at {path}. "
+            f"The cohort must fit on the disk and be writable, got {error.strerror or error} at {path}. "
             "An earlier cohort is unchanged. Free space or mend permissions, then run the same command."
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def write_cohort(
@@ -158,13 +169,15 @@ def write_cohort(
     stays: pd.DataFrame,
     features: NDArray[np.float32],
     grid: NDArray[np.float32],
+    num_stays_with_ecg: int,
     ecg_index: NDArray[np.int64],
     attrition: Sequence[Mapping[str, Any]],
     facts: Mapping[str, Any],
 ) -> None:
     """Write all files but ``ecg.npy``, which must be there already, and the manifest last.
 
-    ``target`` and ``splits`` are only counted with; ``facts`` are further entries of the manifest (JSON values).
+    ``target`` and ``splits`` are only counted with. ``num_stays_with_ecg`` is by the record list, whether or not the
+    record could be read. ``facts`` are further entries of the manifest (JSON values).
     """
     stays.astype(STAY_COLUMNS)[list(STAY_COLUMNS)].to_parquet(folder / "stays.parquet", index=False)
     np.save(folder / "features.npy", features.astype(np.float32, copy=False))
@@ -181,7 +194,8 @@ def write_cohort(
         "num_stays": len(stays),
         "num_patients": int(stays["subject_id"].nunique()),
         "num_long_stays": int(labels[keep].sum()),
-        "num_stays_with_ecg": int((ecg_index >= 0).sum()),
+        "num_stays_with_ecg": num_stays_with_ecg,
+        "num_stays_with_readable_ecg": int((ecg_index >= 0).sum()),
         "splits": dict(zip(SPLITS, num_by_split.tolist(), strict=True)),
         "attrition": list(attrition),
         "cohort": dataclasses.asdict(spec),
@@ -216,7 +230,28 @@ def _check(cohort: Cohort) -> None:
     }
     for file, (shape, expected) in shapes.items():
         if shape != expected:
-            raise DataError(f"{file} must have shape {expected}, got {shape} from {cohort.path}. Prepare it again.")
+            raise DataError(f"{file} must have shape {expected}, got {shape} from {cohort.path}. {AGAIN}")
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    """A file of a cohort; pandas, numpy and json say in many ways that one is missing or damaged."""
+    try:
+        return read(path)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise DataError(
+            f"{path.name} of the cohort must be there and whole, got {type(error).__name__} from {path.parent}. {AGAIN}"
+        ) from None
+
+
+def _is_of_writing(error: OSError, path: Path, new: Path, old: Path) -> bool:
+    """Whether the cohort could not be written; raw data that cannot be read is something else.
+
+    A full disk is told without a file name, and by numpy without an error number too.
+    """
+    if error.filename is None:
+        return error.errno is None or error.errno in FULL_OR_READ_ONLY
+    named = Path(str(error.filename))
+    return path.is_relative_to(named) or any(named.is_relative_to(folder) for folder in (path, new, old))
 
 
 def _write_json(path: Path, value: Any) -> None:

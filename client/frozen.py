@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from client.hospital import Hospital
 from lemof_model import lemof, training
 from lemof_model.attention import CrossModalAttention
+from lemof_model.errors import DiskError
 from lemof_model.stays import BatchOf, Rows, ecg_batches, ehr_batches
 from lemof_model.study import MODALITIES
 
 Levels = dict[str, NDArray[np.float64]]
+
+NUM_KEPT = 3
 
 
 def batches_of(hospital: Hospital, modality: str, model: lemof.Model) -> BatchOf:
@@ -123,7 +126,11 @@ def _frozen(model: lemof.Model) -> dict[str, NDArray[Any]]:
 def cached(
     hospital: Hospital, kind: str, depends_on: Mapping[str, NDArray[Any]], compute: Callable[[Path], None]
 ) -> Path:
-    """The folder that ``compute`` filled for these inputs; of each kind only the newest is kept."""
+    """The folder that ``compute`` filled for these inputs; of each kind the newest three are kept.
+
+    Raises:
+        DiskError: the cache cannot be written.
+    """
     digest = hashlib.sha256(f"{hospital.cohort_digest}{hospital.study.digest}".encode())
     for name in sorted(depends_on):
         digest.update(name.encode() + np.ascontiguousarray(depends_on[name]).tobytes())
@@ -132,11 +139,20 @@ def cached(
     if folder.is_dir():
         return folder
     partial = cache / f"{folder.name}.{os.getpid()}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    compute(partial)
-    for old in cache.glob(f"{kind}-{'[0-9a-f]' * 24}"):
-        if old != partial:
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        compute(partial)
+        if not folder.is_dir():  # another process may have been faster; what it wrote is the same
+            partial.rename(folder)
+    except OSError as error:
+        raise DiskError(
+            f"The cache must be writable, got {error.strerror} at {cache}. Free space, then go on."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    kept = sorted(cache.glob(f"{kind}-{'[0-9a-f]' * 24}"), key=lambda path: path.stat().st_mtime_ns)
+    for old in kept[:-NUM_KEPT]:
+        if old != folder:
             shutil.rmtree(old, ignore_errors=True)
-    partial.rename(folder)
     return folder

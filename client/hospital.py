@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from client.cohort import load_cohort, long_stay_of
 from client.site import SiteConfig
-from lemof_model.errors import DataError
-from lemof_model.features import DISEASES
+from lemof_model.errors import OtherPlanError
+from lemof_model.features import DISEASES, FEATURES
 from lemof_model.splits import fold_of, split_of
 from lemof_model.stays import Stays
 from lemof_model.study import Study
@@ -41,7 +41,8 @@ def open_hospital(site: SiteConfig, study: Study) -> Hospital:
     """Open the site's cohort for a study; opened once per process, unless the cohort changes.
 
     Raises:
-        DataError: no cohort, or one that was prepared for another ``cohort`` section.
+        DataError: no cohort.
+        OtherPlanError: a cohort that was prepared for another ``cohort`` section.
     """
     folder = site.prepare.output
     manifest = folder / "manifest.json"
@@ -55,12 +56,12 @@ def _open(name: str, folder: Path, stamp: int, study_json: str) -> Hospital:
     study = Study.from_json(study_json)
     cohort = load_cohort(folder)
     if cohort.spec != study.cohort:
-        raise DataError(
+        raise OtherPlanError(
             f"The cohort must be prepared for the plan's cohort section, got one for another section from {name}. "
             f"Run: lemof-client --site {name} prepare --plan PLAN.yaml"
         )
     label, keep = long_stay_of(cohort.stays, study.target)
-    kept = np.flatnonzero(keep)
+    kept = np.flatnonzero(keep & _is_open(np.asarray(cohort.features), study))
     patient = cohort.patient_hash
     stays = Stays(
         features_NF=np.asarray(cohort.features),
@@ -73,6 +74,15 @@ def _open(name: str, folder: Path, stamp: int, study_json: str) -> Hospital:
     )
     digest = str(cohort.manifest["digests"]["cohort"])
     return Hospital(name, folder, digest, study, stays.select(kept), _groups(cohort.stays.iloc[kept]))
+
+
+def _is_open(features_NF: NDArray[np.float32], study: Study) -> NDArray[np.bool_]:
+    """Whether the label is still unknown at the prediction: with a hospital target, a patient may have been in the
+    hospital for longer than the threshold before coming to intensive care. Such stays are left out."""
+    if study.target.unit == "icu":
+        return np.ones(len(features_NF), bool)
+    hours_to_icu = features_NF[:, [feature.name for feature in FEATURES].index("hours_to_icu")]
+    return ~(hours_to_icu + study.cohort.window_hours >= 24.0 * study.target.threshold_days)
 
 
 def _groups(stays: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:

@@ -94,13 +94,13 @@ class Data(_Section):
 
 
 class Prepare(_Section):
-    """Where the cohort is written, and how many processes read ECGs (left out: one per core)."""
+    """Where the cohort is written."""
 
     output: SitePath = Path("cohort")
 
 
 class Limits(_Section):
-    """What the site never lets out: sums over fewer patients, cells of fewer stays, larger updates than these."""
+    """What the site never lets out: sums over fewer patients, groups of fewer patients, larger answers than these."""
 
     min_patients: PositiveInt = 50
     min_cell: PositiveInt = 11
@@ -184,11 +184,6 @@ def load_plan_sections(plan_path: Path | None) -> PlanSections:
     if problems:
         raise ConfigError("\n".join(problems))
     return PlanSections(**sections)
-
-
-def load_cohort_spec(plan_path: Path | None) -> CohortSpec:
-    """The ``cohort`` section of a plan; without a plan, the default one."""
-    return load_plan_sections(plan_path).cohort
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

@@ -6,11 +6,12 @@ alone decides what leaves.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from client import egress, frozen
 from client.egress import Group
@@ -19,7 +20,7 @@ from client.references import reference_scores
 from client.site import SiteConfig
 from client.source import source_digest
 from lemof_model import importance, lemof, logistic, metrics, training
-from lemof_model.errors import LemofError, VersionError
+from lemof_model.errors import DoorError, LemofError, VersionError
 from lemof_model.features import schema_digest
 from lemof_model.stays import Rows, feature_sums
 from lemof_model.study import MODALITIES, SPLITS
@@ -44,13 +45,12 @@ def answer(site: SiteConfig, request: Request) -> Answer | Refusal:
     """Answer a request, or say why not. Nothing that a user can mend is raised."""
     torch.set_num_threads(1)  # one thread under every engine: equal bits, and no two processes fighting for cores
     try:
-        hospital = open_hospital(site, request.study)
-        groups = HANDLERS[type(request)](hospital, request)
-        return egress.release(site.site.name, site.limits, request, groups)
+        with threadpool_limits(1):  # numpy's too: its sums depend on how many threads share them
+            hospital = open_hospital(site, request.study)
+            groups = HANDLERS[type(request)](hospital, request)
+            return egress.release(hospital, site.limits, request, groups)
     except LemofError as error:
-        return Refusal(
-            stage=request.stage, round=request.round, site=site.site.name, code=error.exit_status, reason=str(error)
-        )
+        return egress.refuse(site.site.name, request, error)
 
 
 def census(hospital: Hospital, request: CensusRequest) -> list[Group]:
@@ -71,14 +71,16 @@ def census(hospital: Hospital, request: CensusRequest) -> list[Group]:
             groups.append(_group(hospital, f"{split}/{modality}", rows, "patients"))
             for label in (0, 1):
                 labelled = rows[hospital.stays.long_stay_N[rows] == label]
-                groups.append(_group(hospital, f"{split}/{modality}/{label}", labelled, "cell"))
+                whole = f"{split}/{modality}"
+                groups.append(_group(hospital, f"{whole}/{label}", labelled, "cell", within=(whole,)))
     return groups
 
 
 def statistics(hospital: Hospital, request: StatisticsRequest) -> list[Group]:
     """Count, x and x^2 of every numeric feature on ``train``."""
     rows = hospital.stays.rows("train")
-    return [_group(hospital, "ehr", rows, "patients", feature_sums(hospital.stays.features_NF[rows]))]
+    sums = feature_sums(hospital.stays.features_NF[rows])
+    return [_group(hospital, "ehr", rows, "patients", sums, counted_by="num_present")]
 
 
 def encoders(hospital: Hospital, request: EncodersRequest) -> list[Group]:
@@ -103,8 +105,7 @@ def meta(hospital: Hospital, request: MetaRequest) -> list[Group]:
         rows = hospital.stays.rows(LEARNER_SPLIT, modality)
         inputs = lemof.g_inputs(level[modality][rows], hospital.study)
         sums = _newton_sums(hospital, request.model[f"meta/{modality}"], inputs, rows)
-        if request.input_sums:
-            sums["inputs"] = inputs.sum(axis=0)
+        sums["inputs"] = inputs.sum(axis=0)
         groups.append(_group(hospital, modality, rows, "patients", sums))
     return groups
 
@@ -151,6 +152,8 @@ def final(hospital: Hospital, request: FinalRequest) -> list[Group]:
 
 def evaluation(hospital: Hospital, request: EvaluationRequest) -> list[Group]:
     """Score histograms by label for each variant, population and group; on ``held_out`` with bootstrap histograms."""
+    if request.split not in ("tuning", "held_out"):
+        raise DoorError(f"evaluation must be on tuning or held_out, got {request.split!r}.")
     rows, study, model = hospital.stays.rows(request.split), hospital.study, request.model
     stays = hospital.stays.select(rows)
     level = {m: value[rows] for m, value in frozen.levels(hospital, model).items()}
@@ -174,15 +177,24 @@ def evaluation(hospital: Hospital, request: EvaluationRequest) -> list[Group]:
                 sums: dict[str, NDArray[Any]] = {"histogram": metrics.histograms(scores_VN[:, index], edges)}
                 if weights is not None and name == "all":
                     sums["bootstrap"] = metrics.bootstrap_histograms(scores_VN[:, index], edges, weights[:, index])
-                groups.append(_group(hospital, f"{population}/{name}/{label}", rows[index], "cell", sums))
+                within = () if name == "all" else (f"{population}/all/{label}",)
+                group = f"{population}/{name}/{label}"
+                groups.append(_group(hospital, group, rows[index], "cell", sums, within=within))
     return groups
 
 
 def _group(
-    hospital: Hospital, name: str, rows: Rows, minimum: Any, sums: dict[str, NDArray[Any]] | None = None
+    hospital: Hospital,
+    name: str,
+    rows: Rows,
+    minimum: Literal["patients", "cell"],
+    sums: dict[str, NDArray[Any]] | None = None,
+    *,
+    within: tuple[str, ...] = (),
+    counted_by: str = "",
 ) -> Group:
     """A group of patients for the door."""
-    return Group(name, hospital.stays.num_patients(rows), len(rows), minimum, sums or {})
+    return Group(name, hospital.stays.num_patients(rows), len(rows), minimum, sums or {}, within, counted_by)
 
 
 def _trained(
@@ -193,22 +205,28 @@ def _trained(
     spec = study.encoders if request.stage == "encoders" else study.attention.training
     seed = training.derive_seed(study.seed, hospital.name, request.stage, block, request.round)
     mu = study.strategy.proximal_mu
-    result = training.train(model, batch_of, hospital.stays.long_stay_N, rows, spec, seed=seed, proximal_mu=mu)
+    training.train(model, batch_of, hospital.stays.long_stay_N, rows, spec, seed=seed, proximal_mu=mu)
     sums: dict[str, NDArray[Any]] = {
         f"weights/{name}": value.astype(np.float64) * len(rows) for name, value in training.to_arrays(model).items()
     }
-    sums["loss"] = np.asarray(result.loss_sum)
     return Group(block, hospital.stays.num_patients(about), len(rows), "patients", sums)
 
 
 def _newton_sums(hospital: Hospital, theta: NDArray[np.float64], inputs: Any, rows: Rows) -> dict[str, NDArray[Any]]:
-    """Gradient, Hessian and loss of a logistic learner over these rows."""
-    return dict(logistic.sums(theta, inputs, hospital.stays.long_stay_N[rows])._asdict())
+    """Gradient, Hessian and loss of a logistic learner over these rows, and how many it has on the wrong side."""
+    label = hospital.stays.long_stay_N[rows]
+    sums = logistic.sums(theta, inputs, label)._asdict()
+    return {**sums, "num_errors": np.asarray(logistic.num_errors(theta, inputs, label))}
 
 
 def _bootstrap_weights(hospital: Hospital, patient_N: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """Poisson(1) weights ``(draws, N)`` by patient, the same for every variant."""
-    rng = np.random.default_rng(training.derive_seed(hospital.study.seed, hospital.name, "bootstrap"))
+    """Poisson(1) weights ``(draws, N)`` by patient, the same for every variant.
+
+    The cohort's own digest, which never leaves, is part of the seed: whoever knew the weights could solve the draws for
+    each patient's score and label.
+    """
+    seed = training.derive_seed(hospital.study.seed, hospital.name, "bootstrap", hospital.cohort_digest)
+    rng = np.random.default_rng(seed)
     patients, position = np.unique(patient_N, return_inverse=True)
     drawn = rng.poisson(1.0, (hospital.study.evaluation.num_bootstraps, len(patients)))
     return drawn[:, position].astype(np.uint8)

@@ -1,25 +1,35 @@
 """Every error a user can meet, and the exit status it ends a command with.
 
     LemofError                     1   our own bug when it is raised bare
+    |-- DoorError                  1   an answer that the hospital's door does not let out
     |-- ConfigError                3   a plan or a site file says something that cannot be
     |-- DataError                  4   the raw tables, ECG records or a cohort are not as they must be
+    |   `-- OtherPlanError         4   a cohort that was prepared for another plan
     |-- DiskError                  6   disk, memory or permission
     |-- NetworkError               7   server, certificate or connection
     |-- VersionError               8   two sides that cannot talk to each other
     `-- TooLittleDataError         9   too few patients, or only one class
 
-A message says what must hold, what came, and what to do; never a patient's id or value.
+A message says what must hold, what came, and what to do; never a patient's id or value. It may hold paths and limits of
+a hospital, so it stays there: the coordinator is told ``told_outside``, or the message itself where that is None.
 """
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 
 class LemofError(ValueError):
     """An error whose message is meant for the person at the keyboard."""
 
     exit_status = 1
+    told_outside: ClassVar[str | None] = "The hospital could not answer; its own log says why."
+
+
+class DoorError(LemofError):
+    """An answer that the hospital's door does not let out. The message names no limit, so it may leave."""
+
+    told_outside = None
 
 
 class ConfigError(LemofError):
@@ -32,12 +42,20 @@ class DataError(LemofError):
     """Raw data or a prepared cohort that is not as it must be."""
 
     exit_status = 4
+    told_outside: ClassVar[str | None] = "The hospital's cohort is missing or damaged; its own log says what to do."
+
+
+class OtherPlanError(DataError):
+    """A cohort that was prepared for another plan. The message names no path, so it may leave."""
+
+    told_outside = None
 
 
 class DiskError(LemofError):
     """A full disk, too little memory, or a file that may not be read or written."""
 
     exit_status = 6
+    told_outside = "The hospital's disk, memory or permissions stand in the way; its own log says what to do."
 
 
 class NetworkError(LemofError):
@@ -50,12 +68,25 @@ class VersionError(LemofError):
     """Two sides whose versions cannot work together."""
 
     exit_status = 8
+    told_outside = None
 
 
 class TooLittleDataError(LemofError):
     """Fewer patients than a statistic or a privacy rule needs, or labels of one class only."""
 
     exit_status = 9
+    told_outside = "Too few patients in every group that was asked for; nothing was sent."
+
+
+def error_with(exit_status: int) -> type[LemofError]:
+    """The error that ends a command with this status; LemofError for one that has none.
+
+    Example:
+        >>> error_with(9).__name__
+        'TooLittleDataError'
+    """
+    kinds = (cls for cls in LemofError.__subclasses__() if exit_status == cls.exit_status != LemofError.exit_status)
+    return next(kinds, LemofError)
 
 
 def problem_sentence(

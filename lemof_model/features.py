@@ -26,7 +26,8 @@ class Item:
     """One item id: a value is kept when ``low < value <= high`` and becomes ``value * factor + offset``.
 
     Limits are in the item's own unit, before conversion. mimic-code's limits leave out both ends; here the upper
-    end is kept, because an SpO2 of 100 is a good one and no other value depends on it.
+    end is kept, because an SpO2 of 100 is a good one and no other value depends on it. An item id that comes in two
+    units has a row for each, with limits that do not overlap.
     """
 
     item_id: int
@@ -71,9 +72,14 @@ def _vital(name: str, unit: str, low: float, high: float, *item_ids: int) -> Con
     return Concept(name, unit, "chartevents", items, ("min", "max", "mean"))
 
 
-def _lab(name: str, unit: str, low: float, high: float, item_id: int) -> Concept:
+def _score(name: str, lowest: int, highest: int, item_id: int, *aggregates: Aggregate) -> Concept:
+    """A bedside score in whole steps, both ends included."""
+    return Concept(name, "", "chartevents", (Item(item_id, lowest - 0.5, highest),), aggregates)
+
+
+def _lab(name: str, unit: str, low: float, high: float, *item_ids: int) -> Concept:
     """A laboratory value: minimum and maximum."""
-    return Concept(name, unit, "labevents", (Item(item_id, low, high),), ("min", "max"))
+    return Concept(name, unit, "labevents", tuple(Item(item_id, low, high) for item_id in item_ids), ("min", "max"))
 
 
 VITALS: tuple[Concept, ...] = (
@@ -99,6 +105,19 @@ VITALS: tuple[Concept, ...] = (
         ("mean",),
     ),
     Concept("weight", "kg", "chartevents", (Item(226512, 1, 500),), ("mean",)),  # [ricu] weight
+    # [mimic-code] gcs.sql. NOTE[DIFF]: a verbal response under intubation counts as charted, not as normal.
+    _score("gcs_eye", 1, 4, 220739, "min"),
+    _score("gcs_verbal", 1, 5, 223900, "min"),
+    _score("gcs_motor", 1, 6, 223901, "min"),
+    Concept(
+        "fio2",
+        "%",
+        "chartevents",
+        # [mimic-code] bg.sql: a fraction or a percentage, and litres of oxygen in between; air has 20.9 % [ours]
+        (Item(223835, 0.209, 1, factor=100.0), Item(223835, 20.9, 100)),
+        ("max", "mean"),
+    ),
+    _score("rass", -5, 4, 228096, "min", "max"),  # [ricu] rass
 )
 
 # The laboratory's own system reports these numbers, so a rare true value is likelier than a typing error and the wider
@@ -112,7 +131,8 @@ LABS: tuple[Concept, ...] = (
     _lab("calcium", "mg/dL", 0, 20, 50893),
     _lab("chloride", "mEq/L", 0, 200, 50902),  # [ours]: ricu's 130 is met in severe hypernatraemia
     _lab("creatinine", "mg/dL", 0, 150, 50912),
-    _lab("glucose_lab", "mg/dL", 0, 2000, 50931),  # [ours]: as at the bedside; ricu's 1000 is passed in crises
+    # Cap [ours]: as at the bedside, for ricu's 1000 is passed in crises. The second is the blood gas's: bg.sql.
+    _lab("glucose_lab", "mg/dL", 0, 2000, 50931, 50809),
     _lab("sodium", "mEq/L", 0, 200, 50983),
     _lab("potassium", "mEq/L", 0, 30, 50971),
     _lab("magnesium", "mg/dL", 0, 20, 50960),  # [ours]: ricu's 5 is passed under treatment
@@ -134,7 +154,10 @@ LABS: tuple[Concept, ...] = (
     _lab("pco2", "mmHg", 10, 150, 50818),
     _lab("po2", "mmHg", 40, 600, 50821),
     _lab("base_excess", "mEq/L", -25, 25, 50802),
-    _lab("troponin_t", "ng/mL", 0, 100_000, 51003),
+    _lab("troponin_t", "ng/mL", 0, 100_000, 51003),  # [mimic-code] cardiac_marker.sql, also for the next two
+    _lab("ck_mb", "ng/mL", 0, 100_000, 50911),
+    _lab("nt_probnp", "pg/mL", 0, 100_000, 50963),
+    _lab("crp", "mg/L", 0, 100_000, 50889),  # [mimic-code] inflammation.sql
 )
 
 CONCEPTS: tuple[Concept, ...] = VITALS + LABS
@@ -164,6 +187,19 @@ CATEGORY_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
         "medical": ("medic",),
         "surgical": ("surg",),
     },
+    "insurance": {"medicare": ("medicare",), "medicaid": ("medicaid",), "private": ("private",)},
+    "marital_status": {
+        "married": ("married",),
+        "single": ("single",),
+        "widowed": ("widowed",),
+        "divorced": ("divorced",),
+    },
+    "race": {  # white before asian: "caucasian" holds both words
+        "hispanic": ("hispanic", "latino"),
+        "white": ("white", "caucasian"),
+        "asian": ("asian",),
+        "black": ("black",),
+    },
 }
 
 
@@ -192,6 +228,9 @@ STATICS: tuple[Feature, ...] = (
     _categorical("admission_type"),
     _categorical("admission_location"),
     _categorical("careunit_kind"),
+    _categorical("insurance"),
+    _categorical("marital_status"),
+    _categorical("race"),
     Feature("icu_admission_hour", "numeric", "h"),
     Feature("hours_to_icu", "numeric", "h"),
     Feature("num_earlier_admissions", "numeric", ""),

@@ -36,16 +36,21 @@ def best_level(level_importance_K: Float) -> int:
     return int(np.argmax(level_importance_K)) + 1
 
 
-def winner_counts(
-    theta: Float, hessian: Float, level_importance_K: Float, *, num_draws: int, rng: np.random.Generator
-) -> list[int]:
-    """How often each level wins when the coefficients are drawn from N(theta, H^-1): the stability of the choice.
+def under(other_theta: Float, theta: Float, level_importance_K: Float) -> Float:
+    """What the importance found with ``theta`` would be with other coefficients (of one set, or of many draws).
 
-    Mean |phi_k| is ``|w_k| E|x_k - b_k|`` and the second factor does not depend on the draw, so nothing more is asked
-    of the sites.
+    Mean |phi_k| is ``|w_k| E|x_k - b_k|``, and the second factor does not depend on the coefficients; so nothing more
+    is asked of the sites.
     """
     weight_K = np.abs(theta[:-1])
     spread_K = np.divide(level_importance_K, weight_K, out=np.zeros_like(weight_K), where=weight_K > 0)
+    return np.asarray(np.abs(other_theta[..., :-1]) * spread_K)
+
+
+def winner_counts(
+    theta: Float, hessian: Float, level_importance_K: Float, *, num_draws: int, rng: np.random.Generator
+) -> list[int]:
+    """How often each level wins when the coefficients are drawn from N(theta, H^-1): the stability of the choice."""
     draws = rng.multivariate_normal(theta, np.linalg.inv(hessian), size=num_draws, method="cholesky")
-    winners = np.argmax(np.abs(draws[:, :-1]) * spread_K, axis=1)
-    return [int(n) for n in np.bincount(winners, minlength=len(spread_K))]
+    winners = np.argmax(under(draws, theta, level_importance_K), axis=1)
+    return [int(n) for n in np.bincount(winners, minlength=len(level_importance_K))]

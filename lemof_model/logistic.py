@@ -7,7 +7,7 @@ added once, by the server, and leaves the intercept alone.
 Shapes: N rows, P inputs; ``theta`` is ``(P + 1,)``, weights first, intercept last. All float64.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +22,6 @@ class LogisticSums(NamedTuple):
     gradient: Float
     hessian: Float
     loss: Float
-
-    def __add__(self, other: tuple[object, ...]) -> "LogisticSums":
-        """Add another site's sums."""
-        assert isinstance(other, LogisticSums)
-        return LogisticSums(self.gradient + other.gradient, self.hessian + other.hessian, self.loss + other.loss)
 
 
 def decision(theta: Float, rows_NP: Float) -> Float:
@@ -79,12 +74,11 @@ class Newton:
     hessian: Float | None = None
     num_steps: int = 0
     is_done: bool = False
-    losses: tuple[float, ...] = field(default=())
 
     def advance(self, total: LogisticSums) -> "Newton":
         """Take the next step from the sums of all sites at ``self.theta``."""
         loss = float(total.loss) + 0.5 * self.ridge * float(self.theta[:-1] @ self.theta[:-1])
-        shared = {"ridge": self.ridge, "num_steps": self.num_steps + 1, "losses": (*self.losses, loss)}
+        shared = {"ridge": self.ridge, "num_steps": self.num_steps + 1}
         if self.anchor is not None and self.step is not None and loss > self.anchor_loss + 1e-9 * abs(self.anchor_loss):
             half = np.asarray(self.step / 2.0, dtype=np.float64)
             return Newton(
@@ -101,6 +95,11 @@ class Newton:
             is_done=decrement < 1e-9, **shared,  # type: ignore[arg-type]
         )  # fmt: skip
 
+    @property
+    def found(self) -> Float:
+        """The optimum, or, while it is not reached, the best point whose loss is known."""
+        return self.theta if self.is_done or self.anchor is None else self.anchor
+
     def without_history(self) -> "Newton":
         """Start again from the current coefficients: the set of sites has changed, and so has the loss."""
         return Newton(self.theta, self.ridge)
@@ -111,9 +110,10 @@ def start(num_inputs: int, c: float) -> Newton:
     return Newton(np.zeros(num_inputs + 1), 1.0 / c)
 
 
-def is_separated(theta: Float, rows_scale: float = 1.0) -> bool:
-    """Whether the coefficients have run away, as they do when the inputs separate the labels."""
-    return bool(np.abs(theta[:-1]).max(initial=0.0) * rows_scale > 50.0)
+def num_errors(theta: Float, rows_NP: Float, labels_N: NDArray[np.generic]) -> int:
+    """Rows on the wrong side of 0. None at all, over all sites: the inputs separate the labels, and without a ridge
+    the coefficients would grow for ever."""
+    return int(((decision(theta, rows_NP) > 0) != labels_N.astype(bool)).sum())
 
 
 def fit(
@@ -123,4 +123,4 @@ def fit(
     search = start(rows_NP.shape[1], c)
     while not search.is_done and search.num_steps < max_steps:
         search = search.advance(sums(search.theta, rows_NP, labels_N, weights_N))
-    return search.theta
+    return search.found

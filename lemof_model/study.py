@@ -267,6 +267,11 @@ class Study:
                 "min_sites": (self.min_sites >= 1, "be at least 1"),
             },
         )
+        if 24.0 * self.target.threshold_days <= self.cohort.window_hours + self.cohort.gap_hours:
+            raise ConfigError(
+                f"target.threshold_days must be longer than window and gap, got {self.target.threshold_days:g} days "
+                f"against {self.cohort.window_hours + self.cohort.gap_hours} h: every stay would be a long one."
+            )
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces. ``digest`` is taken over it."""

@@ -7,7 +7,6 @@ cross-entropies of the outputs: three for a modality network (deep supervision),
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,6 @@ from lemof_model.stays import Rows, chunks
 from lemof_model.study import TrainingSpec
 
 INFERENCE_BATCH = 256
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What one round at one place gave: the summed training loss and how many stays were seen (all epochs)."""
-
-    loss_sum: float
-    num_seen: int
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -49,13 +40,16 @@ def draw_batches(rows: Rows, batch_size: int, num_epochs: int, seed: int) -> Ite
 
 
 def make_optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
-    """A fresh optimiser; norms, biases, embeddings and other vectors get no weight decay."""
+    """A fresh optimiser. Weight decay is for the matrices of linear and convolution layers alone, not for norms,
+    biases, embeddings and tokens."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d)]
+    decayed = {id(layer.weight) for layer in layers}
+    groups = [
+        {"params": [p for p in model.parameters() if id(p) in decayed], "weight_decay": spec.weight_decay},
+        {"params": [p for p in model.parameters() if id(p) not in decayed], "weight_decay": 0.0},
+    ]
     if spec.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=spec.client_lr, weight_decay=spec.weight_decay)
-    embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    matrices = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in embedded]
-    others = [p for p in model.parameters() if p.ndim < 2 or id(p) in embedded]
-    groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.SGD(groups, lr=spec.client_lr)
     return torch.optim.AdamW(groups, lr=spec.client_lr)
 
 
@@ -73,7 +67,7 @@ def train(
     *,
     seed: int,
     proximal_mu: float = 0.0,
-) -> TrainResult:
+) -> None:
     """Train ``model`` in place on ``rows`` for ``spec.num_epochs`` with an optimiser that starts afresh.
 
     With ``proximal_mu`` the step is FedProx's (Li et al. 2020): ``mu (w - w_0)`` is added to the gradient after
@@ -82,7 +76,6 @@ def train(
     label = torch.from_numpy(labels_N.astype(np.float32))
     optimizer = make_optimizer(model, spec)
     start = [p.detach().clone() for p in model.parameters()] if proximal_mu else []
-    loss_sum, num_seen = 0.0, 0
     model.train()
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "dropout"))
@@ -96,8 +89,6 @@ def train(
                 if p.grad is not None:
                     p.grad.add_(p.detach() - p_0, alpha=proximal_mu)
             optimizer.step()
-            loss_sum, num_seen = loss_sum + float(loss.detach()), num_seen + len(batch)
-    return TrainResult(loss_sum, num_seen)
 
 
 @torch.inference_mode()

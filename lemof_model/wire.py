@@ -82,10 +82,9 @@ class EncodersRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class MetaRequest(Request):
-    """One Newton step of both modality meta-learners (eq. 4) on ``stack``; ``input_sums`` gives the background."""
+    """One Newton step of both modality meta-learners (eq. 4) on ``stack``, and the sums of their inputs."""
 
     stage = "meta"
-    input_sums: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +164,8 @@ def request_from_packet(packet: Packet) -> Request:
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a hospital sends back: sums over its patients by ``group/name``, stays counted by group, and the groups
-    that the door left out because they hold too few patients."""
+    that the door left out because they hold too few patients. ``cohort_digest`` is salted with the plan: it tells that
+    a cohort is still the same one, and nothing else."""
 
     stage: str
     round: int
@@ -173,6 +173,7 @@ class Answer:
     plan_digest: str
     source_digest: str = ""
     wire_version: int = WIRE_VERSION
+    cohort_digest: str = ""
     sums: Arrays
     counts: Mapping[str, int]
     too_small: tuple[str, ...] = ()
@@ -181,10 +182,8 @@ class Answer:
         """Turn the answer into three plain dicts."""
         config = {
             "kind": "answer",
-            "stage": self.stage,
-            "site": self.site,
-            "plan_digest": self.plan_digest,
-            "source_digest": self.source_digest,
+            **_header(self),
+            "cohort_digest": self.cohort_digest,
             "too_small": json.dumps(self.too_small),
         }
         metrics: dict[str, int | float] = {f"count/{name}": int(n) for name, n in self.counts.items()}
@@ -200,24 +199,32 @@ class Refusal:
     site: str
     code: int
     reason: str
+    plan_digest: str = ""
+    source_digest: str = ""
+    wire_version: int = WIRE_VERSION
 
     def to_packet(self) -> Packet:
         """Turn the refusal into three plain dicts."""
-        config = {"kind": "refusal", "stage": self.stage, "site": self.site, "reason": self.reason}
-        return Packet({}, {"round": self.round, "code": self.code}, config)
+        config = {"kind": "refusal", "reason": self.reason} | _header(self)
+        return Packet({}, {"round": self.round, "code": self.code, "wire_version": self.wire_version}, config)
+
+
+def _header(message: Answer | Refusal) -> dict[str, str]:
+    """What every reply says of itself."""
+    names = ("stage", "site", "plan_digest", "source_digest")
+    return {name: getattr(message, name) for name in names}
 
 
 def answer_from_packet(packet: Packet) -> Answer | Refusal:
     """Read an answer or a refusal."""
     config, metrics = packet.config, packet.metrics
-    shared: dict[str, Any] = {"stage": config["stage"], "site": config["site"], "round": int(metrics["round"])}
+    shared: dict[str, Any] = {name: config[name] for name in ("stage", "site", "plan_digest", "source_digest")}
+    shared |= {name: int(metrics[name]) for name in ("round", "wire_version")}
     if config["kind"] == "refusal":
         return Refusal(**shared, code=int(metrics["code"]), reason=config["reason"])
     return Answer(
         **shared,
-        plan_digest=config["plan_digest"],
-        source_digest=config["source_digest"],
-        wire_version=int(metrics["wire_version"]),
+        cohort_digest=config["cohort_digest"],
         sums=packet.arrays,
         counts={name.removeprefix("count/"): int(n) for name, n in metrics.items() if name.startswith("count/")},
         too_small=tuple(json.loads(config["too_small"])),

@@ -6,7 +6,7 @@
 Each stage asks rounds (``rounds.py``), turns their sums into parameters, and adds these to the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ from server import evaluation
 from server.aggregation import BlockStrategy
 from server.rounds import Rounds
 from server.run_store import Round, RunStore
+from server.source import source_digest, versions
 from server.transport import Transport
 
 Model = dict[str, NDArray[Any]]
@@ -43,21 +44,25 @@ NUM_STABILITY_DRAWS = 1000
 
 def run_study(study: Study, transport: Transport, store: RunStore) -> Model:
     """Run the study to its end, or go on with it; the run folder then holds model, metrics and importance."""
-    store.begin(study)
+    store.begin(study, source_digest())
     rounds = Rounds(study, transport, store)
     notes: dict[str, Any] = {}
 
     has_indicator = take_census(rounds)
     model: Model = statistics(rounds) | lemof.initial_networks(study)
     model = train_blocks(rounds, model, EncodersRequest, MODALITIES, study.encoders, notes)
-    model, searches = meta(rounds, model, notes)
-    model, ranking = level_importance(rounds, model, searches)
+    model, stages = meta(rounds, model, notes)
+    model, ranking = level_importance(rounds, model, stages)
     model = attention(rounds, model, notes, has_indicator=has_indicator)
     model = final(rounds, model, notes)
     model, cuts = calibration(rounds, model)
     held_out = rounds.ask(EvaluationRequest, split="held_out", model=model, keep_sites=True)
 
-    store.write_model(model, {"plan_digest": study.digest, "sites": rounds.sites, "stages": notes, "cuts": cuts})
+    card = {
+        "plan_digest": study.digest, "source_digest": source_digest(), "versions": versions(), "sites": rounds.sites,
+        "stages": notes, "cuts": cuts,
+    }  # fmt: skip
+    store.write_model(model, card)
     store.write_json("importance.json", ranking)
     store.write_json("metrics.json", evaluation.metrics_of(held_out, study, model, cuts))
     store.write_timings()
@@ -67,9 +72,18 @@ def run_study(study: Study, transport: Transport, store: RunStore) -> Model:
 def take_census(rounds: Rounds) -> bool:
     """Fix the participants. Returns whether having an ECG varies among the stays that the learners are fitted on."""
     needs = ("train/ehr", "train/ecg", "stack/ehr", "stack/ecg")
+    rounds.num_able = dict.fromkeys(("train/ehr", "stack/ehr"), rounds.study.min_sites)
     counted = rounds.ask(CensusRequest, schema_digest=schema_digest(), keep_sites=True, needs=needs)
     rounds.sites = counted.answered("train/ehr")
-    return counted.counts.get("stack/ecg", 0) != counted.counts.get("stack/ehr", 0)
+    rounds.cohorts = {site: counted.sites[site].cohort_digest for site in rounds.sites}
+
+    def num_able(modality: str, *splits: str) -> int:
+        return min(len(counted.answered(f"{split}/{modality}")) for split in splits)
+
+    rounds.num_able = {modality: num_able(modality, "train", "stack") for modality in MODALITIES}
+    rounds.num_able |= dict.fromkeys(("omega_1", "final"), num_able("ehr", "stack"))
+    with_ecg, stays = (sum(counted.sites[s].counts.get(f"stack/{m}", 0) for s in rounds.sites) for m in MODALITIES)
+    return with_ecg != stays
 
 
 def statistics(rounds: Rounds) -> Model:
@@ -90,16 +104,24 @@ class Block:
     best_round: int = 0
     best_weights: Model = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
+    judges: frozenset[str] = frozenset()
     is_done: bool = False
 
     def judge(self, reply: Round, round_number: int, patience: int) -> None:
-        """Read the tuning loss of the weights that were sent, those after ``round_number`` rounds."""
-        count = reply.counts.get(f"tuning/{self.name}", 0)
-        loss = float(reply.sums[f"tuning/{self.name}/loss"]) / count if count else np.nan
+        """Read the tuning loss of the weights that were sent, those after ``round_number`` rounds.
+
+        Losses are compared over the same sites only: a round that one of the judges so far missed is not judged, and
+        when a new one comes in the comparison begins anew. Without any judge the latest round is kept.
+        """
+        group = f"tuning/{self.name}"
+        present = frozenset(reply.answered(group))
+        loss = float(reply.sums[f"{group}/loss"]) / reply.counts[group] if present else np.nan
         self.losses.append(loss)
-        if not loss >= self.best_loss:  # NaN (no tuning stays anywhere) keeps the latest
-            self.best_loss = np.inf if np.isnan(loss) else loss
+        if present > self.judges:
+            self.judges, self.best_loss = present, np.inf
+        if present == self.judges and not loss >= self.best_loss:
             self.best_round, self.best_weights = round_number, self.weights
+            self.best_loss = loss if present else np.inf
         self.is_done = bool(patience) and round_number - self.best_round >= patience
 
     def step(self, reply: Round, round_number: int) -> None:
@@ -134,7 +156,7 @@ def train_blocks(
         if ride is not None:
             model[ride.name] = ride.search.theta
         sites = ride.members if ride is not None and not active else None
-        needs = [ride.name] if ride is not None and not ride.is_done else []
+        needs = [b.name for b in active] + ([ride.name] if ride is not None and not ride.is_done else [])
         reply = rounds.ask(kind, sites=sites, needs=needs, blocks=" ".join(b.name for b in active), model=model)
         if ride is not None:
             ride.advance(reply, ride.name)
@@ -161,6 +183,9 @@ class NewtonStage:
         self.name = name
         self.search: Newton = logistic.start(num_inputs, study.logistic.c)
         self.members: list[str] | None = None
+        self._asked = self.search.theta
+        self._reply: Round | None = None
+        self._is_separated = False
         self._max_steps = study.logistic.max_steps
 
     @property
@@ -175,20 +200,34 @@ class NewtonStage:
         members = reply.answered(group)
         if self.members is not None and members != self.members:
             self.search = self.search.without_history()
-        self.members = members
-        parts = (reply.sums[f"{group}/{part}"] for part in ("gradient", "hessian", "loss"))
-        self.search = self.search.advance(LogisticSums(*parts))
+        self.members, self._asked, self._reply = members, self.search.theta, reply
+        self.search = self.search.advance(_logistic_sums(reply.sums, group))
+        self._is_separated = float(reply.sums[f"{group}/num_errors"]) == 0
+
+    def without(self, site: str, group: str) -> NDArray[np.float64]:
+        """Coefficients without one site: a Newton step from the last point asked, with the site's sums taken away. The
+        stage must have kept the sites' own sums."""
+        assert self._reply is not None
+        total = _logistic_sums(self._reply.sums, group)
+        own = _logistic_sums(self._reply.sites[site].sums, group)
+        rest = LogisticSums(*(a - b for a, b in zip(total, own, strict=True)))
+        return Newton(self._asked, self.search.ridge).advance(rest).theta
 
     def describe(self) -> dict[str, Any]:
         """What the card says of the search."""
-        theta = self.search.theta
+        theta = self.search.found
         return {
             "coef": theta[:-1].tolist(), "intercept": float(theta[-1]), "num_steps": self.search.num_steps,
-            "converged": self.search.is_done, "separated": logistic.is_separated(theta), "sites": self.members,
+            "converged": self.search.is_done, "separated": self._is_separated, "sites": self.members,
         }  # fmt: skip
 
 
-def meta(rounds: Rounds, model: Model, notes: dict[str, Any]) -> tuple[Model, dict[str, Newton]]:
+def _logistic_sums(sums: Mapping[str, NDArray[Any]], group: str) -> LogisticSums:
+    """The sums of a logistic learner in an answer."""
+    return LogisticSums(*(np.asarray(sums[f"{group}/{part}"], np.float64) for part in LogisticSums._fields))
+
+
+def meta(rounds: Rounds, model: Model, notes: dict[str, Any]) -> tuple[Model, dict[str, NewtonStage]]:
     """Both modality meta-learners (eq. 4) in one message a step; their mean inputs are the Shapley background."""
     stages = {m: NewtonStage(f"meta/{m}", NUM_LEVELS, rounds.study) for m in MODALITIES}
     while not all(stage.is_done for stage in stages.values()):
@@ -196,39 +235,42 @@ def meta(rounds: Rounds, model: Model, notes: dict[str, Any]) -> tuple[Model, di
             model[stage.name] = stage.search.theta
         known = [set(stage.members) for stage in stages.values() if stage.members is not None]
         sites = sorted(set.union(*known)) if known else None
-        reply = rounds.ask(MetaRequest, sites=sites, needs=MODALITIES, model=model)
-        for modality, stage in stages.items():
+        open_ones = {modality: stage for modality, stage in stages.items() if not stage.is_done}
+        reply = rounds.ask(MetaRequest, sites=sites, needs=list(open_ones), keep_sites=True, model=model)
+        for modality, stage in open_ones.items():
             stage.advance(reply, modality)
             model[f"background/{modality}"] = reply.sums[f"{modality}/inputs"] / reply.counts[modality]
     for stage in stages.values():
-        model[stage.name] = stage.search.theta
+        model[stage.name] = stage.search.found
         notes[stage.name] = stage.describe()
-    return model, {modality: stage.search for modality, stage in stages.items()}
+    return model, stages
 
 
-def level_importance(rounds: Rounds, model: Model, searches: dict[str, Newton]) -> tuple[Model, dict[str, Any]]:
+def level_importance(rounds: Rounds, model: Model, stages: dict[str, NewtonStage]) -> tuple[Model, dict[str, Any]]:
     """Mean absolute Shapley value by level (eq. 5), the best level (eq. 6), and how stable that choice is."""
     reply = rounds.ask(ImportanceRequest, model=model, keep_sites=True, needs=MODALITIES)
     ranking: dict[str, Any] = {}
     for modality in MODALITIES:
-        total, key = reply.sums[f"{modality}/abs_shap"], f"{modality}/abs_shap"
-        search = searches[modality]
-        assert search.hessian is not None
+        total, stage = reply.sums[f"{modality}/abs_shap"], stages[modality]
+        theta, hessian = stage.search.found, stage.search.hessian
+        assert hessian is not None
         rng = np.random.default_rng(derive_seed(rounds.study.seed, "stability", modality))
         without = {
-            site: importance.best_level(total - reply.sites[site].sums[key])
+            site: importance.best_level(
+                importance.under(
+                    stage.without(site, modality), theta, total - reply.sites[site].sums[f"{modality}/abs_shap"]
+                )
+            )
             for site in reply.answered(modality)
-            if len(reply.answered(modality)) > 1
+            if site in (stage.members or []) and len(stage.members or []) > 1
         }
         ranking[modality] = {
             "level_importance": (total / reply.counts[modality]).tolist(),
             "best_level": importance.best_level(total),
             "num_stays": reply.counts[modality],
             "background": model[f"background/{modality}"].tolist(),
-            "coef": search.theta[:-1].tolist(),
-            "winners_in_draws": importance.winner_counts(
-                search.theta, search.hessian, total, num_draws=NUM_STABILITY_DRAWS, rng=rng
-            ),
+            "coef": theta[:-1].tolist(),
+            "winners_in_draws": importance.winner_counts(theta, hessian, total, num_draws=NUM_STABILITY_DRAWS, rng=rng),
             "best_level_without_site": without,
         }
     model["best_level"] = np.array([ranking[m]["best_level"] for m in MODALITIES], dtype=np.int64)
@@ -242,7 +284,7 @@ def attention(rounds: Rounds, model: Model, notes: dict[str, Any], *, has_indica
     names = [f"attention/{fold}" for fold in range(lemof.NUM_HEADS)]
     spec = rounds.study.attention.training
     model = train_blocks(rounds, model, AttentionRequest, names, spec, notes, ride)
-    model["omega_1"] = ride.search.theta
+    model["omega_1"] = ride.search.found
     notes["omega_1"] = ride.describe()
     return model
 
@@ -253,7 +295,7 @@ def final(rounds: Rounds, model: Model, notes: dict[str, Any]) -> Model:
     while not stage.is_done:
         model["final"] = stage.search.theta
         stage.advance(rounds.ask(FinalRequest, sites=stage.members, needs=["final"], model=model), "final")
-    model["final"] = stage.search.theta
+    model["final"] = stage.search.found
     notes["final"] = stage.describe()
     return model
 

@@ -75,7 +75,7 @@ def metrics_of(held_out: Round, study: Study, model: Mapping[str, Any], cuts: Cu
     references: dict[str, Any] = table(REFERENCES)
     for name in REFERENCES:
         for population in POPULATIONS:
-            references[name][population]["trained"] = "local"
+            references[name][population] |= {"trained": "local"} | _incomplete(references, variants, name, population)
     references["always_short"] = {p: _map(_always_short, variants["ehr_single"][p]) for p in POPULATIONS}
     return {
         "target": dataclasses.asdict(study.target),
@@ -85,6 +85,12 @@ def metrics_of(held_out: Round, study: Study, model: Mapping[str, Any], cuts: Cu
         "differences": {population: _differences(held_out, population) for population in POPULATIONS},
         "privacy": {},
     }
+
+
+def _incomplete(references: Any, variants: Any, name: str, population: str) -> dict[str, None]:
+    """A reference that some hospital could not train is not over the same stays as the variants: no pooled metrics."""
+    pooled, full = (table[population]["pooled"] for table in (references[name], variants["full"]))
+    return {"pooled": None} if pooled is not None and pooled["n"] != full["n"] else {}
 
 
 def _complete_sites(reply: Round, group: str) -> list[str]:

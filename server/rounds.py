@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lemof_model.errors import NetworkError, TooLittleDataError, VersionError
+from lemof_model.errors import NetworkError, TooLittleDataError, VersionError, error_with
 from lemof_model.study import Study
 from lemof_model.wire import WIRE_VERSION, Answer, Refusal, Request
 from server.aggregation import add
@@ -23,13 +23,16 @@ log = logging.getLogger("lemof")
 class Rounds:
     """Asks rounds of one study, and remembers the sites that its census fixed.
 
-    ``sites`` is empty until the census.
+    ``sites``, the digests of their ``cohorts``, and ``num_able`` (how many of them can send a group) are empty until
+    the census.
     """
 
     def __init__(self, study: Study, transport: Transport, store: RunStore) -> None:
         self.study = study
         self.store = store
         self.sites: list[str] = []
+        self.cohorts: dict[str, str] = {}
+        self.num_able: dict[str, int] = {}
         self._transport = transport
         self._number = 0
 
@@ -48,8 +51,8 @@ class Rounds:
         groups without which the stage cannot go on.
 
         Raises:
-            NetworkError: fewer sites than the plan's ``min_sites`` answered, or none of those with a needed group.
-            TooLittleDataError: all answered, and none has enough patients for a needed group.
+            NetworkError: fewer sites than the plan's ``min_sites`` answered, or too few of those with a needed group.
+            TooLittleDataError: all answered, and too few of them have enough patients.
         """
         self._number += 1
         stored = self.store.next_stored(kind.stage, self._number)
@@ -60,32 +63,51 @@ class Rounds:
         began = time.monotonic()
         answers = self._transport.ask(kind.stage, dict.fromkeys(sorted(asked), request))
         seconds = time.monotonic() - began
-        replies = {site: _checked(answers[site], request) for site in sorted(asked)}
+        replies = {site: self._checked(site, answers[site], request) for site in sorted(asked)}
         self._record(request, replies, seconds)
         good = [reply for reply in replies.values() if isinstance(reply, Answer)]
-        self._check_quorum(kind.stage, good, replies)
+        self._check_quorum(kind.stage, "", good, replies)
+        for group in needs:
+            self._check_quorum(kind.stage, group, [answer for answer in good if group in answer.counts], replies)
         sums, counts = add(good)
-        self._check_groups(kind.stage, [group for group in needs if group not in counts], replies)
         finished = Round(kind.stage, self._number, sums, counts, {s: _reply(a, keep_sites) for s, a in replies.items()})
         self.store.finish(finished)
         return finished
 
-    def _check_quorum(self, stage: str, good: Sequence[Answer], replies: Mapping[str, Answer | Refusal]) -> None:
-        """Stop below the quorum, saying which site said what."""
-        needed = self.study.min_sites
-        if len(good) < needed:
-            raise NetworkError(
-                f"{stage} needs answers from at least {needed} sites (min_sites), got {len(good)}.{_refusals(replies)}"
-            )
+    def _check_quorum(
+        self, stage: str, group: str, good: Sequence[Answer], replies: Mapping[str, Answer | Refusal]
+    ) -> None:
+        """Stop before the round is kept when too few sites answered, or sent a needed group.
 
-    def _check_groups(self, stage: str, missing: Sequence[str], replies: Mapping[str, Answer | Refusal]) -> None:
-        """Stop before the round is kept when no site sent a needed group: all too small, or those that have it away."""
-        if missing:
-            away = any(isinstance(reply, Refusal) for reply in replies.values())
-            raise (NetworkError if away else TooLittleDataError)(
-                f"{stage} needs sums of {' and '.join(missing)} from at least one site, got none of {len(replies)}: "
-                f"elsewhere there are too few patients.{_refusals(replies)}"
-            )
+        A group needs as many sites as a round does, but no more than the census found able to send it.
+        """
+        needed = min(self.study.min_sites, self.num_able.get(group, 1)) if group else self.study.min_sites
+        if len(good) >= needed:
+            return
+        refusals = [reply for reply in replies.values() if isinstance(reply, Refusal)]
+        codes = {refusal.code for refusal in refusals} or {TooLittleDataError.exit_status}
+        error = error_with(codes.pop()) if len(codes) == 1 else NetworkError
+        said = "".join(f"\n  {refusal.site}: {refusal.reason}" for refusal in refusals)
+        raise error(
+            f"{stage} needs {f'sums of {group}' if group else 'answers'} from {needed} sites at least (min_sites), got "
+            f"{len(good)} of {len(replies)}.{said}\n"
+            "Finished rounds are on disk. When the sites are ready, run the same command with --resume."
+        )
+
+    def _checked(self, site: str, answer: Answer | Refusal, request: Request) -> Answer | Refusal:
+        """An answer to another question, or over another cohort than the census counted, is as good as none."""
+        if isinstance(answer, Refusal):
+            return answer
+        sender = (answer.site, answer.wire_version, answer.plan_digest, answer.source_digest)
+        expected = (site, WIRE_VERSION, request.study.digest, request.source_digest)
+        reason = "The answer must be to this round of this plan and release, got one to another."
+        if sender == expected and (answer.stage, answer.round) == (request.stage, request.round):
+            if answer.cohort_digest == self.cohorts.get(site, answer.cohort_digest):
+                return answer
+            reason = "The cohort must stay the same during a study, got one that was prepared again. Start a new run."
+        return Refusal(
+            stage=request.stage, round=request.round, site=site, code=VersionError.exit_status, reason=reason
+        )
 
     def _record(self, request: Request, replies: Mapping[str, Answer | Refusal], seconds: float) -> None:
         """Audit line and timings."""
@@ -107,28 +129,8 @@ class Rounds:
             log.warning("          %s did not answer: %s", site, reason)
 
 
-def _refusals(replies: Mapping[str, Answer | Refusal]) -> str:
-    """Which site said what, and what to do."""
-    said = [f"\n  {site}: {reply.reason}" for site, reply in replies.items() if isinstance(reply, Refusal)]
-    return f"{''.join(said)}\nFinished rounds are on disk. When the sites are back, run the same command with --resume."
-
-
-def _checked(answer: Answer | Refusal, request: Request) -> Answer | Refusal:
-    """An answer to another question is as good as none."""
-    if isinstance(answer, Refusal):
-        return answer
-    theirs = (answer.wire_version, answer.plan_digest, answer.stage, answer.round, answer.source_digest)
-    ours = (WIRE_VERSION, request.study.digest, request.stage, request.round, request.source_digest)
-    if theirs == ours:
-        return answer
-    reason = f"The answer must be to {ours[2]} round {ours[3]} of this plan and release, got {theirs[2:4]} of another."
-    return Refusal(
-        stage=request.stage, round=request.round, site=answer.site, code=VersionError.exit_status, reason=reason
-    )
-
-
 def _reply(answer: Answer | Refusal, keep_sums: bool) -> SiteReply:
     """What the round keeps of one site."""
     if isinstance(answer, Refusal):
         return SiteReply({}, refused=answer.reason)
-    return SiteReply(answer.counts, answer.too_small, sums=answer.sums if keep_sums else {})
+    return SiteReply(answer.counts, answer.too_small, "", answer.cohort_digest, answer.sums if keep_sums else {})

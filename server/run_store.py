@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from lemof_model.errors import ConfigError, DiskError
+from lemof_model.errors import ConfigError, DiskError, VersionError
 from lemof_model.study import Study
 from server.plan import dump_plan
 
@@ -37,6 +37,7 @@ class SiteReply:
     counts: Mapping[str, int]
     too_small: tuple[str, ...] = ()
     refused: str = ""
+    cohort_digest: str = ""
     sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
@@ -79,11 +80,18 @@ class RunStore:
         except OSError as error:
             raise DiskError(f"--out must be a folder that can be written, got {out}: {error.strerror}.") from None
 
-    def begin(self, study: Study) -> None:
-        """Write the resolved plan; on resume it must be the same one."""
+    def begin(self, study: Study, source_digest: str) -> None:
+        """Write the resolved plan and the digest of the source; on resume both must be the same."""
         plan, path = dump_plan(study), self.out / "plan.yaml"
         if path.is_file() and path.read_text(encoding="utf-8") != plan:
             raise ConfigError(f"A run must be resumed with its own plan, got another one for {self.out}. Use {path}.")
+        source = self._state / "source_digest"
+        if source.is_file() and source.read_text(encoding="utf-8") != source_digest:
+            raise VersionError(
+                f"A run must be resumed with the source it was begun with, got another one for {self.out}. "
+                "Install that release of lemof, or begin a new run."
+            )
+        _write(source, source_digest.encode())
         self.write("plan.yaml", plan)
 
     def next_stored(self, stage: str, number: int) -> Round | None:
@@ -99,7 +107,7 @@ class RunStore:
         for name, reply in header["sites"].items():
             prefix = f"site/{name}/"
             own = {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
-            sites[name] = SiteReply(reply["counts"], tuple(reply["too_small"]), reply["refused"], own)
+            sites[name] = SiteReply(**{**reply, "too_small": tuple(reply["too_small"])}, sums=own)
         stored = Round(stage, number, sums, header["counts"], sites)
         self._rounds.append(stored)
         self.write("rounds.csv", self._attendance())  # the machine may have stopped between the round and its row
@@ -112,9 +120,12 @@ class RunStore:
         for site, reply in finished.sites.items():
             arrays |= {f"site/{site}/{name}": np.asarray(value) for name, value in reply.sums.items()}
         sites = {
-            name: {"counts": dict(reply.counts), "too_small": reply.too_small, "refused": reply.refused}
+            name: {
+                "counts": dict(reply.counts), "too_small": reply.too_small, "refused": reply.refused,
+                "cohort_digest": reply.cohort_digest,
+            }
             for name, reply in finished.sites.items()
-        }
+        }  # fmt: skip
         header = json.dumps({"counts": dict(finished.counts), "sites": sites}, sort_keys=True)
         _write(path, save({name: _packed(value) for name, value in arrays.items()}, metadata={"round": header}))
         self._rounds.append(finished)
@@ -123,8 +134,10 @@ class RunStore:
     def audit(self, **event: Any) -> None:
         """Append one line to audit.jsonl: what was asked of whom, when, and what came back."""
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event}, sort_keys=True)
-        with (self.out / "audit.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with (self.out / "audit.jsonl").open("a+b") as file:
+            file.seek(max(file.tell() - 1, 0))
+            cut_off = file.read(1) not in (b"", b"\n")  # by a kill in the middle of a line
+            file.write((b"\n" if cut_off else b"") + line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -154,7 +167,9 @@ class RunStore:
         self.write_json("model/card.json", {"digest": hashlib.sha256(content).hexdigest(), **card})
 
     def write_timings(self) -> None:
-        """Write seconds by stage and bytes by site; rounds that were resumed count nothing."""
+        """Write seconds by stage and bytes by site of the rounds asked; a run that asked none keeps its own."""
+        if not self._seconds and (self.out / "timings.json").is_file():
+            return
         seconds = {**self._seconds, "total": time.monotonic() - self._started}
         self.write_json("timings.json", {"seconds": seconds, "bytes": self._bytes})
 
@@ -204,6 +219,11 @@ def _write(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise DiskError(
             f"{path} must be written to go on, got: {error.strerror}. "

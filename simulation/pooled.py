@@ -56,6 +56,7 @@ def pool_hospitals(site_files: Sequence[Path], out: Path) -> Path:
             stays=pd.concat([cohort.stays for cohort in cohorts], ignore_index=True),
             features=np.concatenate([cohort.features for cohort in cohorts]),
             grid=np.concatenate([cohort.grid for cohort in cohorts]),
+            num_stays_with_ecg=sum(cohort.manifest["num_stays_with_ecg"] for cohort in cohorts),
             ecg_index=np.concatenate(index),
             attrition=[{"reason": "in the cohort", "num_stays": sum(cohort.num_stays for cohort in cohorts)}],
             facts={},

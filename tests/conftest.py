@@ -28,4 +28,4 @@ def mimic_demo() -> Path:
     for part in ("mimic-iv-demo-2.2", "mimic-iv-ecg-demo-0.1"):
         if not (Path(folder) / part).is_dir():
             pytest.fail(f"LEMOF_MIMIC_DEMO must hold {part}, got {folder}. Correct or unset it.")
-    return Path(folder)
+    return Path(folder).resolve()

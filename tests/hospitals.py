@@ -62,7 +62,6 @@ def write_hospital(
             **{disease: rng.random(num_stays) < 0.3 for disease in DISEASES},
             "age": rng.integers(20, 90, num_stays),
             "sex": rng.choice(["female", "male"], num_stays),
-            "careunit_kind": "medical",
         }
     )
     write_cohort(
@@ -73,6 +72,7 @@ def write_hospital(
         stays=stays.loc[kept, list(STAY_COLUMNS)].reset_index(drop=True),
         features=features[kept],
         grid=np.full((int(kept.sum()), 24, len(GRID_CHANNELS)), np.nan, np.float32),
+        num_stays_with_ecg=int((has_ecg & kept).sum()),
         ecg_index=np.where(has_ecg, np.cumsum(has_ecg & kept) - 1, -1)[kept],
         attrition=[{"reason": "all ICU stays", "num_stays": int(kept.sum())}],
         facts={},

@@ -19,15 +19,19 @@ _CODES = {concept.name: code for code, concept in enumerate(CONCEPTS)}
 
 
 def items_of(concepts: Sequence[Concept]) -> pl.DataFrame:
-    """One row for each item id: its concept's code, limits and conversion."""
-    return pl.DataFrame(
-        [
-            {"itemid": item.item_id, "concept": _CODES[concept.name], "low": float(item.low), "high": float(item.high)}
-            | {"factor": item.factor, "offset": item.offset}
-            for concept in concepts
-            for item in concept.items
-        ]
-    ).cast({"concept": pl.UInt8})
+    """One row for each item id and unit: its concept, limits and conversion; ``is_first`` marks each id once."""
+    return (
+        pl.DataFrame(
+            [
+                {"itemid": item.item_id, "concept": _CODES[concept.name]}
+                | {"low": float(item.low), "high": float(item.high), "factor": item.factor, "offset": item.offset}
+                for concept in concepts
+                for item in concept.items
+            ]
+        )
+        .cast({"concept": pl.UInt8})
+        .with_columns(is_first=pl.col("itemid").is_first_distinct())
+    )
 
 
 def by_hour(events: pl.LazyFrame, items: pl.DataFrame, window_hours: int) -> pl.LazyFrame:
@@ -35,24 +39,24 @@ def by_hour(events: pl.LazyFrame, items: pl.DataFrame, window_hours: int) -> pl.
 
     ``events`` has ``row``, ``intime``, ``itemid``, ``charttime`` and ``valuenum``; kept are those from 6 h before
     admission to the prediction time, both included. An event whose time cannot be read is counted at hour null.
-    Out of an item's limits (or not a number): counted in ``num_out_of_range``, not used.
+    Out of the limits of every unit of its item (or not a number): counted in ``num_out_of_range``, not used.
     """
     seconds = (pl.col("charttime") - pl.col("intime")).dt.total_seconds()
     in_range = (pl.col("valuenum") > pl.col("low")) & (pl.col("valuenum") <= pl.col("high"))
-    value = pl.when("in_range").then(pl.col("valuenum") * pl.col("factor") + pl.col("offset"))
+    value = pl.when(in_range).then(pl.col("valuenum") * pl.col("factor") + pl.col("offset"))
+    is_event = pl.col("is_first") & pl.col("valuenum").is_not_null()
     return (
         events.with_columns(seconds=seconds)
         .filter(pl.col("seconds").is_null() | pl.col("seconds").is_between(-HOURS_BEFORE * 3600, window_hours * 3600))
         .join(items.lazy(), on="itemid")
-        .with_columns(in_range=in_range)
-        .select("row", "concept", "in_range", hour=(pl.col("seconds") // 3600).cast(pl.Int16), value=value)
+        .select("row", "concept", hour=(pl.col("seconds") // 3600).cast(pl.Int16), value=value, is_event=is_event)
         .group_by("row", "concept", "hour")
         .agg(
             min=pl.col("value").min(),
             max=pl.col("value").max(),
             millionths=(pl.col("value") * MILLIONTHS).round().cast(pl.Int64).sum(),
             num_values=pl.col("value").count(),
-            num_out_of_range=(~pl.col("in_range")).sum(),
+            num_out_of_range=pl.col("is_event").sum() - pl.col("value").count(),
         )
     )
 

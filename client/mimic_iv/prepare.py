@@ -55,7 +55,7 @@ def prepare(site: SiteConfig, plan: PlanSections, console: Console) -> Cohort:
         say(f"{sum(count['used'] for count in counts.values()):,} values")
     with replacing(site.prepare.output) as folder:
         with _step(console, 3, "ECGs") as say:
-            ecg_index, ecg_counts = _prepare_ecgs(folder, site.data.ecg, stays, spec, console)
+            num_linked, ecg_index, ecg_counts = _prepare_ecgs(folder, site.data.ecg, stays, spec, console)
             say(f"{(ecg_index >= 0).sum():,} stays")
         with _step(console, 4, "write") as say:
             write_cohort(
@@ -66,6 +66,7 @@ def prepare(site: SiteConfig, plan: PlanSections, console: Console) -> Cohort:
                 stays=_stay_columns(stays).to_pandas(),
                 features=np.hstack([static_features(stays), first_day_features(hours, stays.height)]),
                 grid=hourly_grid(hours, stays.height, spec.window_hours),
+                num_stays_with_ecg=num_linked,
                 ecg_index=ecg_index,
                 attrition=attrition,
                 facts={"values": counts, "ecg": ecg_counts, "versions": _versions()},
@@ -77,9 +78,10 @@ def prepare(site: SiteConfig, plan: PlanSections, console: Console) -> Cohort:
 
 def _prepare_ecgs(
     folder: Path, ecg: EcgData | None, stays: pl.DataFrame, spec: CohortSpec, console: Console
-) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """Write ecg.npy and rejects.csv.gz; the ECG row of each stay, and counts for the manifest."""
+) -> tuple[int, NDArray[np.int64], dict[str, Any]]:
+    """Write ecg.npy and rejects.csv.gz; the number of stays linked, their ECG rows, and counts for the manifest."""
     counts: dict[str, Any] = {}
+    num_linked = 0
     row_of: dict[str, int] = {}
     rejected: dict[str, str] = {}
     ecg_index = np.full(stays.height, -1, np.int64)
@@ -87,12 +89,13 @@ def _prepare_ecgs(
         write_ecgs(folder / "ecg.npy", Path(), (), ())
     else:
         linked, counts = link_ecgs(ecg, stays, spec)
+        num_linked = linked.height
         paths = linked["path"].unique(maintain_order=True).to_list()
         bar = track(paths, "ECGs", console=console, disable=not console.is_terminal, transient=True)
         row_of, rejected = write_ecgs(folder / "ecg.npy", ecg.root, bar, ecg.accept_hz)
         ecg_index[linked["row"].to_numpy()] = [row_of.get(path, -1) for path in linked["path"]]
     _write_rejects(folder / "rejects.csv.gz", rejected)
-    return ecg_index, {**counts, "records_rejected": dict(sorted(Counter(rejected.values()).items()))}
+    return num_linked, ecg_index, {**counts, "records_rejected": dict(sorted(Counter(rejected.values()).items()))}
 
 
 def _stay_columns(stays: pl.DataFrame) -> pl.DataFrame:

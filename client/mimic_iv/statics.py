@@ -12,6 +12,9 @@ RAW_COLUMNS = {
     "admission_type": "admission_type",
     "admission_location": "admission_location",
     "careunit_kind": "first_careunit",
+    "insurance": "insurance",
+    "marital_status": "marital_status",
+    "race": "race",
 }
 
 

@@ -28,6 +28,9 @@ ADMISSIONS: Columns = {
     "deathtime": TIME,
     "admission_type": pl.String,
     "admission_location": pl.String,
+    "insurance": pl.String,
+    "marital_status": pl.String,
+    "race": pl.String,
     "hospital_expire_flag": pl.Int64,
 }
 

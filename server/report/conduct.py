@@ -1,24 +1,22 @@
 """Sections that say what was asked and how it went: cohort, levels, training, rounds, privacy, and the footer."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lemof_model.study import MODALITIES, SPLITS
 from server.report import words
 from server.report.markup import Html, bar, curve, definitions, element, items, note, section, table
 from server.report.run_files import RunFiles
-from server.source import source_digest
 
 STAGES = {
     "census": "counts of stays by split, outcome and modality",
-    "statistics": "sums and sums of squares of each numeric feature",
+    "statistics": "count, sum and sum of squares of each numeric feature",
     "encoders": "encoder weights times number of stays; tuning loss",
-    "meta": "gradient and Hessian of two logistic learners; sums of their inputs",
+    "meta": "gradient, Hessian, loss and errors of two logistic learners; sums of their inputs",
     "importance": "sums of absolute Shapley values by level",
-    "attention": "attention weights times number of stays; tuning loss; gradient and Hessian of omega_1",
-    "final": "gradient and Hessian of the last logistic learner",
+    "attention": "attention weights times number of stays; tuning loss; the same of omega_1 as of the learners above",
+    "final": "the same of the last logistic learner",
     "evaluation": "score histograms by outcome; bootstrap histograms",
 }
 BLOCKS = {
@@ -28,7 +26,7 @@ BLOCKS = {
     "attention/1": "Attention, head 2",
 }
 LEARNERS = ("meta/ecg", "meta/ehr", "omega_1", "final")
-PACKAGES = ("lemof", "flwr", "torch", "numpy", "lightgbm")
+NOT_RECORDED = "not recorded"
 
 
 def asked(run: RunFiles) -> Html:
@@ -38,7 +36,7 @@ def asked(run: RunFiles) -> Html:
     facts = [
         ("Question", words.question(study.target)),
         ("Asked", words.moment(study.cohort)),
-        ("Patients", words.cohort_rule(study.cohort)),
+        ("Patients", words.cohort_rule(study.cohort, study.target)),
         ("Deaths", words.deaths_rule(study.target)),
         ("Hospitals", words.participants(study, len(run.sites))),
         ("Model", f"ECG encoder {study.ecg.name}, EHR encoder {study.ehr.name}; {study.strategy.name} over hospitals."),
@@ -49,7 +47,7 @@ def asked(run: RunFiles) -> Html:
         columns = ["Hospital", "Stays", "Long", "With an ECG"]
         rows = [[site, *_census_cells(run.census[site])] for site in run.sites if site in run.census]
         content.append(table("Stays that hospitals brought, all splits", columns, rows))
-        content.append(note("≥: a split under the hospital's minimum is not counted. Too few: none, or under it."))
+        content.append(note("≥: a split that the hospital held back is not counted. Too few: none, or held back."))
     return section("asked", "What was asked", *content)
 
 
@@ -106,8 +104,7 @@ def training(run: RunFiles) -> Html:
     figures = []
     for block, name in BLOCKS.items():
         losses, best = stages[block]["tuning_loss"], stages[block]["best_round"]
-        first, kept = (words.number(losses[index]) for index in (0, best))
-        told = f"{first} before training, {kept} after round {best} of {len(losses) - 1} (kept)"
+        told = _kept_round([words.number(loss) for loss in losses], best)
         caption = element("figcaption", element("b", name), f" {told}")
         figures.append(element("figure", curve(losses, best, f"{name}: tuning loss {told}"), caption))
     rows = [_learner_row(name, stages[name]) for name in LEARNERS]
@@ -126,6 +123,14 @@ def training(run: RunFiles) -> Html:
             text_columns=(2, 3, 5),
         ),
     )
+
+
+def _kept_round(losses: Sequence[str], best: int) -> str:
+    """Which weights of a block were kept; round 0 is the untrained ones."""
+    num_rounds = len(losses) - 1
+    if best:
+        return f"{losses[0]} before training, {losses[best]} after round {best} of {num_rounds} (kept)"
+    return f"{losses[0]} before training; none of {words.count(num_rounds, 'round')} lowered it: untrained weights kept"
 
 
 def _learner_row(name: str, learner: Mapping[str, Any]) -> list[str]:
@@ -167,7 +172,7 @@ def rounds(run: RunFiles) -> Html:
         table("Answers by stage", ["Stage", "An answer holds", *sites], rows, (1,), strong_rows=(len(rows) - 1,)),
         element("h3", "Rounds that a hospital did not answer"),
         items(list(_refusals(run)) or ["None: every hospital answered every round it was asked."]),
-        element("h3", "Groups that hospitals held back as too small"),
+        element("h3", "Groups that hospitals held back: too small, or leaving a rest that is"),
         items(list(_held_back(run)) or ["None."]),
     )
 
@@ -209,12 +214,13 @@ def footer(run: RunFiles) -> Html:
     """What tells runs apart, and all that may differ between equal ones."""
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in run.timings["seconds"].items())
     times = [line["time"] for line in run.audit.values()]
+    versions = ", ".join(f"{name} {version}" for name, version in run.card.get("versions", {}).items())
     facts = [
         ("Model", run.card["digest"]),
         ("Plan", run.card["plan_digest"]),
-        ("Source, as this page was written", source_digest()),
-        ("Versions", ", ".join(f"{name} {version(name)}" for name in PACKAGES)),
-        ("First and last answer", f"{min(times)} to {max(times)}"),
+        ("Source", run.card.get("source_digest", NOT_RECORDED)),
+        ("Versions", versions or NOT_RECORDED),
+        ("First and last answer", f"{min(times)} to {max(times)}" if times else NOT_RECORDED),
         ("Time", f"{seconds}. Rounds that were read from disk on resume count 0."),
     ]
     return element(

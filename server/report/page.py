@@ -41,14 +41,16 @@ tr.strong>*{background:var(--tint);font-weight:600}
 .axis{display:flex;justify-content:space-between;min-width:5.5rem}.axis i{font-style:normal;visibility:hidden}
 .pair,.figures{display:grid;gap:0 2.2rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr))}
 .pair>*{min-width:0}
+.pair th,.pair td,#groups th,#groups td{padding-left:.35rem;padding-right:.35rem}
+.why,#groups tbody th{white-space:normal}.why{display:inline-block;max-width:9rem}
 svg{display:block}
 .interval,.bar{width:100%;min-width:5.5rem;height:14px;overflow:visible}
 .reference{stroke:#aab4bf;stroke-dasharray:2 2}.range{stroke:var(--accent);stroke-width:2}
 .point{fill:var(--accent)}.hollow .point{fill:#fff;stroke:var(--accent);stroke-width:1.5}
 .hollow .range{stroke-width:1;stroke-dasharray:3 2}
 .fill{fill:var(--accent)}.quiet .fill{fill:#a9c3c8}
-.key{color:var(--accent)}
-.figures{grid-template-columns:repeat(auto-fit,minmax(min(100%,15rem),1fr));gap:1.2rem 1.6rem;margin:1rem 0}
+#groups .axis,#groups .interval{min-width:4rem}
+.figures{grid-template-columns:repeat(auto-fit,minmax(min(100%,13rem),1fr));gap:1.2rem 1.6rem;margin:1rem 0}
 figure{margin:0}figcaption{font-size:.84rem;color:var(--soft);margin-top:.4rem}
 figcaption b{color:var(--ink);display:block}
 .curve{width:100%;height:7rem;overflow:visible;border-bottom:1px solid var(--line)}

@@ -4,13 +4,10 @@ from collections.abc import Iterator, Mapping
 from math import ceil, floor
 from typing import Any
 
+from lemof_model.lemof import POPULATIONS, REFERENCES, VARIANTS
 from server.report import words
 from server.report.markup import Columns, Html, Scale, element, html, interval, items, note, section, table
 from server.report.run_files import RunFiles
-
-FEDERATED = ("ecg_single", "ehr_single", "m1", "m2", "full")
-REFERENCES = ("gbdt_ehr", "local_only", "always_short")
-POPULATIONS = ("with_ecg", "all")
 
 Metrics = Mapping[str, Any]
 
@@ -51,7 +48,10 @@ def variants(run: RunFiles) -> Html:
         *(_score_table(run, population, scale) for population in POPULATIONS),
         note("ECE: expected calibration error. ±…*: scores are counted in bins; the AUROC may be off by that much."),
         element("h3", "Called long or short at three cuts"),
-        note("Cuts are fitted on tuning patients. Acc.: accuracy. F1: macro-F1, the mean over both outcomes."),
+        note(
+            "Cuts are fitted on tuning patients. Acc.: accuracy. F1: macro-F1, the mean over both outcomes. "
+            f"{words.NOT_DEFINED}: see the table above."
+        ),
         element("div", *(_cut_table(run, population) for population in POPULATIONS), css="pair"),
     )
 
@@ -61,16 +61,14 @@ def _score_table(run: RunFiles, population: str, scale: Scale) -> Html:
     columns = ["Model", "AUROC", _axis(scale), "AUPRC", "Brier", "ECE", "Calibration slope", "Trained"]
     rows = []
     for name, m in _models(run, population):
-        trained = "federated" if name in FEDERATED else "local"
-        if name == "always_short":
-            trained = words.NOT_DEFINED
+        trained = "federated" if name in VARIANTS else "local" if name in REFERENCES else words.NOT_DEFINED
         if m is None:
-            cells = [_why_none(name, population), "", *[words.NOT_DEFINED] * 4]
+            cells = [_why_none(run, name, population), "", *[words.NOT_DEFINED] * 4]
         else:
             plain = [value(m, key) for key in ("auprc", "brier", "ece")]
             cells = [auroc_text(m), auroc_drawing(m, scale), *plain, value(m, "calibration_slope", 2)]
         rows.append([words.NAMES[name], *cells, trained])
-    return table(_caption(run, population), columns, rows, text_columns=(7,), strong_rows=(FEDERATED.index("full"),))
+    return table(_caption(run, population), columns, rows, text_columns=(7,), strong_rows=(VARIANTS.index("full"),))
 
 
 def _cut_table(run: RunFiles, population: str) -> Html:
@@ -79,20 +77,24 @@ def _cut_table(run: RunFiles, population: str) -> Html:
     rows = []
     for name, m in _models(run, population):
         keys = [(cut, key) for cut in words.CUT_NAMES for key in ("acc", "f1_macro")]
-        cells = [_why_none(name, population)] * 6 if m is None else [words.number(m["cuts"][c][key]) for c, key in keys]
+        cells = [words.NOT_DEFINED] * 6 if m is None else [words.number(m["cuts"][c][key]) for c, key in keys]
         rows.append([words.NAMES[name], *cells])
-    return table(words.POPULATION_NAMES[population], columns, rows, strong_rows=(FEDERATED.index("full"),))
+    return table(words.POPULATION_NAMES[population], columns, rows, strong_rows=(VARIANTS.index("full"),))
 
 
 def _models(run: RunFiles, population: str) -> Iterator[tuple[str, Metrics | None]]:
     """Pooled metrics of variants and references, in the order of the tables."""
-    for name in (*FEDERATED, *REFERENCES):
-        block = run.metrics["variants" if name in FEDERATED else "reference"][name][population]
+    for name in (*VARIANTS, *REFERENCES, "always_short"):
+        block = run.metrics["variants" if name in VARIANTS else "reference"][name][population]
         yield name, block and block["pooled"]
 
 
-def _why_none(name: str, population: str) -> str:
-    return words.NOT_DEFINED if (name, population) == ("ecg_single", "all") else words.TOO_FEW
+def _why_none(run: RunFiles, name: str, population: str) -> str:
+    """Why a row has no pooled metrics. A reference where the full model has some was not trained everywhere."""
+    if (name, population) == ("ecg_single", "all"):
+        return words.NOT_DEFINED
+    was_evaluated = run.metrics["variants"]["full"][population]["pooled"] is not None
+    return element("span", words.NOT_EVERYWHERE, css="why") if name in REFERENCES and was_evaluated else words.TOO_FEW
 
 
 def _caption(run: RunFiles, population: str) -> str:
@@ -206,7 +208,9 @@ def _hospital_rows(run: RunFiles, population: str, scale: Scale) -> Iterator[lis
     pairs = [(site, ours["sites"].get(site), alone["sites"].get(site)) for site in run.sites]
     for name, m, local in [*pairs, ("All hospitals", ours["pooled"], alone["pooled"])]:
         drawing = Html(f"{auroc_drawing(m, scale)}{auroc_drawing(local, scale, 'hollow')}")
-        yield [name, _stays(m), auroc_text(m), auroc_text(local), drawing]
+        why = words.NOT_TRAINED if name in run.sites else words.NOT_EVERYWHERE
+        is_untrained = m is not None and local is None
+        yield [name, _stays(m), auroc_text(m), why if is_untrained else auroc_text(local), drawing]
 
 
 def _stays(m: Metrics | None) -> str:
@@ -233,8 +237,8 @@ def groups(run: RunFiles) -> Html:
         "By disease and subgroup",
         note(
             "AUROC of one model for all, stratified: nothing was trained anew for a group. Diseases are discharge "
-            "diagnoses, which the model never sees; a stay may have several. Intervals after DeLong. Groups under a "
-            "hospital's minimum cell are left out by that hospital."
+            "diagnoses, which the model never sees; a stay may have several. Intervals after DeLong. A hospital "
+            "leaves out groups that are too small, or whose rest would be."
         ),
         table("Subgroups and diseases", columns, rows),
     )

@@ -4,7 +4,8 @@
 import csv
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,6 @@ def read_run(run: Path) -> RunFiles:
     study = load_plan(_file(run, "plan.yaml"))
     with _file(run, "rounds.csv").open(newline="", encoding="utf-8") as file:
         rounds = list(csv.DictReader(file))
-    lines = [json.loads(line) for line in _file(run, "audit.jsonl").read_text(encoding="utf-8").splitlines()]
     numbers = {int(row["number"]) for row in rounds}
     return RunFiles(
         study=study,
@@ -60,7 +60,7 @@ def read_run(run: Path) -> RunFiles:
         importance=_json(run, "importance.json"),
         card=_json(run, "model/card.json"),
         rounds=rounds,
-        audit={line["round"]: line for line in lines if line["round"] in numbers},
+        audit={line["round"]: line for line in _audit_lines(run) if line["round"] in numbers},
         timings=_json(run, "timings.json"),
         census=_census(run),
     )
@@ -112,6 +112,13 @@ def _json(run: Path, name: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         raise DataError(f"{name} must be JSON, got something else in {run}. Run the study again.") from None
+
+
+def _audit_lines(run: Path) -> Iterator[Mapping[str, Any]]:
+    """The lines of the audit, without one that a killed run left cut."""
+    for line in _file(run, "audit.jsonl").read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):
+            yield json.loads(line)
 
 
 def _census(run: Path) -> Mapping[str, Mapping[str, int]]:

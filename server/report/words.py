@@ -11,6 +11,8 @@ from lemof_model.study import CohortSpec, Study, Target
 
 VISIBLE_BOUND = 0.005
 TOO_FEW = "too few"
+NOT_EVERYWHERE = "not every hospital could train it"
+NOT_TRAINED = "not trained"
 MINUS = "\N{MINUS SIGN}"
 EN_DASH = "\N{EN DASH}"
 NOT_DEFINED = EN_DASH
@@ -101,11 +103,12 @@ def question(target: Target) -> str:
     return f"Will the {unit} stay last longer than {target.threshold_days:g} days?"
 
 
-def cohort_rule(cohort: CohortSpec) -> str:
+def cohort_rule(cohort: CohortSpec, target: Target) -> str:
     """Who is studied."""
+    known = {"icu": "", "hospital": " Hospital stays past the threshold at the prediction are left out."}[target.unit]
     return (
         f"Patients of at least {cohort.min_age_years} years whose ICU stay lasted at least "
-        f"{cohort.min_stay_hours:g} hours (a shorter one would be over before its prediction)."
+        f"{cohort.min_stay_hours:g} hours (a shorter one would be over before its prediction).{known}"
     )
 
 

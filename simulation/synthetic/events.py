@@ -30,6 +30,8 @@ class Shown:
     every_hours: int = 1
     log: bool = False
     artefact: float = 0.0
+    least: float = -np.inf
+    most: float = np.inf
 
 
 VITALS = (
@@ -39,10 +41,15 @@ VITALS = (
     Shown("mbp", 220181, "mmHg", 79, -4, 11, 7, artefact=999),
     Shown("resp_rate", 220210, "insp/min", 19, 1.4, 3.5, 3, artefact=120),
     Shown("temperature", 223761, "°F", 98.4, 0.2, 0.8, 0.5, digits=1, every_hours=4, artefact=37),
-    Shown("spo2", 220277, "%", 97, -0.6, 1.6, 1.3, artefact=0),
+    Shown("spo2", 220277, "%", 97, -0.6, 1.6, 1.3, most=100),
     Shown("glucose", 225664, "mg/dL", 4.88, 0.06, 0.22, 0.15, every_hours=6, log=True, artefact=9999),
     Shown("height", 226730, "cm", 170, 0, 10, 0, every_hours=36),
     Shown("weight", 226512, "kg", 4.38, 0, 0.24, 0, digits=1, every_hours=36, log=True),
+    Shown("gcs_eye", 220739, "", 3.6, -0.5, 0.8, 0.4, every_hours=4, least=1, most=4),
+    Shown("gcs_verbal", 223900, "", 4.3, -0.8, 1.2, 0.5, every_hours=4, least=1, most=5),
+    Shown("gcs_motor", 223901, "", 5.8, -0.5, 0.9, 0.4, every_hours=4, least=1, most=6),
+    Shown("fio2", 223835, "", 3.7, 0.1, 0.25, 0.08, every_hours=4, log=True, artefact=10, least=21, most=100),
+    Shown("rass", 228096, "", -0.4, -0.5, 1.0, 0.7, every_hours=4, least=-5, most=4),
 )
 
 PANELS: dict[str, tuple[Shown, ...]] = {
@@ -78,7 +85,12 @@ PANELS: dict[str, tuple[Shown, ...]] = {
         Shown("ast", 50878, "IU/L", 3.8, 0.2, 0.9, 0.15, log=True),
         Shown("alp", 50863, "IU/L", 4.4, 0.06, 0.45, 0.08, log=True),
     ),
-    "heart": (Shown("troponin_t", 51003, "ng/mL", -2.5, 0.1, 1.2, 0.2, digits=2, log=True),),
+    "heart": (
+        Shown("troponin_t", 51003, "ng/mL", -2.5, 0.1, 1.2, 0.2, digits=2, log=True),
+        Shown("ck_mb", 50911, "ng/mL", 1.6, 0.1, 1.0, 0.3, log=True, least=1),
+        Shown("nt_probnp", 50963, "pg/mL", 7.8, 0.2, 1.3, 0.1, log=True),
+    ),
+    "inflammation": (Shown("crp", 50889, "mg/L", 3.2, 0.25, 1.2, 0.2, digits=1, log=True),),
     "blood gas": (
         Shown("lactate", 50813, "mmol/L", 0.6, 0.22, 0.42, 0.2, digits=1, log=True),
         Shown("ph", 50820, "units", 7.37, -0.025, 0.06, 0.03, digits=2),
@@ -87,7 +99,15 @@ PANELS: dict[str, tuple[Shown, ...]] = {
         Shown("base_excess", 50802, "mEq/L", -0.8, -1.2, 3.5, 1.5),
     ),
 }
-PANEL_SHARE = {"chemistry": 0.95, "blood count": 0.9, "coagulation": 0.6, "liver": 0.35, "heart": 0.3, "blood gas": 0.4}
+PANEL_SHARE = {
+    "chemistry": 0.95,
+    "blood count": 0.9,
+    "coagulation": 0.6,
+    "liver": 0.35,
+    "heart": 0.3,
+    "inflammation": 0.1,
+    "blood gas": 0.4,
+}
 
 
 @dataclass(frozen=True)
@@ -103,8 +123,7 @@ def _values(shown: Shown, severity: np.ndarray, when: Occasions, rng: np.random.
     of_stay = shown.base + shown.slope * severity + shown.stay_sd * rng.standard_normal(len(severity))
     values = of_stay[when.stay_N] + shown.measurement_sd * rng.standard_normal(len(when.stay_N))
     values = np.exp(values) if shown.log else values
-    if shown.name == "spo2":
-        values = np.minimum(values, 100.0)
+    values = np.clip(values, shown.least, shown.most)
     if shown.artefact:
         values = np.where(rng.random(len(values)) < ARTEFACT_SHARE, shown.artefact, values)
     rounded: np.ndarray = np.round(values, shown.digits)

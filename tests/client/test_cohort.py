@@ -1,7 +1,9 @@
 """A cohort on disk: what is written is what is read, labels follow the target, and misfits are refused."""
 
+import errno
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,6 @@ def _stays() -> pd.DataFrame:
             "died_in_hospital": np.arange(NUM_STAYS) >= 38,
             "age": 60,
             "sex": "male",
-            "careunit_kind": "medical",
         }
     )
     stays.loc[0, "hospital_los_days"] = np.nan
@@ -52,6 +53,7 @@ def cohort(tmp_path: Path) -> Cohort:
             stays=_stays(),
             features=random.normal(size=(NUM_STAYS, len(FEATURES))).astype(np.float32),
             grid=random.normal(size=(NUM_STAYS, 24, len(GRID_CHANNELS))).astype(np.float32),
+            num_stays_with_ecg=5,
             ecg_index=np.where(np.arange(NUM_STAYS) < 3, np.arange(NUM_STAYS), -1),
             attrition=[],
             facts={"values": {}},
@@ -72,7 +74,8 @@ def test_what_is_written_is_read(cohort: Cohort) -> None:
 def test_the_manifest_counts_as_of_the_plan(cohort: Cohort) -> None:
     manifest = cohort.manifest
     assert manifest["num_patients"] == NUM_STAYS // 2
-    assert manifest["num_stays_with_ecg"] == 3
+    assert manifest["num_stays_with_ecg"] == 5  # two records could not be read
+    assert manifest["num_stays_with_readable_ecg"] == 3
     assert manifest["num_long_stays"] == int((cohort.stays["icu_los_days"] > 3).sum())
     splits = split_of(cohort.patient_hash, SplitSpec())
     assert manifest["splits"] == {name: int((splits == code).sum()) for code, name in enumerate(SPLITS)}
@@ -112,8 +115,22 @@ def test_what_is_not_this_cohort_is_refused(cohort: Cohort) -> None:
     path.write_text(json.dumps(manifest))
     np.save(cohort.path / "shorter.npy", cohort.grid[:, :12])
     (cohort.path / "shorter.npy").replace(cohort.path / "grid.npy")  # never write into a file that is mapped
-    with pytest.raises(DataError, match=r"grid\.npy must have shape \(40, 24, 38\), got \(40, 12, 38\)"):
+    with pytest.raises(DataError, match=r"grid\.npy must have shape \(40, 24, 46\), got \(40, 12, 46\) .* Run: "):
         load_cohort(cohort.path)
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "stays.parquet", "features.npy", "grid.npy", "ecg.npy", "ecg_index.npy"]
+)
+@pytest.mark.parametrize("content", [None, b"", b"\xff{", b"short"])
+def test_a_damaged_file_is_named_with_the_remedy(cohort: Cohort, name: str, content: bytes | None) -> None:
+    path, whole = cohort.path / name, (cohort.path / name).read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(whole[:-40] if content == b"short" else content)
+    with pytest.raises(DataError, match=rf"{name} .*Run: lemof-client --site NAME prepare\.") as caught:
+        load_cohort(cohort.path)
+    assert type(caught.value) is DataError
 
 
 def test_an_unfinished_cohort_replaces_nothing(cohort: Cohort) -> None:
@@ -121,10 +138,65 @@ def test_an_unfinished_cohort_replaces_nothing(cohort: Cohort) -> None:
     with pytest.raises(KeyboardInterrupt), replacing(cohort.path) as folder:
         (folder / "manifest.json").write_text("{}")
         raise KeyboardInterrupt
-    with pytest.raises(DiskError, match=r"got No space left .* An earlier cohort is unchanged"), replacing(cohort.path):
-        raise OSError(28, "No space left on device")
     assert (cohort.path / "manifest.json").read_bytes() == before
     assert [path.name for path in cohort.path.parent.iterdir()] == ["cohort"]
+
+
+def _short_write(_folder: Path) -> OSError:
+    return OSError("1000 requested and 10 written")  # what numpy says when the disk is full
+
+
+@pytest.mark.parametrize(
+    ("error_of", "told"),
+    [
+        (lambda _: OSError(errno.ENOSPC, "No space left"), "No space left"),
+        (lambda _: OSError(errno.EDQUOT, "Quota exceeded"), "Quota exceeded"),
+        (_short_write, "1000 requested and 10 written"),
+        (lambda folder: PermissionError(errno.EACCES, "Permission denied", str(folder / "grid.npy")), "Permission"),
+        (lambda folder: OSError(errno.EROFS, "Read-only", str(folder.parent)), "Read-only"),
+    ],
+)
+def test_a_cohort_that_cannot_be_written(cohort: Cohort, error_of: Callable[[Path], OSError], told: str) -> None:
+    before = (cohort.path / "manifest.json").read_bytes()
+    match = f"got {told}.* An earlier cohort is unchanged"
+    with pytest.raises(DiskError, match=match), replacing(cohort.path) as folder:
+        raise error_of(folder)
+    assert (cohort.path / "manifest.json").read_bytes() == before
+    assert [path.name for path in cohort.path.parent.iterdir()] == ["cohort"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        PermissionError(errno.EACCES, "Permission denied", "raw/hosp/labevents.csv"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "raw/record_list.csv"),
+    ],
+)
+def test_raw_data_that_cannot_be_read_is_not_a_full_disk(cohort: Cohort, error: OSError) -> None:
+    with pytest.raises(OSError, match=error.strerror) as caught, replacing(cohort.path):
+        raise error
+    assert caught.value is error
+    assert [path.name for path in cohort.path.parent.iterdir()] == ["cohort"]
+
+
+def test_a_cohort_set_aside_is_put_back_before_anything_is_written(cohort: Cohort) -> None:
+    before, old = (cohort.path / "manifest.json").read_bytes(), cohort.path.with_name("cohort.old")
+    cohort.path.rename(old)  # stopped between the two renames
+    with pytest.raises(KeyboardInterrupt), replacing(cohort.path):
+        assert (cohort.path / "manifest.json").read_bytes() == before
+        raise KeyboardInterrupt
+    assert [path.name for path in cohort.path.parent.iterdir()] == ["cohort"]
+    assert load_cohort(cohort.path).num_stays == NUM_STAYS
+
+
+def test_an_old_cohort_beside_a_new_one_goes(cohort: Cohort) -> None:
+    shutil.copytree(cohort.path, cohort.path.with_name("cohort.old"))  # stopped after both renames
+    (cohort.path / "new").touch()
+    with pytest.raises(KeyboardInterrupt), replacing(cohort.path):
+        raise KeyboardInterrupt
+    assert [path.name for path in cohort.path.parent.iterdir()] == ["cohort"]
+    assert (cohort.path / "new").is_file()
 
 
 def test_a_new_cohort_replaces_the_old_one_whole(cohort: Cohort) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.studies import tiny_study
 
 LIMITS = Limits(min_patients=50, min_cell=11, max_update_mb=1)
 REQUEST = StatisticsRequest(study=Study(), round=4)
+HOSPITAL: Any = SimpleNamespace(name="hospital_a", cohort_digest="abc")  # all that the door reads of a hospital
 
 
 def group(name: str, num_patients: int, minimum: Literal["patients", "cell"], **sums: Any) -> Group:
@@ -27,7 +29,7 @@ def group(name: str, num_patients: int, minimum: Literal["patients", "cell"], **
 
 
 def release(*groups: Group) -> Answer:
-    return egress.release("hospital_a", LIMITS, REQUEST, groups)
+    return egress.release(HOSPITAL, LIMITS, REQUEST, groups)
 
 
 def test_an_answer_holds_sums_and_counts_by_group_and_says_to_what_it_answers() -> None:
@@ -65,8 +67,31 @@ def test_a_number_that_is_none_is_refused(value: float) -> None:
 
 def test_an_answer_larger_than_the_site_allows_is_refused() -> None:
     release(group("ehr", 50, "patients", x=np.zeros(125_000)))
-    with pytest.raises(LemofError, match=r"at most 1 MB \(limits.max_update_mb\), got 1.0 MB in statistics"):
+    with pytest.raises(LemofError, match=r"no larger than the hospital allows \(limits.max_update_mb\), got 1.0 MB in"):
         release(group("ehr", 50, "patients", x=np.zeros(125_001)))
+
+
+def part(name: str, num_patients: int, *within: str) -> Group:
+    return Group(name, num_patients, num_patients, "cell", {"x": np.asarray(1.0)}, within)
+
+
+def test_a_part_whose_rest_is_too_small_stays_too_or_a_subtraction_would_tell() -> None:
+    whole = part("all", 100)
+    answer = release(whole, part("female", 95, "all"), part("male", 5, "all"))
+    assert (set(answer.counts), answer.too_small) == ({"all"}, ("female", "male"))
+    answer = release(whole, part("female", 60, "all"), part("male", 40, "all"))
+    assert answer.too_small == ()
+    answer = release(whole, part("everyone", 100, "all"))  # a rest of nobody tells of nobody
+    assert answer.too_small == ()
+    answer = release(part("few", 5), part("most", 95, "few"))  # what stays home can not be subtracted from
+    assert answer.too_small == ("few",)
+
+
+def test_an_element_with_too_few_stays_behind_it_is_nought() -> None:
+    sums = {"num_present": np.array([50.0, 10.0, 11.0]), "x": np.array([7.0, 8.0, 9.0])}
+    answer = release(Group("ehr", 50, 50, "patients", sums, counted_by="num_present"))
+    assert answer.sums["ehr/num_present"].tolist() == [50.0, 0.0, 11.0]
+    assert answer.sums["ehr/x"].tolist() == [7.0, 0.0, 9.0]
 
 
 # --- the same, met through a whole hospital ---------------------------------------------------------------------------
@@ -88,7 +113,7 @@ def test_a_hospital_with_too_few_patients_refuses_in_words_and_with_the_exit_sta
     refusal = stages.answer(site, StatisticsRequest(study=study, round=2))
     assert isinstance(refusal, Refusal)
     assert (refusal.code, refusal.stage, refusal.round, refusal.site) == (9, "statistics", 2, "hospital_a")
-    assert "at least 50 patients" in refusal.reason
+    assert refusal.reason == TooLittleDataError.told_outside, "no limit of the site leaves"
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")

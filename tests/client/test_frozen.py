@@ -90,7 +90,10 @@ def test_whatever_it_depends_on_makes_it_new_and_the_old_one_goes(hospital: Hosp
         model = {**model, what: model[what] + np.float32(1)}
     after = frozen.levels(hospital, model)["ehr"]
     assert (np.abs(after - before).max() > 1e-3) == ("/" in what)
-    assert len(list((hospital.folder / ".cache").glob("levels-*"))) == 1
+    for step in range(5):
+        frozen.levels(hospital, {**model, "ehr/heads.0.bias": np.array([step], np.float32)})
+    kept = list((hospital.folder / ".cache").glob("levels-*"))
+    assert len(kept) == frozen.NUM_KEPT and all(len(list(folder.iterdir())) == 2 for folder in kept)
 
 
 def test_a_hospital_without_ecg_has_tokens_all_the_same(tmp_path: Path, model: Model) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from client.site import find_site_file, load_cohort_spec, load_plan_sections, load_site
+from client.site import PlanSections, find_site_file, load_plan_sections, load_site
 from lemof_model.errors import ConfigError
 from lemof_model.study import CohortSpec, SplitSpec, Target
 
@@ -100,9 +100,9 @@ def test_plan_sections(tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text("name: x\nencoders: {num_rounds: 3}\ncohort: {window_hours: 12}\ntarget: {unit: hospital}\n")
     sections = load_plan_sections(plan)
-    assert sections.cohort == CohortSpec(window_hours=12) == load_cohort_spec(plan)
+    assert sections.cohort == CohortSpec(window_hours=12)
     assert (sections.target, sections.splits) == (Target(unit="hospital"), SplitSpec())
-    assert load_cohort_spec(None) == CohortSpec()
+    assert load_plan_sections(None) == PlanSections()
 
 
 def test_problems_of_a_plan_name_section_and_key(tmp_path: Path) -> None:

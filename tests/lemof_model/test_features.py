@@ -1,5 +1,7 @@
 """The schema: consistent in itself, and its digest follows every part of it."""
 
+from itertools import pairwise
+
 import pytest
 
 from lemof_model import features as schema
@@ -8,10 +10,17 @@ from lemof_model.features import CONCEPTS, FEATURES, GRID_CHANNELS, category_of,
 
 def test_names_and_items_are_there_once() -> None:
     names = [feature.name for feature in FEATURES]
-    assert len(set(names)) == len(names) == 95
-    items = [item_id for concept in CONCEPTS for item_id in concept.item_ids]
+    assert len(set(names)) == len(names) == 111
+    items = [item_id for concept in CONCEPTS for item_id in set(concept.item_ids)]
     assert len(set(items)) == len(items)
-    assert len(set(GRID_CHANNELS)) == len(GRID_CHANNELS) == 38
+    assert len(set(GRID_CHANNELS)) == len(GRID_CHANNELS) == 46
+
+
+def test_units_of_one_item_do_not_overlap() -> None:
+    items = sorted((item.item_id, item.low, item.high) for concept in CONCEPTS for item in concept.items)
+    twice = [(one, other) for one, other in pairwise(items) if one[0] == other[0]]
+    assert [one[0] for one, _ in twice] == [223835]
+    assert all(one[2] <= other[1] for one, other in twice)
 
 
 def test_categoricals_end_with_other() -> None:
@@ -50,6 +59,19 @@ def test_limits_are_in_order_and_conversions_right() -> None:
         ("admission_location", "AMBULATORY SURGERY TRANSFER", "procedure"),
         ("admission_location", "WALK-IN/SELF REFERRAL", "referral"),
         ("admission_location", "INFORMATION NOT AVAILABLE", "other"),
+        ("insurance", "Medicare", "medicare"),
+        ("insurance", "Medicaid", "medicaid"),
+        ("insurance", "Private", "private"),
+        ("insurance", "No charge", "other"),
+        ("marital_status", "WIDOWED", "widowed"),
+        ("marital_status", None, "other"),
+        ("race", "WHITE - BRAZILIAN", "white"),
+        ("race", "Caucasian", "white"),
+        ("race", "BLACK/CAPE VERDEAN", "black"),
+        ("race", "HISPANIC/LATINO - CUBAN", "hispanic"),
+        ("race", "ASIAN - SOUTH EAST ASIAN", "asian"),
+        ("race", "AMERICAN INDIAN/ALASKA NATIVE", "other"),
+        ("race", "UNKNOWN", "other"),
     ],
 )
 def test_raw_values_of_mimic(feature: str, raw: str | None, category: str) -> None:

@@ -55,9 +55,10 @@ def test_sums_over_three_sites_are_the_sums_over_the_whole() -> None:
     theta = np.array([0.4, -1.0, 0.3, 0.2])
     cuts = [slice(0, 30), slice(30, 250), slice(250, None)]
     parts = [logistic.sums(theta, rows[cut], labels[cut]) for cut in cuts]
-    whole, added = logistic.sums(theta, rows, labels), parts[0] + parts[1] + parts[2]
+    whole = logistic.sums(theta, rows, labels)
     for name in LogisticSums._fields:
-        np.testing.assert_allclose(getattr(added, name), getattr(whole, name), rtol=1e-12, atol=1e-12)
+        added = sum(getattr(part, name) for part in parts)
+        np.testing.assert_allclose(added, getattr(whole, name), rtol=1e-12, atol=1e-12)
 
 
 def test_sums_are_those_of_a_slow_loop_and_of_finite_differences() -> None:
@@ -88,7 +89,9 @@ def test_a_step_that_raises_the_loss_is_halved_until_it_does_not() -> None:
     first = far.advance(logistic.sums(far.theta, rows, labels))
     second = first.advance(logistic.sums(first.theta, rows, labels))
     assert first.step is not None and second.step is not None
-    assert second.losses[1] > second.losses[0]
+    before, after = (float(logistic.sums(theta, rows, labels).loss) for theta in (far.theta, first.theta))
+    assert after > before and second.anchor is not None
+    np.testing.assert_array_equal(second.anchor, far.theta)
     np.testing.assert_allclose(second.theta, far.theta + first.step / 2.0)
     np.testing.assert_allclose(second.step, first.step / 2.0)
     search = second
@@ -115,8 +118,20 @@ def test_without_history_goes_on_from_the_coefficients_with_other_sites() -> Non
 def test_separation_is_told() -> None:
     rows = np.linspace(-1.0, 1.0, 40)[:, None]
     labels = (rows[:, 0] > 0).astype(np.int8)
-    assert logistic.is_separated(logistic.fit(rows, labels, 1e8))
-    assert not logistic.is_separated(logistic.fit(*level_rows(0), 1.0))
+    for scale in (0.1, 1.0, 10.0):
+        assert logistic.num_errors(logistic.fit(scale * rows, labels, 1.0), scale * rows, labels) == 0
+    rows, labels = level_rows(0)
+    theta = logistic.fit(rows, labels, 1.0)
+    wrong = sum((row @ theta[:-1] + theta[-1] > 0) != bool(label) for row, label in zip(rows, labels, strict=True))
+    assert logistic.num_errors(theta, rows, labels) == wrong > 0
+
+
+def test_a_search_out_of_steps_gives_the_best_point_it_knows() -> None:
+    rows, labels = np.array([[-1.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1], np.int8)
+    far = Newton(np.array([-6.0, 6.0]), ridge=1e-3)
+    first = far.advance(logistic.sums(far.theta, rows, labels))
+    np.testing.assert_array_equal(first.found, far.theta)
+    assert not np.array_equal(first.found, first.theta)
 
 
 def test_the_ridge_leaves_the_intercept_alone() -> None:

@@ -21,8 +21,8 @@ def line() -> nn.Linear:
     return nn.Linear(4, 1)
 
 
-def fit(model: nn.Module, spec: TrainingSpec, **more: float) -> training.TrainResult:
-    return training.train(model, lambda rows: INPUT_NF[rows], LABEL_N, ROWS, spec, seed=1, **more)
+def fit(model: nn.Module, spec: TrainingSpec, **more: float) -> None:
+    training.train(model, lambda rows: INPUT_NF[rows], LABEL_N, ROWS, spec, seed=1, **more)
 
 
 def gradient_at(weight: np.ndarray, bias: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,12 +35,9 @@ def test_one_full_batch_step_is_the_one_worked_out_by_hand() -> None:
     model = line()
     weight, bias = (p.detach().numpy().astype(np.float64) for p in model.parameters())
     dw, db = gradient_at(weight, bias, ROWS)
-    result = fit(model, SGD)
+    fit(model, SGD)
     np.testing.assert_allclose(model.weight.detach().numpy(), weight - 0.1 * dw, rtol=0, atol=1e-6)
     np.testing.assert_allclose(model.bias.detach().numpy(), bias - 0.1 * db, rtol=0, atol=1e-6)
-    logit = INPUT_NF.numpy() @ weight[0] + bias[0]
-    assert result.num_seen == 12
-    assert result.loss_sum == pytest.approx(training.loss_of(logit[:, None].astype(np.float64), LABEL_N), rel=1e-6)
 
 
 def test_fedprox_pulls_back_to_where_the_round_began() -> None:

@@ -22,7 +22,6 @@ from lemof_model.wire import (
 MORE: dict[str, dict[str, Any]] = {
     "census": {"schema_digest": "abc"},
     "evaluation": {"split": "tuning"},
-    "meta": {"input_sums": False},
 }
 
 

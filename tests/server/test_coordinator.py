@@ -14,11 +14,11 @@ LABELS = (np.random.default_rng(1).random(60) < 0.4).astype(np.int8)
 SITES = {"a": slice(0, 20), "b": slice(20, 60)}
 
 
-def tuned(loss: float | None, weight: float) -> Round:
-    """A round with a tuning loss over four stays, and a mean weight over two."""
+def tuned(loss: float | None, weight: float, sites: str = "ab") -> Round:
+    """A round with a tuning loss over four stays of some sites, and a mean weight over two."""
     counts = {"ehr": 2} | ({"tuning/ehr": 4} if loss is not None else {})
     sums = {"ehr/weights/w": np.array([2.0 * weight]), "tuning/ehr/loss": np.asarray(4.0 * (loss or 0.0))}
-    return Round("encoders", 1, sums, counts, {})
+    return Round("encoders", 1, sums, counts, {site: SiteReply(counts) for site in sites})
 
 
 def block_after(losses: list[float | None], patience: int = 0) -> Block:
@@ -48,11 +48,35 @@ def test_without_a_tuning_loss_the_last_round_is_kept() -> None:
     assert (block.best_round, block.best_weights["w"].tolist()) == (2, [2.0])
 
 
+def test_a_round_that_a_judge_missed_is_not_the_best_one() -> None:
+    """Without the site whose stays are hard the mean loss falls, and says nothing of the weights."""
+    block = Block("ehr", {"w": np.array([0.0], np.float32)}, BlockStrategy(StrategySpec()))
+    for number, (loss, sites) in enumerate([(0.9, "ab"), (0.5, "ab"), (None, "ab"), (0.3, "a"), (0.6, "ab")]):
+        block.judge(tuned(loss, 0.0, sites), number, patience=0)
+    assert (block.best_round, block.best_loss) == (1, 0.5)
+    block.judge(tuned(0.7, 0.0, "abc"), 5, patience=0)
+    assert (block.best_round, block.best_loss) == (5, 0.7), "with a new judge the comparison begins anew"
+
+
 def reply(stage: NewtonStage, sites: list[str]) -> Round:
-    parts = [logistic.sums(stage.search.theta, ROWS[SITES[s]], LABELS[SITES[s]]) for s in sites]
-    total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-    sums = {f"final/{name}": value for name, value in total._asdict().items()}
-    return Round("final", 1, sums, {"final": 1}, {site: SiteReply({"final": 1}) for site in sites})
+    own = {}
+    for site in sites:
+        rows, labels = ROWS[SITES[site]], LABELS[SITES[site]]
+        parts = logistic.sums(stage.search.theta, rows, labels)._asdict()
+        parts["num_errors"] = np.asarray(logistic.num_errors(stage.search.theta, rows, labels))
+        own[site] = {f"final/{name}": value for name, value in parts.items()}
+    total = {name: np.asarray(sum(own[site][name] for site in sites), np.float64) for name in own[sites[0]]}
+    return Round("final", 1, total, {"final": 1}, {s: SiteReply({"final": 1}, sums=own[s]) for s in sites})
+
+
+def test_without_a_site_the_coefficients_are_about_those_of_the_others_alone() -> None:
+    stage = NewtonStage("final", 2, tiny_study())
+    while not stage.is_done:
+        stage.advance(reply(stage, ["a", "b"]), "final")
+    for site, other in (("a", "b"), ("b", "a")):
+        alone = logistic.fit(ROWS[SITES[other]], LABELS[SITES[other]], 1.0)
+        near = np.abs(stage.without(site, "final") - alone).max()
+        assert near < 0.5 * np.abs(stage.search.found - alone).max()
 
 
 def test_newton_starts_again_from_its_coefficients_when_a_site_leaves() -> None:

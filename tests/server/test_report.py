@@ -97,7 +97,7 @@ def test_report_writes_nothing_but_itself(finished_run: Path) -> None:
     assert digests() == before
     with (finished_run / "rounds.csv").open(newline="") as file:
         numbers = {row["number"] for row in csv.DictReader(file)}
-    assert len(numbers) == len(list((finished_run / "state").iterdir()))
+    assert len(numbers) == len(list((finished_run / "state").glob("*.safetensors")))
 
 
 def test_only_the_footer_depends_on_time_and_on_a_stop(finished_run: Path) -> None:
@@ -146,6 +146,21 @@ def test_missing_metrics_are_told_and_never_zero(finished_run: Path) -> None:
     assert "not compared with the EHR alone" in page
 
 
+def test_a_reference_that_not_every_hospital_could_train_says_so(finished_run: Path) -> None:
+    def untrained(metrics: Any) -> None:
+        for reference in ("gbdt_ehr", "local_only"):
+            metrics["reference"][reference]["all"]["pooled"] = None
+        metrics["reference"]["local_only"]["all"]["sites"]["hospital_b"] = None
+
+    change(finished_run, "metrics.json", untrained)
+    page = report_of(finished_run)
+    results, _, rest = page.partition('id="differences"')
+    assert results.count(words.NOT_EVERYWHERE) == 2
+    hospitals = rest[rest.index('id="hospitals"') :]
+    assert re.search(rf"hospital_b</th>.*<td>{words.NOT_TRAINED}</td>", hospitals)
+    assert re.search(rf"All hospitals</th>.*<td>{words.NOT_EVERYWHERE}</td>", hospitals)
+
+
 def test_an_undefined_slope_is_not_called_too_few() -> None:
     from server.report.results import value
 
@@ -190,7 +205,8 @@ def test_a_finding_stands_only_beyond_the_error_of_counting_in_bins(finished_run
     def share_bins(metrics: Any) -> None:
         metrics["differences"]["with_ecg"]["full-ehr_single"] = {"auroc": 0.1, "auroc_ci": [0.05, 0.15]}
         for name, bound in (("full", 0.02), ("ehr_single", 0.04)):
-            metrics["variants"][name]["with_ecg"]["pooled"]["auroc_bound"] = bound
+            populations = metrics["variants"][name]
+            populations["with_ecg"]["pooled"] = {**populations["all"]["pooled"], "auroc_bound": bound}
 
     change(finished_run, "metrics.json", share_bins)
     answer = report_of(finished_run).split("Against boosted trees?")[0]
@@ -212,6 +228,45 @@ def test_refusals_and_groups_held_back_are_named(finished_run: Path) -> None:
     assert f"hospital_b, encoders, round {last['number']}: disk &lt;full&gt;" in page
     assert "<b>1 of 2</b>" in page
     assert re.search(r"hospital_b: census: [^<]*train/ecg", page)
+
+
+def test_untrained_weights_that_were_kept_are_told(finished_run: Path) -> None:
+    def keep(number: int) -> None:
+        def edit(card: Any) -> None:
+            for block in ("ecg", "ehr", "attention/0", "attention/1"):
+                card["stages"][block]["best_round"] = number
+
+        change(finished_run, "model/card.json", edit)
+
+    keep(1)
+    assert "untrained" not in report_of(finished_run)
+    keep(0)
+    assert "none of 1 round lowered it: untrained weights kept" in report_of(finished_run)
+
+
+def test_a_line_of_the_audit_that_was_cut_is_skipped(finished_run: Path) -> None:
+    page, audit = report_of(finished_run), finished_run / "audit.jsonl"
+    whole = audit.read_text()
+    audit.write_text(whole + whole[:40])
+    assert report_of(finished_run) == page
+    audit.write_text(whole[:40] + "\n" + whole)  # a resumed run wrote on
+    assert report_of(finished_run) == page
+    audit.write_text("")
+    assert "First and last answer</dt><dd>not recorded" in report_of(finished_run)
+
+
+def test_source_and_versions_are_those_of_the_card(finished_run: Path) -> None:
+    def forget(card: Any) -> None:
+        card.pop("source_digest", None)
+        card.pop("versions", None)
+
+    change(finished_run, "model/card.json", forget)
+    footer = report_of(finished_run).partition("<footer>")[2]
+    assert footer.count("not recorded") == 2
+    change(finished_run, "model/card.json", lambda card: card.update(source_digest="d1", versions={"torch": "9.8"}))
+    footer = report_of(finished_run).partition("<footer>")[2]
+    assert "<dt>Source</dt><dd>d1</dd>" in footer
+    assert "<dt>Versions</dt><dd>torch 9.8</dd>" in footer
 
 
 def test_a_privacy_budget_is_shown(finished_run: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lemof_model.errors import ConfigError, DiskError
+from lemof_model.errors import ConfigError, DiskError, VersionError
 from lemof_model.study import Study
 from server.run_store import Round, RunStore, SiteReply, without_nan
 
@@ -69,12 +69,14 @@ def test_attendance_tells_who_answered(tmp_path: Path) -> None:
 
 
 def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
-    RunStore(tmp_path / "run").begin(Study())
+    RunStore(tmp_path / "run").begin(Study(), "abc")
     with pytest.raises(ConfigError, match="--resume"):
         RunStore(tmp_path / "run")
-    RunStore(tmp_path / "run", resume=True).begin(Study())
+    RunStore(tmp_path / "run", resume=True).begin(Study(), "abc")
     with pytest.raises(ConfigError, match="its own plan"):
-        RunStore(tmp_path / "run", resume=True).begin(Study(seed=8))
+        RunStore(tmp_path / "run", resume=True).begin(Study(seed=8), "abc")
+    with pytest.raises(VersionError, match="must be resumed with the source it was begun with"):
+        RunStore(tmp_path / "run", resume=True).begin(Study(), "abd")
 
 
 def test_a_file_in_the_way_is_a_disk_error(tmp_path: Path) -> None:
@@ -108,3 +110,15 @@ def test_timings_add_up(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "run/timings.json").read_text())
     assert found["seconds"]["meta"] == 1.5
     assert found["bytes"] == {"a": {"sent": 20, "received": 3}, "b": {"sent": 4, "received": 0}}
+
+
+def test_an_audit_line_cut_by_a_kill_does_not_swallow_the_next(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    store.audit(stage="census")
+    with (tmp_path / "run/audit.jsonl").open("a") as file:
+        file.write('{"stage": "stat')
+    store.audit(stage="encoders")
+    store.audit(stage="meta")
+    first, cut, *rest = (tmp_path / "run/audit.jsonl").read_text().splitlines()
+    assert [json.loads(line)["stage"] for line in (first, *rest)] == ["census", "encoders", "meta"]
+    assert cut == '{"stage": "stat'

@@ -213,6 +213,14 @@ def test_used_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_no_site_files_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text("")
-    command = ["run", "--sites", str(tmp_path / "*" / "site.yaml"), "--plan", str(plan), "--out", str(tmp_path / "run")]
-    assert command(command) == 2
+    arguments = [
+        "run",
+        "--sites",
+        str(tmp_path / "*" / "site.yaml"),
+        "--plan",
+        str(plan),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert command(arguments) == 2
     assert "must match site files" in capsys.readouterr().err

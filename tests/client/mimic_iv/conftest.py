@@ -19,11 +19,13 @@ PATIENTS = """subject_id,gender,anchor_age,anchor_year,dod
 2,F,17,2150,
 3,F,80,2150,
 """
-ADMISSIONS = """subject_id,hadm_id,admittime,dischtime,deathtime,admission_type,admission_location,hospital_expire_flag
-1,11,2150-01-01 00:30:00,2150-01-09 00:30:00,,EW EMER.,EMERGENCY ROOM,0
-1,12,2150-03-01 00:00:00,,,ELECTIVE,,0
-2,21,2150-01-01 00:00:00,2150-01-05 00:00:00,,URGENT,PACU,0
-3,31,2150-05-01 00:00:00,2150-05-04 12:00:00,2150-05-04 12:00:00,A NEW KIND,PHYSICIAN REFERRAL,1
+ADMISSIONS = """subject_id,hadm_id,admittime,dischtime,deathtime,admission_type,admission_location,insurance,\
+marital_status,race,hospital_expire_flag
+1,11,2150-01-01 00:30:00,2150-01-09 00:30:00,,EW EMER.,EMERGENCY ROOM,Medicaid,MARRIED,WHITE - BRAZILIAN,0
+1,12,2150-03-01 00:00:00,,,ELECTIVE,,Other,,HISPANIC OR LATINO,0
+2,21,2150-01-01 00:00:00,2150-01-05 00:00:00,,URGENT,PACU,Other,SINGLE,ASIAN,0
+3,31,2150-05-01 00:00:00,2150-05-04 12:00:00,2150-05-04 12:00:00,A NEW KIND,PHYSICIAN REFERRAL,Medicare,WIDOWED,\
+UNKNOWN,1
 """
 ICUSTAYS = """subject_id,hadm_id,stay_id,first_careunit,last_careunit,intime,outtime,los
 3,31,32,Coronary Care Unit (CCU),,2150-05-01 12:00:00,2150-05-04 12:00:00,3
@@ -68,6 +70,25 @@ CHARTEVENTS = [  # stay_id, itemid, charttime, valuenum
     (10, 223761, at(5), 98.6),
     (10, 223762, at(6), 39),
     (10, 226707, at(7), 70),
+    (10, 223835, at(8), 0.5),  # a fraction: 50 %
+    (10, 223835, at(8), 21),
+    (10, 223835, at(9), 1),  # a fraction: 100 %
+    (10, 223835, at(9), 0.2),  # less than air has, as are the next two; then litres of oxygen
+    (10, 223835, at(9), 20),
+    (10, 223835, at(9), 0),
+    (10, 223835, at(9), 15),
+    (10, 223835, at(9), 101),
+    (10, 223835, at(9), ""),
+    (10, 220739, at(8), 4),
+    (10, 220739, at(9), 1),
+    (10, 220739, at(9), 5),  # out of range
+    (10, 223900, at(9), 0),  # out of range
+    (10, 223900, at(9), 5),
+    (10, 223901, at(9), 6),
+    (10, 228096, at(8), -5),
+    (10, 228096, at(9), 4),
+    (10, 228096, at(9), -6),  # out of range, as is the next
+    (10, 228096, at(9), 5),
     (14, 220045, at(5), 50),  # not in the cohort
     (13, 220179, "2150-03-01 07:00:00", 120),
     (13, 220050, "2150-03-01 07:30:00", 130),
@@ -80,6 +101,11 @@ LABEVENTS = [  # subject_id, hadm_id, itemid, charttime, storetime, valuenum
     (1, 11, 50983, at(12), "", 141),
     (1, 11, 50820, at(12), at(12), 9),  # out of range
     (1, 11, 50802, at(12), at(12), -5),
+    (1, 11, 50931, at(12), at(12), 90),
+    (1, 11, 50809, at(12), at(12), 110),  # glucose of the blood gas
+    (1, 11, 50911, at(12), at(12), 3),
+    (1, 11, 50963, at(12), at(12), 800),
+    (1, 11, 50889, at(12), at(12), 40.5),
     (3, 31, 50983, "2150-05-01 12:00:00", "2150-05-01 13:00:00", 130),
 ]
 RECORDS = [  # study_id, ecg_time: all of patient 1

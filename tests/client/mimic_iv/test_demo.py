@@ -62,7 +62,8 @@ def test_equals_an_independent_count(cohort: Cohort, mimic: Path, stays: pd.Data
     assert manifest["num_stays"] == last["num_stays"] == len(stays)
     assert manifest["num_patients"] == stays.subject_id.nunique()
     assert manifest["num_long_stays"] == int(((stays.outtime - stays.intime) > 3 * DAY).sum())
-    assert manifest["num_stays_with_ecg"] == records.stay_id.nunique() > 0
+    num_with_ecg = records.stay_id.nunique()
+    assert manifest["num_stays_with_ecg"] == manifest["num_stays_with_readable_ecg"] == num_with_ecg > 0
     assert sum(manifest["splits"].values()) == len(stays)
     assert cohort.stays["stay_id"].tolist() == stays["stay_id"].tolist()
     np.testing.assert_array_equal(cohort.ecg_index >= 0, stays["stay_id"].isin(records["stay_id"]))
@@ -124,3 +125,14 @@ def _check_statics_and_diseases(cohort: Cohort, mimic: Path, stays: pd.DataFrame
             hadm_id for hadm_id, code, version in codes if any(code.startswith(prefix) for prefix in prefixes[version])
         }
         np.testing.assert_array_equal(cohort.stays[disease], stays["hadm_id"].isin(has), err_msg=disease)
+
+
+def test_linked_and_readable_are_counted_apart(mimic: Path, mimic_demo: Path, tmp_path: Path) -> None:
+    ecg = mimic_demo / "mimic-iv-ecg-demo-0.1"
+    (tmp_path / "site.yaml").write_text(
+        f"version: 1\nsite: {{name: demo}}\ndata: {{ehr: {{root: {mimic}}}, ecg: {{root: {ecg}}}}}\n"
+    )
+    manifest = prepare(load_site(tmp_path / "site.yaml"), PlanSections(), Console(quiet=True)).manifest
+    assert manifest["num_stays_with_ecg"] == 82
+    num_readable = 82 if (ecg / "files").is_dir() else 0
+    assert manifest["num_stays_with_readable_ecg"] == num_readable

@@ -72,11 +72,15 @@ def test_statics(cohort: Cohort) -> None:
     assert [category(values, "sex") for values in (first, second, third)] == ["male", "male", "female"]
     kinds = [category(values, "careunit_kind") for values in (first, second, third)]
     assert kinds == ["trauma", "medical", "cardiac"]
-    assert cohort.stays["careunit_kind"].tolist() == kinds
     types = [category(values, "admission_type") for values in (first, second, third)]
     assert types == ["emergency", "elective", "other"]
     locations = [category(values, "admission_location") for values in (first, second, third)]
     assert locations == ["emergency_room", "other", "referral"]
+    insurances = [category(values, "insurance") for values in (first, second, third)]
+    assert insurances == ["medicaid", "other", "medicare"]
+    marital = [category(values, "marital_status") for values in (first, second, third)]
+    assert marital == ["married", "other", "widowed"]
+    assert [category(values, "race") for values in (first, second, third)] == ["white", "hispanic", "other"]
     assert (first["icu_admission_hour"], first["hours_to_icu"]) == (0, 24)
     assert (second["num_earlier_admissions"], second["num_earlier_icu_stays"]) == (1, 1)
     assert (first["num_earlier_admissions"], first["num_earlier_icu_stays"]) == (0, 0)
@@ -99,6 +103,23 @@ def test_first_day_aggregates(cohort: Cohort) -> None:
     assert counts["ph"]["out_of_range"] == 1
 
 
+def test_scores_and_the_two_units_of_fio2(cohort: Cohort) -> None:
+    values = _features(cohort, STAY_10)
+    assert [values[f"gcs_{part}_min"] for part in ("eye", "verbal", "motor")] == [1, 5, 6]
+    assert (values["rass_min"], values["rass_max"]) == (-5, 4)
+    assert (values["fio2_max"], values["fio2_mean"]) == (100, 57)
+    np.testing.assert_array_equal(cohort.grid[STAY_10, 8:10, GRID_CHANNELS.index("fio2")], [35.5, 100])
+    counts = cohort.manifest["values"]
+    assert counts["fio2"] == {"used": 3, "out_of_range": 5, "time_unreadable": 0}
+    assert [counts[name]["out_of_range"] for name in ("gcs_eye", "gcs_verbal", "gcs_motor", "rass")] == [1, 1, 0, 2]
+
+
+def test_laboratory_values_that_came_later(cohort: Cohort) -> None:
+    values = _features(cohort, STAY_10)
+    assert (values["glucose_lab_min"], values["glucose_lab_max"]) == (90, 110)
+    assert [values[f"{name}_max"] for name in ("ck_mb", "nt_probnp", "crp")] == [3, 800, 40.5]
+
+
 def test_grid_begins_at_admission_and_ends_before_the_prediction(cohort: Cohort) -> None:
     heart_rate = cohort.grid[STAY_10, :, GRID_CHANNELS.index("heart_rate")]
     np.testing.assert_allclose(heart_rate[:2], [65.5, 90])
@@ -114,7 +135,8 @@ def test_ecg_in_the_window_latest_then_larger_study(
     # Stay 10: 102 and 103 are the latest; 103 wins and its checksum is wrong. Stay 13: 105. Stay 32: none.
     assert cohort.ecg_index.tolist() == [-1, 0, -1]
     assert cohort.ecg.shape == (1, 12, 1000)
-    assert cohort.manifest["num_stays_with_ecg"] == 1
+    assert cohort.manifest["num_stays_with_ecg"] == 2
+    assert cohort.manifest["num_stays_with_readable_ecg"] == 1
     assert cohort.manifest["ecg"] == {
         "records_listed": 7,
         "records_without_readable_time": 1,
@@ -161,6 +183,7 @@ def test_a_hospital_without_ecgs(site_path: Path) -> None:
     cohort = _prepare(load_site(site_path))
     assert cohort.ecg_index.tolist() == [-1, -1, -1]
     assert cohort.ecg.shape == (0, 12, 1000)
+    assert cohort.manifest["num_stays_with_ecg"] == cohort.manifest["num_stays_with_readable_ecg"] == 0
 
 
 def test_a_failed_preparation_leaves_the_earlier_cohort(site: SiteConfig) -> None:
