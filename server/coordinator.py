@@ -6,18 +6,14 @@
 Each stage asks rounds (``rounds.py``), turns their sums into parameters, and adds these to the model.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lemof_model import importance, lemof, logistic
+from lemof_model import importance, lemof
 from lemof_model.features import schema_digest
-from lemof_model.logistic import LogisticSums, Newton
 from lemof_model.stays import scaling_from
-from lemof_model.study import MODALITIES, NUM_LEVELS, Study, TrainingSpec
+from lemof_model.study import MODALITIES, NUM_LEVELS, Study
 from lemof_model.training import derive_seed
 from lemof_model.wire import (
     AttentionRequest,
@@ -27,17 +23,15 @@ from lemof_model.wire import (
     FinalRequest,
     ImportanceRequest,
     MetaRequest,
-    Request,
     StatisticsRequest,
 )
 from server import evaluation
-from server.aggregation import BlockStrategy
+from server.blocks import Model, train_blocks
+from server.newton_stage import NewtonStage
 from server.rounds import Rounds
-from server.run_store import Round, RunStore
+from server.run_store import RunStore
 from server.source import source_digest, versions
 from server.transport import Transport
-
-Model = dict[str, NDArray[Any]]
 
 NUM_STABILITY_DRAWS = 1000
 
@@ -91,140 +85,6 @@ def statistics(rounds: Rounds) -> Model:
     total = rounds.ask(StatisticsRequest)
     sums = {name.removeprefix("ehr/"): value for name, value in total.sums.items()}
     return lemof.prefixed("scaling", scaling_from(sums))
-
-
-@dataclass
-class Block:
-    """One block of weights on its way through the rounds: Flower's strategy, and the best round so far."""
-
-    name: str
-    weights: Model
-    strategy: BlockStrategy
-    best_loss: float = np.inf
-    best_round: int = 0
-    best_weights: Model = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)
-    judges: frozenset[str] = frozenset()
-    is_done: bool = False
-
-    def judge(self, reply: Round, round_number: int, patience: int) -> None:
-        """Read the tuning loss of the weights that were sent, those after ``round_number`` rounds.
-
-        Losses are compared over the same sites only: a round that one of the judges so far missed is not judged, and
-        when a new one comes in the comparison begins anew. Without any judge the latest round is kept.
-        """
-        group = f"tuning/{self.name}"
-        present = frozenset(reply.answered(group))
-        loss = float(reply.sums[f"{group}/loss"]) / reply.counts[group] if present else np.nan
-        self.losses.append(loss)
-        if present > self.judges:
-            self.judges, self.best_loss = present, np.inf
-        if present == self.judges and not loss >= self.best_loss:
-            self.best_round, self.best_weights = round_number, self.weights
-            self.best_loss = loss if present else np.inf
-        self.is_done = bool(patience) and round_number - self.best_round >= patience
-
-    def step(self, reply: Round, round_number: int) -> None:
-        """Next weights from the mean of the sites', unless no site could train the block."""
-        count = reply.counts.get(self.name, 0)
-        if count:
-            mean = {name: reply.sums[f"{self.name}/weights/{name}"] / count for name in self.weights}
-            self.weights = self.strategy.next_weights(round_number, self.weights, mean)
-
-
-def train_blocks(
-    rounds: Rounds,
-    model: Model,
-    kind: type[Request],
-    names: Sequence[str],
-    spec: TrainingSpec,
-    notes: dict[str, Any],
-    ride: "NewtonStage | None" = None,
-) -> Model:
-    """Gradient rounds of some blocks, the best round of each kept; a Newton search may ride along to its end.
-
-    The message of round r brings the tuning loss of the weights after round r - 1, so one more message than rounds is
-    sent; it trains nothing.
-    """
-    blocks = [Block(name, lemof.part(model, name), BlockStrategy(rounds.study.strategy)) for name in names]
-    number = 0
-    while True:
-        number += 1
-        active = [b for b in blocks if not b.is_done] if number <= spec.num_rounds else []
-        for block in blocks:
-            model |= lemof.prefixed(block.name, block.weights)
-        if ride is not None:
-            model[ride.name] = ride.search.theta
-        sites = ride.members if ride is not None and not active else None
-        needs = [b.name for b in active] + ([ride.name] if ride is not None and not ride.is_done else [])
-        reply = rounds.ask(kind, sites=sites, needs=needs, blocks=" ".join(b.name for b in active), model=model)
-        if ride is not None:
-            ride.advance(reply, ride.name)
-        for block in blocks:
-            if not block.is_done and number <= spec.num_rounds + 1:
-                block.judge(reply, number - 1, spec.patience)
-        for block in active:
-            if not block.is_done:
-                block.step(reply, number)
-        finished = number > spec.num_rounds or all(b.is_done for b in blocks)
-        if finished and (ride is None or ride.is_done):
-            break
-    for block in blocks:
-        model |= lemof.prefixed(block.name, block.best_weights)
-        notes[block.name] = {"tuning_loss": block.losses, "best_round": block.best_round}
-    return model
-
-
-class NewtonStage:
-    """A Newton search over rounds. Its sites are fixed at the first step; when one leaves (or, where the search rides
-    along, comes back), it starts again with the new set from the current coefficients."""
-
-    def __init__(self, name: str, num_inputs: int, study: Study) -> None:
-        self.name = name
-        self.search: Newton = logistic.start(num_inputs, study.logistic.c)
-        self.members: list[str] | None = None
-        self._asked = self.search.theta
-        self._reply: Round | None = None
-        self._is_separated = False
-        self._max_steps = study.logistic.max_steps
-
-    @property
-    def is_done(self) -> bool:
-        """Converged, or out of steps."""
-        return self.search.is_done or self.search.num_steps >= self._max_steps
-
-    def advance(self, reply: Round, group: str) -> None:
-        """Take the step that the group's sums give, unless the search has ended."""
-        if self.is_done:
-            return
-        members = reply.answered(group)
-        if self.members is not None and members != self.members:
-            self.search = self.search.without_history()
-        self.members, self._asked, self._reply = members, self.search.theta, reply
-        self.search = self.search.advance(_logistic_sums(reply.sums, group))
-        self._is_separated = float(reply.sums[f"{group}/num_errors"]) == 0
-
-    def without(self, site: str, group: str) -> NDArray[np.float64]:
-        """Coefficients without one site: a Newton step from the last point asked, with the site's sums taken away. The
-        stage must have kept the sites' own sums."""
-        assert self._reply is not None
-        total = _logistic_sums(self._reply.sums, group)
-        own = _logistic_sums(self._reply.sites[site].sums, group)
-        rest = LogisticSums(*(a - b for a, b in zip(total, own, strict=True)))
-        return Newton(self._asked, self.search.ridge).advance(rest).theta
-
-    def describe(self) -> dict[str, Any]:
-        """What the card says of the search."""
-        theta = self.search.found
-        return {
-            "coef": theta[:-1].tolist(), "intercept": float(theta[-1]), "num_steps": self.search.num_steps,
-            "converged": self.search.is_done, "separated": self._is_separated, "sites": self.members,
-        }  # fmt: skip
-
-
-def _logistic_sums(sums: Mapping[str, NDArray[Any]], group: str) -> LogisticSums:
-    """The sums of a logistic learner in an answer."""
-    return LogisticSums(*(np.asarray(sums[f"{group}/{part}"], np.float64) for part in LogisticSums._fields))
 
 
 def meta(rounds: Rounds, model: Model, notes: dict[str, Any]) -> tuple[Model, dict[str, NewtonStage]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from lemof_model.study import AttentionSpec, EncoderSpec, EvaluationSpec, SplitSpec, Study, TrainingSpec
 from lemof_model.wire import Answer, Refusal, Request
-from server.coordinator import Model, run_study
+from server.blocks import Model
+from server.coordinator import run_study
 from server.run_store import RunStore
 from server.transport import Transport
 from simulation.local_transport import LocalTransport

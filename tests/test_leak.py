@@ -17,8 +17,8 @@ from client.site import load_site
 from lemof_model import lemof, metrics, training
 from lemof_model.study import MODALITIES, AttentionSpec, EncoderSpec, SplitSpec, Study, TrainingSpec
 from lemof_model.wire import AttentionRequest, EncodersRequest, FinalRequest, MetaRequest
-from server import coordinator
-from server.coordinator import Model
+from server import blocks, coordinator
+from server.blocks import Model
 from server.rounds import Rounds
 from server.run_store import RunStore
 from simulation.local_transport import LocalTransport
@@ -65,7 +65,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
     notes: dict[str, object] = {}
     has_indicator = coordinator.take_census(rounds)
     model: Model = coordinator.statistics(rounds) | lemof.initial_networks(study)
-    model = coordinator.train_blocks(rounds, model, EncodersRequest, MODALITIES, study.encoders, notes)
+    model = blocks.train_blocks(rounds, model, EncodersRequest, MODALITIES, study.encoders, notes)
     model, searches = coordinator.meta(rounds, model, notes)
     model, _ = coordinator.level_importance(rounds, model, searches)
     model = coordinator.attention(rounds, model, notes, has_indicator=has_indicator)

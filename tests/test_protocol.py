@@ -34,7 +34,7 @@ from lemof_model.study import (
     TrainingSpec,
 )
 from lemof_model.wire import Answer, AttentionRequest, EncodersRequest, Refusal, Request
-from server.coordinator import Model
+from server.blocks import Model
 from server.plan import load_plan
 from server.rounds import Rounds
 from server.run_store import RunStore

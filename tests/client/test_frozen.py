@@ -13,7 +13,7 @@ from client.site import load_site
 from lemof_model import lemof, training
 from lemof_model.stays import feature_sums, scaling_from
 from lemof_model.study import MODALITIES
-from server.coordinator import Model
+from server.blocks import Model
 from tests.hospitals import write_hospital
 from tests.studies import tiny_study
 

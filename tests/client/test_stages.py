@@ -18,7 +18,7 @@ from lemof_model.features import FEATURES, schema_digest
 from lemof_model.stays import feature_sums, scaling_from
 from lemof_model.study import MODALITIES, SPLITS, Study, Target, TrainingSpec
 from lemof_model.wire import Answer, CensusRequest, EncodersRequest, EvaluationRequest, Request, StatisticsRequest
-from server.coordinator import Model
+from server.blocks import Model
 from tests.hospitals import write_hospital
 from tests.studies import tiny_study
 

@@ -5,7 +5,8 @@ import numpy as np
 from lemof_model import logistic
 from lemof_model.study import StrategySpec
 from server.aggregation import BlockStrategy
-from server.coordinator import Block, NewtonStage
+from server.blocks import Block
+from server.newton_stage import NewtonStage
 from server.run_store import Round, SiteReply
 from tests.studies import tiny_study
 

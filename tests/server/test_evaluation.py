@@ -15,7 +15,7 @@ from client.site import load_site
 from lemof_model import lemof
 from lemof_model.features import DISEASES
 from lemof_model.study import Study
-from server.coordinator import Model
+from server.blocks import Model
 from tests.hospitals import write_hospital
 from tests.studies import run_tiny, tiny_study
 

@@ -1,0 +1,64 @@
+"""A logistic learner fitted over rounds: the sites send sums, the server takes Newton's steps (method, section 3)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemof_model import logistic
+from lemof_model.logistic import LogisticSums, Newton
+from lemof_model.study import Study
+from server.run_store import Round
+
+
+class NewtonStage:
+    """A Newton search over rounds. Its sites are fixed at the first step; when one leaves (or, where the search rides
+    along, comes back), it starts again with the new set from the current coefficients."""
+
+    def __init__(self, name: str, num_inputs: int, study: Study) -> None:
+        self.name = name
+        self.search: Newton = logistic.start(num_inputs, study.logistic.c)
+        self.members: list[str] | None = None
+        self._asked = self.search.theta
+        self._reply: Round | None = None
+        self._is_separated = False
+        self._max_steps = study.logistic.max_steps
+
+    @property
+    def is_done(self) -> bool:
+        """Converged, or out of steps."""
+        return self.search.is_done or self.search.num_steps >= self._max_steps
+
+    def advance(self, reply: Round, group: str) -> None:
+        """Take the step that the group's sums give, unless the search has ended."""
+        if self.is_done:
+            return
+        members = reply.answered(group)
+        if self.members is not None and members != self.members:
+            self.search = self.search.without_history()
+        self.members, self._asked, self._reply = members, self.search.theta, reply
+        self.search = self.search.advance(_logistic_sums(reply.sums, group))
+        self._is_separated = float(reply.sums[f"{group}/num_errors"]) == 0
+
+    def without(self, site: str, group: str) -> NDArray[np.float64]:
+        """Coefficients without one site: a Newton step from the last point asked, with the site's sums taken away. The
+        stage must have kept the sites' own sums."""
+        assert self._reply is not None
+        total = _logistic_sums(self._reply.sums, group)
+        own = _logistic_sums(self._reply.sites[site].sums, group)
+        rest = LogisticSums(*(a - b for a, b in zip(total, own, strict=True)))
+        return Newton(self._asked, self.search.ridge).advance(rest).theta
+
+    def describe(self) -> dict[str, Any]:
+        """What the card says of the search."""
+        theta = self.search.found
+        return {
+            "coef": theta[:-1].tolist(), "intercept": float(theta[-1]), "num_steps": self.search.num_steps,
+            "converged": self.search.is_done, "separated": self._is_separated, "sites": self.members,
+        }  # fmt: skip
+
+
+def _logistic_sums(sums: Mapping[str, NDArray[Any]], group: str) -> LogisticSums:
+    """The sums of a logistic learner in an answer."""
+    return LogisticSums(*(np.asarray(sums[f"{group}/{part}"], np.float64) for part in LogisticSums._fields))
