@@ -124,14 +124,14 @@ class TrainingSpec:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    num_rounds: int = 10
+    num_rounds: int = 40
     num_epochs: int = 1
     batch_size: int = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    client_lr: float = 1e-3
+    client_lr: float = 2e-3
     weight_decay: float = 1e-2
     max_grad_norm: float = 1.0
-    patience: int = 0
+    patience: int = 10
 
     def __post_init__(self) -> None:
         _check(
@@ -184,7 +184,9 @@ class AttentionSpec:
     width: int = 32
     num_heads: int = 2
     dropout: float = 0.1
-    training: TrainingSpec = field(default_factory=TrainingSpec)
+    training: TrainingSpec = field(
+        default_factory=lambda: TrainingSpec(num_rounds=20, num_epochs=4, client_lr=1e-3, patience=5)
+    )
 
     def __post_init__(self) -> None:
         _check(

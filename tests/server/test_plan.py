@@ -19,6 +19,10 @@ def test_an_empty_plan_is_the_default_study(tmp_path: Path) -> None:
     assert load_plan(plan(tmp_path, "")) == Study()
 
 
+def test_the_default_plan_states_the_defaults(repository: Path) -> None:
+    assert load_plan(repository / "site_configs/plans/default.yaml") == Study(name="default")
+
+
 def test_a_resolved_plan_is_read_back_as_the_same_study(tmp_path: Path) -> None:
     study = Study(seed=11, encoders=TrainingSpec(num_rounds=3, client_lr=3e-4))
     assert load_plan(plan(tmp_path, dump_plan(study))) == study

@@ -35,8 +35,8 @@ name: pooled
 seed: {seed}
 min_sites: 1
 splits: {{salt: pooled, train: 0.4, stack: 0.2, tuning: 0.1, held_out: 0.3}}
-encoders: {{num_rounds: 16, batch_size: 64, client_lr: 0.002, patience: 5}}
-attention: {{training: {{num_rounds: 10, num_epochs: 4, batch_size: 64, client_lr: 0.001, patience: 4}}}}
+encoders: {{num_rounds: 32, batch_size: 64, client_lr: 0.002, patience: 10}}
+attention: {{training: {{num_rounds: 16, num_epochs: 4, batch_size: 64, client_lr: 0.001, patience: 5}}}}
 evaluation: {{num_bootstraps: 0}}
 """
 
