@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
@@ -495,6 +497,32 @@ def test_the_indicator_is_dropped_where_every_stay_has_an_ecg(tmp_path: Path) ->
 
 
 # --- budget, strategies, plans ----------------------------------------------------------------------------------------
+
+
+NEWTON = {"gradient", "hessian", "loss", "num_errors"}
+WHAT_LEAVES = {
+    "census": set(),
+    "statistics": {"ehr/num_present", "ehr/x", "ehr/x2"},
+    "encoders": {f"{m}/weights/*" for m in MODALITIES} | {f"tuning/{m}/loss" for m in MODALITIES},
+    "meta": {f"{m}/{name}" for m in MODALITIES for name in (*NEWTON, "inputs")},
+    "importance": {f"{m}/abs_shap" for m in MODALITIES},
+    "attention": {f"attention/{fold}/weights/*" for fold in (0, 1)}
+    | {f"tuning/attention/{fold}/loss" for fold in (0, 1)}
+    | {f"omega_1/{name}" for name in NEWTON},
+    "final": {f"final/{name}" for name in NEWTON},
+    "evaluation": {"*/histogram", "*/all/*/bootstrap"},
+}
+
+
+def test_these_names_leave_a_hospital_and_no_others(run: Run) -> None:
+    sent: dict[str, set[str]] = {stage: set() for stage in WHAT_LEAVES}
+    for path in (run.out / "state").glob("*.safetensors"):
+        names = {name.removeprefix("sum/") for name in load_file(path) if name.startswith("sum/")}
+        sent[path.stem.split("-")[1]] |= names
+    for stage, names in sent.items():
+        expected = WHAT_LEAVES[stage]
+        assert all(any(fnmatch(name, pattern) for pattern in expected) for name in names), (stage, names)
+        assert all(any(fnmatch(name, pattern) for name in names) for pattern in expected), (stage, names)
 
 
 def test_a_study_needs_few_messages(run: Run) -> None:
