@@ -28,15 +28,17 @@ from simulation.pooled import pool_hospitals
 from simulation.synthetic.generate import generate
 
 SEEDS = (11, 12, 13, 14, 15)
-NUM_STAYS = 1000
+NUM_STAYS = 2000
 MARGIN = 0.01
 PLAN = """
 name: pooled
 seed: {seed}
 min_sites: 1
 splits: {{salt: pooled, train: 0.4, stack: 0.2, tuning: 0.1, held_out: 0.3}}
-encoders: {{num_rounds: 32, batch_size: 64, client_lr: 0.002, patience: 10}}
-attention: {{training: {{num_rounds: 16, num_epochs: 4, batch_size: 64, client_lr: 0.001, patience: 5}}}}
+ecg: {{name: resnet, sizes: {{width: 16}}}}
+ehr: {{name: ft_transformer, sizes: {{width: 16}}}}
+encoders: {{num_rounds: 24, batch_size: 64, client_lr: 0.002, patience: 8}}
+attention: {{training: {{num_rounds: 12, num_epochs: 4, batch_size: 64, client_lr: 0.002, patience: 4}}}}
 evaluation: {{num_bootstraps: 0}}
 """
 
