@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.frozen import batches_of, cached, levels, omega_2
+from client.frozen import Tokens, batches_of, cached, levels, omega_2
 from client.hospital import Hospital
 from lemof_model import importance, lemof, logistic, training
 from lemof_model.stays import CATEGORY_COLUMNS, Rows, feature_sums, scaling_from
@@ -106,8 +106,6 @@ def _train_alone(hospital: Hospital, modality: str, model: lemof.Model) -> dict[
 
 def _train_heads_alone(hospital: Hospital, model: lemof.Model) -> dict[str, NDArray[Any]]:
     """Train both cross-fit heads."""
-    from client.frozen import Tokens
-
     stays, tokens = hospital.stays, Tokens(hospital, model, kind="tokens-local")
     stack = stays.rows("stack")
     out: dict[str, NDArray[Any]] = {}

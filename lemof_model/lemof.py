@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lemof_model import logistic
@@ -71,8 +72,6 @@ def network(study: Study, modality: str, model: Model) -> ModalityNetwork:
 
 def build_head(study: Study, best_level: NDArray[np.int64], seed: int = 0) -> CrossModalAttention:
     """An attention head for the two best levels."""
-    import torch
-
     ecg, ehr = (
         build_network(modality, getattr(study, modality)).encoder.token_widths[level - 1]
         for modality, level in zip(MODALITIES, best_level.tolist(), strict=True)
