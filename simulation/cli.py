@@ -3,12 +3,14 @@
 Exit statuses: 0 done, 1 our bug, 2 usage, the ``exit_status`` of a ``LemofError``, 130 after Ctrl-C.
 """
 
+import dataclasses
 import glob
 import logging
+import math
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import click
 import typer
@@ -62,17 +64,45 @@ def synth(
     stays: Annotated[int, typer.Option(min=1, max=100_000, help="ICU stays per hospital.")] = 1500,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 7,
     standard: Annotated[bool, typer.Option("--standard", help="The standard benchmark: 4 x 1500, seed 7.")] = False,
+    control: Annotated[
+        Literal["positive", "no-ecg-signal"] | None,
+        typer.Option(help="Strong evidence in ECG and EHR together, or an ECG that tells nothing."),
+    ] = None,
+    turned: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=FACTOR", help="Turn difficulty or a kind of evidence; 0 is none."),
+    ] = None,
 ) -> None:
     """Generate hospitals in MIMIC-IV and MIMIC-IV-ECG layout, with a known best AUROC.
 
-    Example: lemof-sim synth hospitals --sites 4 --stays 1500 --seed 7
+    Example: lemof-sim synth hospitals --sites 4 --stays 1500 --seed 7 --set combined=2 --set difficulty=0.5
     """
     from simulation.synthetic.generate import generate
+    from simulation.synthetic.process import CONTROLS, Process
 
-    if standard and (sites, stays, seed) != (4, 1500, 7):
-        raise click.UsageError("--standard means --sites 4 --stays 1500 --seed 7. Leave it or the others out.")
-    generate(out, num_sites=sites, num_stays=stays, seed=seed)
+    if standard and ((sites, stays, seed) != (4, 1500, 7) or control or turned):
+        raise click.UsageError("--standard means --sites 4 --stays 1500 --seed 7 alone. Leave it or the others out.")
+    factors: dict[str, Any] = (CONTROLS[control] if control else {}) | _factors(turned or [])
+    process = dataclasses.replace(Process(), **factors)
+    generate(out, num_sites=sites, num_stays=stays, seed=seed, process=process)
     _print_next(out)
+
+
+def _factors(settings: list[str]) -> dict[str, float]:
+    """What ``--set`` says, by name."""
+    from simulation.synthetic.process import TURNABLE
+
+    factors = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        try:
+            factors[name] = float(text)
+        except ValueError:
+            factors[name] = math.nan
+        if name not in TURNABLE or not 0 <= factors[name] < math.inf:
+            names = ", ".join(TURNABLE)
+            raise click.UsageError(f"--set must be NAME=FACTOR, 0 or more, NAME one of {names}; got {setting!r}.")
+    return factors
 
 
 @app.command()

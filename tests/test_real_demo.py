@@ -14,7 +14,8 @@ import pandas as pd
 from client.cli import run as lemof_client
 from server.cli import run as lemof_server
 from simulation.cli import command as lemof_sim
-from simulation.synthetic.signals import draw_ecg, write_ecg
+from simulation.synthetic.heart import draw_hearts
+from simulation.synthetic.recording import draw_ecg, write_ecg
 
 DAY = pd.Timedelta(days=1)
 PLAN = """
@@ -34,7 +35,7 @@ def write_waveforms(record_list: Path, folder: Path) -> None:
     records = pd.read_csv(record_list)
     shutil.copy(record_list, folder)
     rng = np.random.default_rng(0)
-    drawn = draw_ecg(0.0, 0.0, rng)
+    drawn = draw_ecg(draw_hearts(*np.zeros((3, 1)), rng)[0], 80.0, rng)
     for path, subject_id in zip(records["path"], records["subject_id"], strict=True):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)

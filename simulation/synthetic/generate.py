@@ -1,22 +1,34 @@
-"""All generated hospitals, and ``truth.json`` with the best AUROC that can be reached on them."""
+"""All generated hospitals, and what no training may read: ``truth.json`` and ``truth.parquet``."""
 
+import hashlib
 import json
+import multiprocessing
+import os
 import string
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 from rich.console import Console
 from rich.progress import track
 
 from simulation.site_file import require_empty
-from simulation.synthetic.hospital import write_hospital
-from simulation.synthetic.process import Process, best_aurocs, draw_latents
-from simulation.synthetic.records import draw_stays
+from simulation.synthetic import courses, diagnoses, events, heart, hospital, recording, records, signals, treatments
+from simulation.synthetic.bounds import upper_bounds
+from simulation.synthetic.process import Hospital, Process
+from simulation.synthetic.reachable import reachable_aurocs, reachable_scores
+
+WORTH_A_PROCESS = 1_000
 
 
-def generate(out: Path, *, num_sites: int, num_stays: int, seed: int) -> None:
+def generate(out: Path, *, num_sites: int, num_stays: int, seed: int, process: Process | None = None) -> None:
     """Write ``out/hospital_a``, ``hospital_b``, ... of ``num_stays`` ICU stays each (at most 26 hospitals of
-    100,000 stays), and ``out/truth.json``.
+    100,000 stays), ``out/truth.json`` with the best AUROCs and ``out/truth.parquet`` with what every stay hides.
 
     The last of several hospitals has no ECG. The same arguments give the same bytes.
 
@@ -24,15 +36,41 @@ def generate(out: Path, *, num_sites: int, num_stays: int, seed: int) -> None:
         DiskError: ``out`` already holds something.
     """
     require_empty(out)
-    process = Process()
-    hospitals = []
+    process = process or Process()
+    hospitals = [process.hospital(index, num_sites, seed) for index in range(num_sites)]
     bar = Console(stderr=True)
-    for index in track(range(num_sites), "hospitals", console=bar, transient=True, disable=not bar.is_terminal):
-        mix = process.case_mix(index, num_sites)
-        rng = np.random.default_rng([seed, index, 0])
-        latents = draw_latents(process, mix, num_stays, rng)
-        stays = draw_stays(process, mix, latents, index, rng)
-        write_hospital(out / f"hospital_{string.ascii_lowercase[index]}", mix, stays, index, seed)
-        hospitals.append((mix, latents))
-    truth = {"seed": seed, "process": process.digest, **best_aurocs(process, hospitals)}
+    written = _written(out, process, hospitals, num_stays, seed)
+    counted = track(written, "hospitals", num_sites, console=bar, transient=True, disable=not bar.is_terminal)
+    stays = reachable_scores(process, pl.concat(counted), seed)
+    bounds, reachable = upper_bounds(process, hospitals, seed), reachable_aurocs(process, stays)
+    truth: dict[str, Any] = {"seed": seed, "process": parameters_digest(process)}
+    truth |= {population: {**reachable[population], **figures} for population, figures in bounds.items()}
     (out / "truth.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
+    stays.write_parquet(out / "truth.parquet")
+
+
+def _written(
+    out: Path, process: Process, hospitals: list[Hospital], num_stays: int, seed: int
+) -> Iterator[pl.DataFrame]:
+    """The truth of each hospital in turn; large hospitals are written by a process each, which changes no byte."""
+    folders = [out / f"hospital_{string.ascii_lowercase[one.index]}" for one in hospitals]
+    write = partial(hospital.write_hospital, process=process, num_stays=num_stays, seed=seed)
+    num_processes = min(len(hospitals), os.cpu_count() or 1)
+    if num_processes == 1 or len(hospitals) * num_stays < WORTH_A_PROCESS:
+        yield from map(write, folders, hospitals)
+        return
+    with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(write, folders, hospitals)
+
+
+def parameters_digest(process: Process) -> str:
+    """sha256 (hex) of the process and of every constant that shapes what is written: what freezes a benchmark."""
+    modules = (courses, diagnoses, events, heart, hospital, recording, records, signals, treatments)
+    constants = [
+        (module.__name__, name, value)
+        for module in modules
+        for name, value in sorted(vars(module).items())
+        if name.isupper()
+    ]
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+        return hashlib.sha256(repr((process, constants)).encode()).hexdigest()

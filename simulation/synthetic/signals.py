@@ -1,118 +1,232 @@
-"""A 12-lead ECG that shows a stay's cardiac burden: a sum-of-Gaussians beat, repeated at the heart rate.
+"""The electrical signal of a heart in twelve leads: a dipole that moves in space, seen from where the electrodes are.
 
-Burden c widens the QRS complex, lowers the ST segment, flattens and inverts the T wave and raises the heart rate;
-blurred severity u raises the rate a little. Eight leads are drawn, the other four follow from I and II.
-Letters in shapes: S samples, W waves, L leads.
+Each wave of a beat is a direction in space and a bell in time whose two sides may differ. Beats are laid down at the
+intervals of the rhythm, and the dipole's path becomes leads by the matrix of Dower (1980), turned and stretched a
+little for each body. Lead I and II give the other four limb leads by Einthoven's and Goldberger's rules.
+Letters in shapes: S samples, T samples around one beat, B beats, W waves, D directions (x left, y down, z back),
+L the eight independent leads.
 """
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
-import wfdb
+
+from simulation.synthetic.heart import LEFT_BLOCK, RIGHT_BLOCK, Heart
 
 SAMPLING_RATE_HZ = 500
 NUM_SAMPLES = 5000
-GAIN_PER_MV = 200.0
 LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")  # the order of MIMIC-IV-ECG
-RECORD_FIELDS = ("record_name", "n_sig", "fs", "sig_len", "comments")
-LEAD_FIELDS = (
-    *("file_name", "fmt", "adc_gain", "baseline", "units", "adc_res", "adc_zero"),
-    *("init_value", "checksum", "block_size", "sig_name"),
-)
-FLAT_SHARE, GAP_SHARE = 0.01, 0.02
-
-WAVES = ("P", "Q", "R", "S", "ST", "T")
-OFFSET_SECONDS = np.array([-0.16, -0.028, 0.0, 0.028, 0.13, 0.29])
-WIDTH_SECONDS = np.array([0.024, 0.010, 0.012, 0.012, 0.050, 0.048])
-AMPLITUDE_MV = np.array(  # rows P Q R S ST T; columns I II V1 V2 V3 V4 V5 V6
+V5 = 6  # among the eight
+SECONDS_T = np.arange(-200, 400) / SAMPLING_RATE_HZ  # around the onset of a QRS
+TURNS = np.radians(np.arange(0.0, 360.0, 0.5))
+DOWER_LD = np.array(  # rows I II V1 V2 V3 V4 V5 V6
     [
-        [0.07, 0.11, 0.05, 0.06, 0.06, 0.06, 0.06, 0.06],
-        [-0.05, -0.06, 0.00, 0.00, -0.03, -0.06, -0.08, -0.08],
-        [0.55, 0.85, 0.20, 0.40, 0.80, 1.25, 1.30, 1.00],
-        [-0.10, -0.15, -0.85, -1.10, -0.70, -0.35, -0.20, -0.10],
-        [0.50, 0.70, 0.20, 0.40, 0.70, 1.00, 1.00, 0.80],
-        [0.20, 0.28, 0.06, 0.30, 0.38, 0.38, 0.32, 0.24],
+        *[(0.632, -0.235, 0.059), (0.235, 1.066, -0.132), (-0.515, 0.157, -0.917), (0.044, 0.164, -1.387)],
+        *[(0.882, 0.098, -1.277), (1.213, 0.127, -0.601), (1.125, 0.127, -0.086), (0.831, 0.076, 0.230)],
     ]
 )
+LIMB_FROM_I_II = np.array([[1, 0], [0, 1], [-1, 1], [-0.5, -0.5], [-0.5, 1], [1, -0.5]], np.float32)
 
 
-def draw_ecg(cardiac: float, ecg_severity: float, rng: np.random.Generator) -> np.ndarray:
-    """One ECG in ADC units, int16, shape (S, 12): hidden burden, the heart's own ways, recording noise."""
-    own = rng.standard_normal(5)
-    heart_rate_bpm = np.clip(82 + 7 * cardiac + 6 * ecg_severity + 9 * own[0], 40, 170)
-    widening = np.clip(1.05 + 0.10 * cardiac + 0.10 * own[1], 0.75, 1.8)
-    gain_WL = AMPLITUDE_MV * np.exp(0.15 * rng.standard_normal(8) + 0.15 * own[2])
-    gain_WL[4] *= 0.02 - 0.06 * cardiac + 0.06 * own[3]
-    gain_WL[5] *= 1.0 - 0.45 * cardiac + 0.45 * own[4]
-    rr_seconds = 60 / heart_rate_bpm
-    drawn_SL = _waves(rr_seconds, widening, rng) @ gain_WL.astype(np.float32)
-    drawn_SL += 0.012 * rng.standard_normal(drawn_SL.shape, np.float32) + _wander(rng)
-    return _record(drawn_SL, rng)
+Vector = tuple[float, float, float]
 
 
-def _waves(rr_seconds: float, widening: float, rng: np.random.Generator) -> np.ndarray:
-    """Each wave of every beat at unit height, shape (S, W)."""
-    seconds_S = np.arange(NUM_SAMPLES, dtype=np.float32) / SAMPLING_RATE_HZ
-    intervals = rr_seconds * (1 + 0.03 * rng.standard_normal(int(12 / rr_seconds) + 3))
-    beats = np.cumsum(intervals).astype(np.float32) - np.float32(rr_seconds * (1 + rng.random()))
-    following = np.clip(np.searchsorted(beats, seconds_S), 1, len(beats) - 1)
-    is_qrs = np.array([False, True, True, True, False, False])
-    offset = np.where(is_qrs, OFFSET_SECONDS * widening, OFFSET_SECONDS)
-    offset[4:] = offset[4:] * np.sqrt(rr_seconds / 0.75) + 0.03 * (widening - 1)
-    width = np.where(is_qrs, WIDTH_SECONDS * widening, WIDTH_SECONDS)
-    waves_SW = np.zeros((NUM_SAMPLES, len(WAVES)), np.float32)
-    for beat_S in (beats[following - 1], beats[following]):
-        for wave in range(len(WAVES)):
-            distance_S = (seconds_S - beat_S - np.float32(offset[wave])) / np.float32(width[wave])
-            waves_SW[:, wave] += np.exp(np.float32(-0.5) * distance_S * distance_S)
-    return waves_SW
+@dataclass(frozen=True)
+class Wave:
+    """A bell at ``centre``, its width (standard deviation) before and after, and its dipole in mV at the top.
 
-
-def _wander(rng: np.random.Generator) -> np.ndarray:
-    """Slow baseline drift by breathing, one size per lead, shape (S, 8)."""
-    seconds_S = np.arange(NUM_SAMPLES, dtype=np.float32) / SAMPLING_RATE_HZ
-    drift_S = np.sin(2 * np.pi * (rng.uniform(0.15, 0.35) * seconds_S + rng.random()))
-    return (drift_S[:, None] * rng.normal(0, 0.05, 8)).astype(np.float32)
-
-
-def _record(drawn_SL: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """All twelve leads in ADC units; rarely a lead is flat or has a gap (the format's own mark for no value)."""
-    lead_i, lead_ii = drawn_SL[:, 0], drawn_SL[:, 1]
-    limb = [lead_i, lead_ii, lead_ii - lead_i, -(lead_i + lead_ii) / 2, lead_ii - lead_i / 2, lead_i - lead_ii / 2]
-    leads_mv = np.column_stack([*limb, drawn_SL[:, 2:]])
-    adc = np.clip(np.round(leads_mv * GAIN_PER_MV), -32_000, 32_000).astype(np.int16)
-    if rng.random() < FLAT_SHARE:
-        adc[:, rng.integers(len(LEADS))] = 0
-    if rng.random() < GAP_SHARE:
-        start = rng.integers(NUM_SAMPLES - 400)
-        adc[start : start + rng.integers(50, 400), rng.integers(len(LEADS))] = np.iinfo(np.int16).min
-    return adc
-
-
-def write_ecg(folder: Path, name: str, adc: np.ndarray, subject_id: int) -> None:
-    """Write ``NAME.hea`` and ``NAME.dat``: the very bytes of ``wfdb.wrsamp``, six times as fast.
-
-    wfdb writes the header; which fields it must hold is stated here instead of being searched for in each record.
+    Times are in units of what the wave is drawn on: the QRS, the QT interval or a second.
     """
-    num_leads = len(LEADS)
-    record = wfdb.Record(
-        record_name=name,
-        n_sig=num_leads,
-        fs=SAMPLING_RATE_HZ,
-        sig_len=len(adc),
-        file_name=[f"{name}.dat"] * num_leads,
-        fmt=["16"] * num_leads,
-        adc_gain=[GAIN_PER_MV] * num_leads,
-        baseline=[0] * num_leads,
-        units=["mV"] * num_leads,
-        adc_res=[16] * num_leads,
-        adc_zero=[0] * num_leads,
-        init_value=adc[0].tolist(),
-        checksum=[int(total) % 65_536 for total in adc.sum(axis=0, dtype=np.int64)],
-        block_size=[0] * num_leads,
-        sig_name=list(LEADS),
-        comments=[f"<subject_id>: {subject_id}"],
+
+    centre: float
+    before: float
+    after: float
+    dipole: Vector
+
+
+@dataclass(frozen=True)
+class Complex:
+    """The waves of a QRS, and the T wave that a detour of the QRS adds; a quarter of it begins with the ST segment."""
+
+    qrs: tuple[Wave, ...]
+    added_t: Vector = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class SignalModel:
+    """All parameters of the signal: its waves, and how the rhythm varies."""
+
+    p: tuple[Wave, ...] = (  # seconds from the onset of P
+        Wave(0.040, 0.016, 0.018, (0.04, 0.095, -0.06)),
+        Wave(0.068, 0.018, 0.017, (0.075, 0.065, 0.055)),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    record.wr_header_file(list(RECORD_FIELDS), {field: list(range(num_leads)) for field in LEAD_FIELDS}, str(folder))
-    adc.astype("<i2").tofile(folder / f"{name}.dat")
+    normal: Complex = Complex(
+        (
+            Wave(0.17, 0.060, 0.075, (-0.14, -0.05, -0.30)),
+            Wave(0.42, 0.100, 0.095, (0.90, 0.66, 0.00)),
+            Wave(0.56, 0.085, 0.085, (0.76, 0.36, 0.62)),
+            Wave(0.75, 0.090, 0.090, (-0.18, -0.22, 0.50)),
+        )
+    )
+    right_block: Complex = Complex(
+        (
+            Wave(0.13, 0.048, 0.060, (-0.14, -0.05, -0.30)),
+            Wave(0.29, 0.065, 0.065, (0.95, 0.68, 0.00)),
+            Wave(0.39, 0.060, 0.070, (0.68, 0.30, 0.36)),
+            Wave(0.64, 0.100, 0.090, (-0.30, -0.14, -0.50)),
+            Wave(0.82, 0.075, 0.070, (-0.22, -0.10, -0.32)),
+        ),
+        added_t=(0.05, 0.0, 0.16),
+    )
+    left_block: Complex = Complex(
+        (
+            Wave(0.17, 0.065, 0.080, (0.20, 0.08, 0.08)),
+            Wave(0.38, 0.100, 0.095, (0.80, 0.42, 0.55)),
+            Wave(0.63, 0.120, 0.095, (0.80, 0.28, 0.85)),
+            Wave(0.83, 0.065, 0.065, (0.15, 0.0, 0.35)),
+        ),
+        added_t=(-0.30, -0.11, -0.28),
+    )
+    ectopic: Complex = Complex(  # before it is turned to the direction of its focus
+        (Wave(0.30, 0.12, 0.12, (1.30, 0.10, 0.35)), Wave(0.62, 0.13, 0.14, (0.95, 0.10, -0.35))),
+        added_t=(-0.5, 0.0, 0.0),
+    )
+    ectopic_qrs_ms: float = 150.0
+    ectopic_qt_seconds: float = 0.04  # added to the usual
+    st: Wave = Wave(0.07, 0.03, 0.06, (0.8, 0.5, -0.1))  # seconds from the end of the QRS
+    t: Wave = Wave(0.80, 0.16, 0.10, (0.30, 0.22, -0.17))  # parts of the QT interval
+    f_waves_mv: Vector = (-0.015, 0.05, -0.05)
+    f_waves_hz: tuple[float, float] = (4.8, 7.2)
+    fibrillation_rr_sd: float = 0.2
+    breath_hz: tuple[float, float] = (0.2, 0.35)
+    breath_size: float = 0.03
+
+
+SIGNAL = SignalModel()
+
+
+def draw_signal(heart: Heart, rate_bpm: float, rng: np.random.Generator) -> np.ndarray:
+    """What noiseless electrodes record from one heart in ten seconds.
+
+    Shape:
+        result: (S, 12) float32, mV, leads in the order of ``LEADS``
+    """
+    rr_seconds = 60.0 / rate_bpm
+    body_DL = _body(heart)
+    p_TD, normal_TD, ventricular_TD = _beat(heart, rr_seconds, body_DL)
+    usual_TD = normal_TD if heart.is_af else p_TD + normal_TD
+    # An early beat of an atrial focus has its own P; one of a ventricular focus has no P and its own QRS.
+    early_TD = normal_TD - p_TD if heart.has_atrial_focus else ventricular_TD
+    onset_B, is_early_B = _rhythm(heart, rr_seconds, rng)
+    size_B = 1 + SIGNAL.breath_size * _breath(onset_B, rng)
+    margin = len(SECONDS_T)
+    start_B = np.rint(onset_B * SAMPLING_RATE_HZ + SECONDS_T[0] * SAMPLING_RATE_HZ).astype(int) + margin
+    dipole_SD = np.zeros((margin + NUM_SAMPLES + margin, 3))
+    for start, is_early, size in zip(start_B, is_early_B, size_B, strict=True):
+        if 0 <= start < margin + NUM_SAMPLES:
+            dipole_SD[start : start + margin] += size * (early_TD if is_early else usual_TD)
+    dipole_SD = dipole_SD[margin:-margin]
+    if heart.is_af:
+        dipole_SD += _f_waves(heart, rng)
+    leads_SL = (dipole_SD @ body_DL).astype(np.float32)
+    return np.concatenate([leads_SL[:, :2] @ LIMB_FROM_I_II.T, leads_SL[:, 2:]], axis=1)
+
+
+def _rhythm(heart: Heart, rr_seconds: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """When each QRS begins, in seconds from the start of the record, and which beats come early."""
+    num_beats = int(14 / rr_seconds) + 6
+    if heart.is_af:
+        varied_B = np.maximum(SIGNAL.fibrillation_rr_sd * rng.standard_normal(num_beats), -0.45)
+        rr_B = rr_seconds * (1 + varied_B)
+    else:  # breathing, the slow waves of the blood pressure and chance; the parts of the variance add up to 1
+        seconds_B = np.arange(num_beats) * rr_seconds
+        slow_B = np.sin(2 * np.pi * (0.1 * seconds_B + rng.random()))
+        chance_B = rng.standard_normal(num_beats)
+        varied_B = np.sqrt(0.7) * _breath(seconds_B, rng) + np.sqrt(0.5) * slow_B + np.sqrt(0.4) * chance_B
+        rr_B = rr_seconds + min(heart.sdnn_ms / 1000, 0.12 * rr_seconds) * varied_B
+    is_early_B = rng.random(num_beats) < heart.ectopic_share
+    is_early_B[1:] &= ~is_early_B[:-1]
+    is_early_B[0] = False
+    if heart.is_af and heart.has_atrial_focus:
+        is_early_B[:] = False
+    # After a ventricular beat the next one keeps its usual time; after an atrial one the pause is short.
+    shortened_B = is_early_B * (1 - heart.coupling) * rr_seconds
+    rr_B += (0.15 if heart.has_atrial_focus else 1.0) * np.roll(shortened_B, 1) - shortened_B
+    return np.cumsum(rr_B) - rr_seconds * (2 + rng.random()), is_early_B
+
+
+def _breath(seconds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Breathing as a sine of height 1."""
+    return np.asarray(np.sin(2 * np.pi * (rng.uniform(*SIGNAL.breath_hz) * seconds + rng.random())))
+
+
+def _beat(heart: Heart, rr_seconds: float, body_DL: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """P wave, conducted QRS with ST and T, and ventricular beat: each (T, D), around the onset of the QRS."""
+    shape = {LEFT_BLOCK: SIGNAL.left_block, RIGHT_BLOCK: SIGNAL.right_block}.get(heart.block, SIGNAL.normal)
+    qrs_seconds, ectopic_seconds = heart.qrs_ms / 1000, SIGNAL.ectopic_qrs_ms / 1000
+    qt_seconds = heart.qtc_ms / 1000 * np.cbrt(rr_seconds)
+    ectopic_qt_seconds = qt_seconds + SIGNAL.ectopic_qt_seconds
+    p_TD = heart.p_scale * _path(SIGNAL.p, -heart.pr_ms / 1000, 1.0)
+    qrs_TD = _along_axis(_path(shape.qrs, 0.0, qrs_seconds), heart.axis_degrees, body_DL)
+    t_D = heart.t_scale * _turn(heart.t_turn_degrees_D) @ SIGNAL.t.dipole
+    normal_TD = qrs_TD + _recovery(qrs_seconds, qt_seconds, t_D, shape.added_t)
+    ectopic_TD = _path(SIGNAL.ectopic.qrs, 0.0, ectopic_seconds)
+    ectopic_TD += _recovery(ectopic_seconds, ectopic_qt_seconds, np.zeros(3), SIGNAL.ectopic.added_t)
+    ectopic_TD = ectopic_TD @ _turn(heart.focus_turn_degrees_D).T
+    st_D = np.array(SIGNAL.st.dipole)
+    st_D *= heart.st_mv / (st_D @ body_DL[:, V5])
+    st_TD = np.outer(_bell(SIGNAL.st, qrs_seconds, 1.0), st_D)
+    return heart.voltage * p_TD, heart.voltage * normal_TD + st_TD, heart.voltage * ectopic_TD
+
+
+def _recovery(qrs_seconds: float, qt_seconds: float, t_D: np.ndarray, added_t: Vector) -> np.ndarray:
+    """The T wave, with what a detour of the QRS adds to it and to the ST segment before it; (T, D)."""
+    st_T, t_T = _bell(SIGNAL.st, qrs_seconds, 1.0), _bell(SIGNAL.t, 0.0, qt_seconds)
+    return np.outer(t_T, t_D + added_t) + np.outer(st_T, 0.25 * np.array(added_t))
+
+
+def _path(waves: tuple[Wave, ...], start_seconds: float, unit_seconds: float) -> np.ndarray:
+    """The dipole's path through some waves, (T, D)."""
+    bells_TW = np.stack([_bell(wave, start_seconds, unit_seconds) for wave in waves], axis=1)
+    return np.asarray(bells_TW @ np.array([wave.dipole for wave in waves]))
+
+
+def _bell(wave: Wave, start_seconds: float, unit_seconds: float) -> np.ndarray:
+    """A wave at unit height, (T,)."""
+    away_T = (SECONDS_T - start_seconds) / unit_seconds - wave.centre
+    return np.asarray(np.exp(-0.5 * (away_T / np.where(away_T < 0, wave.before, wave.after)) ** 2))
+
+
+def _along_axis(qrs_TD: np.ndarray, axis_degrees: float, body_DL: np.ndarray) -> np.ndarray:
+    """Turn a QRS in the frontal plane to where leads I and aVF show this axis, to half a degree."""
+    x, y, z = qrs_TD.sum(axis=0)
+    cos, sin = np.cos(TURNS), np.sin(TURNS)
+    lead_i, lead_ii = body_DL[:, :2].T @ np.stack([x * cos - y * sin, x * sin + y * cos, np.full(len(TURNS), z)])
+    shown = np.arctan2(2 / np.sqrt(3) * (lead_ii - lead_i / 2), lead_i)
+    best = np.cos(shown - np.radians(axis_degrees)).argmax()
+    return np.asarray(qrs_TD @ _turn((0.0, 0.0, np.degrees(TURNS[best]))).T)
+
+
+def _body(heart: Heart) -> np.ndarray:
+    """What each of the eight leads sees of a dipole in this body, (D, L)."""
+    return np.asarray((DOWER_LD @ _turn(heart.torso_turn_degrees_D)).T * heart.lead_gain_L)
+
+
+def _turn(degrees_D: np.ndarray | Vector) -> np.ndarray:
+    """The matrix of turns about x, y and z, one after the other."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(np.radians(degrees_D)), np.sin(np.radians(degrees_D))
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return np.asarray(about_z @ about_y @ about_x)
+
+
+def _f_waves(heart: Heart, rng: np.random.Generator) -> np.ndarray:
+    """The flutter of fibrillating atria: two waves that drift apart, each with its overtone; (S, D)."""
+    seconds_S = np.arange(NUM_SAMPLES) / SAMPLING_RATE_HZ
+    wave_S = np.zeros(NUM_SAMPLES)
+    for _ in range(2):
+        wander_S = 0.25 * np.sin(2 * np.pi * (rng.uniform(0.2, 0.6) * seconds_S + rng.random()))
+        turns_S = 2 * np.pi * (rng.uniform(*SIGNAL.f_waves_hz) * seconds_S + wander_S + rng.random())
+        wave_S += 0.5 * (np.sin(turns_S) + 0.35 * np.sin(2 * turns_S))
+    return np.outer(wave_S, heart.p_scale * heart.voltage * np.array(SIGNAL.f_waves_mv))
