@@ -35,7 +35,8 @@ def write_waveforms(record_list: Path, folder: Path) -> None:
     records = pd.read_csv(record_list)
     shutil.copy(record_list, folder)
     rng = np.random.default_rng(0)
-    drawn = draw_ecg(draw_hearts(*np.zeros((3, 1)), rng)[0], 80.0, rng)
+    usual = np.zeros(1)
+    drawn = draw_ecg(draw_hearts(usual, usual, usual, rng)[0], 80.0, rng)
     for path, subject_id in zip(records["path"], records["subject_id"], strict=True):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
