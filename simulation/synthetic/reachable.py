@@ -28,6 +28,7 @@ from simulation.synthetic.signals import LEADS
 
 NUM_FOLDS = 10
 MIN_STAYS_OF_A_CLASS = 30
+MOST_NOT_MEASURABLE = 0.8
 TREES: dict[str, Any] = {"max_iter": 120, "learning_rate": 0.06, "max_leaf_nodes": 8}  # take what is not measurable
 ECG_ONLY = tuple(name for name in ECG_LATENTS if name not in EHR_LATENTS)
 EVIDENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # read from the tables, read from the ECG
@@ -89,8 +90,9 @@ def reachable_scores(process: Process, stays: pl.DataFrame, seed: int) -> pl.Dat
     long_N = (stays["los"] > process.threshold_days).to_numpy()
     seen_N = stays[f"ecg_{MEASURES[0]}"].is_not_null().to_numpy()
     from_ecg = {name: np.full(len(stays), np.nan) for name in ECG_LATENTS}
-    if seen_N.sum() >= NUM_FOLDS:
+    if seen_N.sum() >= MIN_STAYS_OF_A_CLASS:
         measured_NM = stays.select(f"ecg_{name}" for name in MEASURES).to_numpy()[seen_N]
+        measured_NM = measured_NM[:, np.isnan(measured_NM).mean(axis=0) < MOST_NOT_MEASURABLE]
         trees = HistGradientBoostingRegressor(**TREES, random_state=seed)
         with threadpool_limits(1):  # so little work that threads only wait for each other
             for name, back_N in from_ecg.items():
