@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from client.hospital import Hospital
 from lemof_model import lemof, training
 from lemof_model.attention import CrossModalAttention
+from lemof_model.encoders.registry import encoder_class
 from lemof_model.errors import DiskError
 from lemof_model.stays import BatchOf, Rows, ecg_batches, ehr_batches
 from lemof_model.study import MODALITIES
@@ -32,7 +33,8 @@ def batches_of(hospital: Hospital, modality: str, model: lemof.Model) -> BatchOf
     """Rows -> inputs of a modality network, scaled by the federation's statistics."""
     if modality == "ecg":
         return ecg_batches(hospital.stays)
-    return ehr_batches(hospital.stays, model["scaling/mean"], model["scaling/scale"])
+    with_grid = encoder_class(modality, hospital.study.ehr).uses_grid
+    return ehr_batches(hospital.stays, model["scaling/mean"], model["scaling/scale"], with_grid=with_grid)
 
 
 def levels(hospital: Hospital, model: lemof.Model, kind: str = "levels") -> Levels:

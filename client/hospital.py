@@ -67,6 +67,8 @@ def _open(name: str, folder: Path, stamp: int, study_json: str) -> Hospital:
         features_NF=np.asarray(cohort.features),
         ecg_MCT=cohort.ecg,
         ecg_row_N=np.asarray(cohort.ecg_index),
+        grid_NTG=cohort.grid,
+        grid_row_N=np.arange(cohort.num_stays),
         long_stay_N=label,
         split_N=split_of(patient, study.splits),
         fold_N=fold_of(patient, study.splits.salt),

@@ -126,7 +126,7 @@ def _rounds(
     label = hospital.stays.long_stay_N
     for number in range(1, spec.num_rounds + 1):
         seed = training.derive_seed(hospital.study.seed, hospital.name, "local_only", what, number)
-        training.train(model, batch_of, label, rows, spec, seed=seed)
+        training.train(model, batch_of, label, rows, spec, seed=seed, number=number)
         loss = training.loss_of(training.log_odds(model, batch_of, tuning), label[tuning]) if len(tuning) else -number
         if loss < best_loss:
             best_loss, best_round, kept = loss, number, training.to_arrays(model)

@@ -198,14 +198,20 @@ def _group(
 
 
 def _trained(
-    hospital: Hospital, request: Request, block: str, model: Any, batch_of: Any, rows: Rows, about: Rows
+    hospital: Hospital,
+    request: EncodersRequest | AttentionRequest,
+    block: str,
+    model: Any,
+    batch_of: Any,
+    rows: Rows,
+    about: Rows,
 ) -> Group:
     """Train one block on ``rows`` and return its weights times stays. The minimum counts the patients of ``about``."""
     study = hospital.study
     spec = study.encoders if request.stage == "encoders" else study.attention.training
     seed = training.derive_seed(study.seed, hospital.name, request.stage, block, request.round)
-    mu = study.strategy.proximal_mu
-    training.train(model, batch_of, hospital.stays.long_stay_N, rows, spec, seed=seed, proximal_mu=mu)
+    known: dict[str, Any] = {"seed": seed, "number": request.number, "proximal_mu": study.strategy.proximal_mu}
+    training.train(model, batch_of, hospital.stays.long_stay_N, rows, spec, **known)
     sums: dict[str, NDArray[Any]] = {
         f"weights/{name}": value.astype(np.float64) * len(rows) for name, value in training.to_arrays(model).items()
     }

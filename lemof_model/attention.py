@@ -12,6 +12,10 @@ from torch import Tensor, nn
 class DirectedAttention(nn.Module):
     """One direction of eq. 10-11: tokens of one modality ask, tokens of the other answer.
 
+    Everything after the softmax is linear, so the mean over the asking tokens is taken of the weights, and the value
+    map comes last: the same numbers at half the cost. NOTE[DIFF]: dropout therefore leaves out an answering token for
+    all that ask.
+
     Shape: ``(B, T_i, D_i), (B, T_j, D_j) -> (B, W)``, the mean over the asking tokens.
     """
 
@@ -30,10 +34,11 @@ class DirectedAttention(nn.Module):
             return x_BTW.view(*x_BTW.shape[:2], self.num_heads, -1).transpose(1, 2)
 
         query, key = heads(self.query(asking_BTD)), heads(self.key(answering_BTD))
-        value = heads(self.value(answering_BTD))
         weight = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(query.shape[3]), dim=3)
-        mixed: Tensor = self.dropout(weight) @ value
-        return mixed.mean(dim=2).flatten(1)
+        asked_BHD = self.dropout(weight.mean(dim=2)) @ answering_BTD
+        value_BHHW = self.value(asked_BHD).unflatten(2, (self.num_heads, -1))
+        mixed: Tensor = value_BHHW.diagonal(dim1=1, dim2=2).transpose(1, 2)
+        return mixed.flatten(1)
 
 
 class CrossModalAttention(nn.Module):

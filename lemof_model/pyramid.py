@@ -1,6 +1,6 @@
 """The pyramid: an encoder that shows three of its depths, a head on each of them (paper, eq. 1-2).
 
-Shapes: B batch, C leads, T time steps or tokens, F features, K levels (3), D width.
+Shapes: B batch, C leads, T time steps, hours or tokens, F features, G grid channels, K levels (3), D width.
 """
 
 from abc import abstractmethod
@@ -16,11 +16,22 @@ class EhrBatch(NamedTuple):
     """The EHR of a batch of stays, as the encoders take it.
 
     ``numeric_BF`` scaled values, 0 where missing; ``missing_BF`` 1 where missing; ``category_BF`` codes (int64).
+    ``grid_BTG`` scaled hourly means, each carried forward until the next, 0 before the first; ``measured_BTG`` 1 in an
+    hour with a measurement, falling with the hours since, 0 before the first. Both are empty (no hours) for an encoder
+    that does not use the grid.
     """
 
     numeric_BF: Tensor
     missing_BF: Tensor
     category_BF: Tensor
+    grid_BTG: Tensor
+    measured_BTG: Tensor
+
+    @classmethod
+    def of_table(cls, numeric_BF: Tensor, missing_BF: Tensor, category_BF: Tensor) -> "EhrBatch":
+        """A batch without the grid."""
+        no_hours = numeric_BF.new_zeros(len(numeric_BF), 0, 0)
+        return cls(numeric_BF, missing_BF, category_BF, no_hours, no_hours)
 
 
 Inputs = Tensor | EhrBatch
@@ -39,10 +50,18 @@ class PyramidEncoder(nn.Module):
 
     A subclass states the width of each level's tokens and of each pooled vector, so that heads and attention can be
     built before any data is seen.
+
+    Attributes:
+        uses_grid: whether an EHR encoder reads the hourly grid; only then it is in the batch.
+        lr_factor: multiplies the plan's learning rate, which one size of step does not suit all (``docs/log.md``).
+        penalty_B: a loss of the encoder's own for each stay of the last forward pass, or None.
     """
 
     token_widths: tuple[int, int, int]
     pooled_widths: tuple[int, int, int]
+    uses_grid: bool = False
+    lr_factor: float = 1.0
+    penalty_B: Tensor | None = None
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:

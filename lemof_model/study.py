@@ -118,8 +118,9 @@ class EncoderSpec:
 class TrainingSpec:
     """How a block of weights is trained at a site in one round, and for how many rounds.
 
-    ``patience`` rounds without a better federated tuning loss end the stage; 0 trains all rounds. Either way the
-    weights of the best round are kept.
+    The learning rate rises to ``client_lr`` over the first ``warmup_rounds`` and falls, along half a cosine, to
+    ``final_lr_share`` of it in the last round. ``patience`` rounds without a better federated tuning loss end the
+    stage; 0 trains all rounds. Either way the weights of the best round are kept.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -129,6 +130,8 @@ class TrainingSpec:
     batch_size: int = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"
     client_lr: float = 2e-3
+    warmup_rounds: int = 2
+    final_lr_share: float = 0.1
     weight_decay: float = 1e-2
     max_grad_norm: float = 1.0
     patience: int = 10
@@ -141,6 +144,8 @@ class TrainingSpec:
                 "num_epochs": (self.num_epochs >= 1, "be at least 1"),
                 "batch_size": (self.batch_size >= 1, "be at least 1"),
                 "client_lr": (self.client_lr > 0, "be above 0"),
+                "warmup_rounds": (self.warmup_rounds >= 0, "not be negative (0 begins with the full learning rate)"),
+                "final_lr_share": (0 < self.final_lr_share <= 1, "be above 0 and at most 1 (1 switches the decay off)"),
                 "weight_decay": (self.weight_decay >= 0, "not be negative"),
                 "max_grad_norm": (self.max_grad_norm >= 0, "not be negative (0 switches clipping off)"),
                 "patience": (self.patience >= 0, "not be negative (0 switches early stopping off)"),
@@ -273,6 +278,11 @@ class Study:
             raise ConfigError(
                 f"target.threshold_days must be longer than window and gap, got {self.target.threshold_days:g} days "
                 f"against {self.cohort.window_hours + self.cohort.gap_hours} h: every stay would be a long one."
+            )
+        if self.ehr.name == "tpc" and self.cohort.window_hours < 2:
+            raise ConfigError(
+                f"cohort.window_hours must be at least 2 for ehr.name tpc, got {self.cohort.window_hours}. Its tokens "
+                "are the hours, and over a single one the softmax of attention is 1. Lengthen it, or name another."
             )
 
     def to_json(self) -> str:

@@ -2,10 +2,12 @@
 
 Nothing here knows of sites or rounds; whoever calls derives a seed from (seed, site, stage, round) with
 ``derive_seed``, so a repeated round is equal to the bit. The loss is the mean over the batch of the summed binary
-cross-entropies of the outputs: three for a modality network (deep supervision), one for an attention head.
+cross-entropies of the outputs: three for a modality network (deep supervision), one for an attention head; an encoder
+may add a loss of its own for each stay (``penalty_B``).
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -39,23 +41,46 @@ def draw_batches(rows: Rows, batch_size: int, num_epochs: int, seed: int) -> Ite
         yield from chunks(rng.permutation(rows), batch_size)
 
 
-def make_optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
-    """A fresh optimiser. Weight decay is for the matrices of linear and convolution layers alone, not for norms,
-    biases, embeddings and tokens."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d)]
-    decayed = {id(layer.weight) for layer in layers}
+def round_lr(spec: TrainingSpec, number: int) -> float:
+    """Learning rate of round ``number`` (1 is the first): linear warm-up, then half a cosine to the last round.
+
+    Example:
+        >>> spec = TrainingSpec(num_rounds=5, client_lr=1.0, warmup_rounds=2, final_lr_share=0.1)
+        >>> [round(round_lr(spec, number), 3) for number in (1, 2, 3, 4, 5)]
+        [0.5, 1.0, 0.775, 0.325, 0.1]
+    """
+    if number <= spec.warmup_rounds:
+        return spec.client_lr * number / spec.warmup_rounds
+    done = (number - spec.warmup_rounds) / max(spec.num_rounds - spec.warmup_rounds, 1)
+    share = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+    return spec.client_lr * (spec.final_lr_share + (1 - spec.final_lr_share) * share)
+
+
+def make_optimizer(model: nn.Module, spec: TrainingSpec, lr: float) -> torch.optim.Optimizer:
+    """A fresh optimiser. Weight decay is for the matrices of linear, convolution and recurrent layers alone, not for
+    norms, biases, embeddings and tokens."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.LSTM)]
+    named = [pair for layer in layers for pair in layer.named_parameters(recurse=False)]
+    decayed = {id(p) for name, p in named if name.startswith("weight")}
     groups = [
         {"params": [p for p in model.parameters() if id(p) in decayed], "weight_decay": spec.weight_decay},
         {"params": [p for p in model.parameters() if id(p) not in decayed], "weight_decay": 0.0},
     ]
     if spec.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=spec.client_lr)
-    return torch.optim.AdamW(groups, lr=spec.client_lr)
+        return torch.optim.SGD(groups, lr=lr)
+    return torch.optim.AdamW(groups, lr=lr)
 
 
 def summed_loss(logit_BK: Tensor, label_B: Tensor) -> Tensor:
     """Binary cross-entropy, summed over outputs and over the batch."""
     return functional.binary_cross_entropy_with_logits(logit_BK, label_B[:, None].expand_as(logit_BK), reduction="sum")
+
+
+def training_loss(model: nn.Module, inputs: Any, label_B: Tensor) -> Tensor:
+    """What a step goes down, summed over the batch: ``summed_loss`` and the encoder's own loss, where it has one."""
+    loss = summed_loss(model(inputs), label_B)
+    penalty_B = getattr(getattr(model, "encoder", None), "penalty_B", None)
+    return loss if penalty_B is None else loss + penalty_B.sum()
 
 
 def train(
@@ -66,22 +91,26 @@ def train(
     spec: TrainingSpec,
     *,
     seed: int,
+    number: int,
     proximal_mu: float = 0.0,
 ) -> None:
     """Train ``model`` in place on ``rows`` for ``spec.num_epochs`` with an optimiser that starts afresh.
+
+    ``number`` is the round, which decides the learning rate together with the encoder's ``lr_factor``.
 
     With ``proximal_mu`` the step is FedProx's (Li et al. 2020): ``mu (w - w_0)`` is added to the gradient after
     clipping, w_0 being the weights the round began with.
     """
     label = torch.from_numpy(labels_N.astype(np.float32))
-    optimizer = make_optimizer(model, spec)
+    lr_factor = getattr(getattr(model, "encoder", None), "lr_factor", 1.0)
+    optimizer = make_optimizer(model, spec, lr_factor * round_lr(spec, number))
     start = [p.detach().clone() for p in model.parameters()] if proximal_mu else []
     model.train()
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "dropout"))
         for batch in draw_batches(rows, spec.batch_size, spec.num_epochs, derive_seed(seed, "batches")):
             optimizer.zero_grad()
-            loss = summed_loss(model(batch_of(batch)), label[torch.from_numpy(batch)])
+            loss = training_loss(model, batch_of(batch), label[torch.from_numpy(batch)])
             (loss / len(batch)).backward()  # type: ignore[no-untyped-call]
             if spec.max_grad_norm:
                 nn.utils.clip_grad_norm_(model.parameters(), spec.max_grad_norm)

@@ -74,10 +74,11 @@ class StatisticsRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class EncodersRequest(Request):
-    """One round of training of the blocks named (``ecg``, ``ehr``), and the tuning loss of the weights sent."""
+    """Round ``number`` of training of the blocks named (``ecg``, ``ehr``), and the tuning loss of the weights sent."""
 
     stage = "encoders"
     blocks: str = "ecg ehr"
+    number: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +97,11 @@ class ImportanceRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionRequest(Request):
-    """One round of the cross-fit attention heads named (eq. 10-12), with omega_1's Newton sums riding along."""
+    """Round ``number`` of the cross-fit attention heads named (eq. 10-12); omega_1's Newton sums ride along."""
 
     stage = "attention"
     blocks: str = "attention/0 attention/1"
+    number: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

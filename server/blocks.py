@@ -82,7 +82,8 @@ def train_blocks(
             model[ride.name] = ride.search.theta
         sites = ride.members if ride is not None and not active else None
         needs = [b.name for b in active] + ([ride.name] if ride is not None and not ride.is_done else [])
-        reply = rounds.ask(kind, sites=sites, needs=needs, blocks=" ".join(b.name for b in active), model=model)
+        named = " ".join(b.name for b in active)
+        reply = rounds.ask(kind, sites=sites, needs=needs, blocks=named, number=number, model=model)
         if ride is not None:
             ride.advance(reply, ride.name)
         for block in blocks:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
+from numpy.typing import NDArray
 
 from client.cohort import ECG_SHAPE, STAY_COLUMNS, write_cohort
 from lemof_model.features import DISEASES, FEATURES, GRID_CHANNELS
@@ -43,6 +44,7 @@ def write_hospital(
     for column, feature in enumerate(FEATURES):
         if feature.kind == "categorical":
             features[:, column] = rng.integers(0, len(feature.categories), num_stays)
+    grid = _grid(np.random.default_rng([seed, first_id, 1]), severity)
     time = np.arange(ECG_SHAPE[1]) / 100.0
     wave = np.sin(2 * np.pi * (1.2 + 0.2 * rhythm[has_ecg])[:, None, None] * time)
     noise = 0.2 * rng.normal(size=(int(has_ecg.sum()), *ECG_SHAPE))
@@ -71,7 +73,7 @@ def write_hospital(
         splits=SplitSpec(),
         stays=stays.loc[kept, list(STAY_COLUMNS)].reset_index(drop=True),
         features=features[kept],
-        grid=np.full((int(kept.sum()), 24, len(GRID_CHANNELS)), np.nan, np.float32),
+        grid=grid[kept],
         num_stays_with_ecg=int((has_ecg & kept).sum()),
         ecg_index=np.where(has_ecg, np.cumsum(has_ecg & kept) - 1, -1)[kept],
         attrition=[{"reason": "all ICU stays", "num_stays": int(kept.sum())}],
@@ -85,3 +87,12 @@ def write_hospital(
     }
     (site / "site.yaml").write_text(yaml.safe_dump(config))
     return site / "site.yaml"
+
+
+def _grid(rng: np.random.Generator, severity: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Hourly values, three in four missing; a quarter of the channels rise with the severity as the hours go by."""
+    grid = rng.normal(size=(len(severity), 24, len(GRID_CHANNELS)))
+    rising = np.linspace(0.0, 1.0, 24) * severity[:, None]
+    grid[:, :, : len(GRID_CHANNELS) // 4] += rising[:, :, None]
+    grid[rng.random(grid.shape) < 0.75] = np.nan
+    return grid.astype(np.float32)

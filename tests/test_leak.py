@@ -52,7 +52,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
     study = tiny_study(
         min_sites=1,
         splits=SplitSpec(train=0.25, stack=0.5, tuning=0.1, held_out=0.15),
-        ecg=EncoderSpec("resnet", {"width": 16, "num_tokens": 16, "dropout": 0}),
+        ecg=EncoderSpec("resnet", {"width": 16, "num_tokens": 16, "dropout": 0, "augment": 0}),
         ehr=EncoderSpec("ft_transformer", {"width": 16, "num_heads": 2, "attention_dropout": 0, "ffn_dropout": 0}),
         encoders=TrainingSpec(num_rounds=1, num_epochs=40, batch_size=32, client_lr=5e-3, weight_decay=0.0),
         attention=AttentionSpec(

@@ -97,11 +97,11 @@ def plain_loop(
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """What PyTorch's own tutorial would write, with an optimiser that starts afresh in every round."""
     matrices = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv1d)}
-    for seed in seeds:
+    for number, seed in enumerate(seeds, start=1):
         decays = [p for p in model.parameters() if id(p) in matrices]
         others = [p for p in model.parameters() if not any(p is q for q in decays)]
         groups: list[dict[str, Any]] = [{"params": decays}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=spec.client_lr, weight_decay=spec.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=training.round_lr(spec, number), weight_decay=spec.weight_decay)
         model.train()
         torch.manual_seed(training.derive_seed(seed, "dropout"))
         shuffle = np.random.default_rng(training.derive_seed(seed, "batches"))

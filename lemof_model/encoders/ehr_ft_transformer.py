@@ -12,11 +12,35 @@ from torch.nn import functional
 from lemof_model.pyramid import EhrBatch, Inputs, Level, PyramidEncoder
 
 
+class FeatureTokens(nn.Module):
+    """A class token, and a token ``x * weight + bias`` for each numeric feature, plus its mark where x is missing.
+
+    The raw weights have a module of their own, one tensor in and one out: so Opacus finds their per-sample gradients.
+
+    Shape: ``(B, F, 2), a value and whether it is missing -> (B, 1 + F, D)``.
+    """
+
+    def __init__(self, num_numeric: int, width: int) -> None:
+        super().__init__()
+        limit = width**-0.5
+        self.class_token_D = nn.Parameter(torch.empty(width).uniform_(-limit, limit))
+        self.weight_FD, self.bias_FD, self.missing_FD = (
+            nn.Parameter(torch.empty(num_numeric, width).uniform_(-limit, limit)) for _ in range(3)
+        )
+
+    def forward(self, numeric_BF2: Tensor) -> Tensor:
+        """Return the tokens, the class token first."""
+        tokens = numeric_BF2[:, :, :1] * self.weight_FD + self.bias_FD + numeric_BF2[:, :, 1:] * self.missing_FD
+        return torch.cat([self.class_token_D.expand(len(tokens), 1, -1), tokens], dim=1)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention from four linear maps. Shape: ``(B, T, D) -> (B, T, D)``."""
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
+        if width % num_heads:
+            raise ValueError(f"width must be a multiple of num_heads, got {width} and {num_heads}")
         self.num_heads = num_heads
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.dropout = dropout
@@ -71,7 +95,7 @@ class FTTransformer(PyramidEncoder):
     Shape: ``EhrBatch -> 3 x Level((B, 1 + F + number of categorical features, D), (B, D))``.
 
     Example:
-        >>> batch = EhrBatch(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.int64))
+        >>> batch = EhrBatch.of_table(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.int64))
         >>> levels = FTTransformer(3, (4,), width=8, num_heads=2)(batch)
         >>> tuple(levels[2].tokens_BTD.shape), tuple(levels[2].pooled_BD.shape)
         ((2, 5, 8), (2, 8))
@@ -89,14 +113,10 @@ class FTTransformer(PyramidEncoder):
         super().__init__()
         self.token_widths = (width, width, width)
         self.pooled_widths = (width, width, width)
-        limit = width**-0.5
-        self.class_token_D = nn.Parameter(torch.empty(width).uniform_(-limit, limit))
-        self.weight_FD, self.bias_FD, self.missing_FD = (
-            nn.Parameter(torch.empty(num_numeric, width).uniform_(-limit, limit)) for _ in range(3)
-        )
+        self.feature_tokens = FeatureTokens(num_numeric, width)
         self.embeddings = nn.ModuleList(nn.Embedding(n, width) for n in num_categories)
         for weight in self.embeddings.parameters():
-            nn.init.uniform_(weight, -limit, limit)
+            nn.init.uniform_(weight, -(width**-0.5), width**-0.5)
         self.blocks = nn.ModuleList(
             TransformerBlock(width, num_heads, attention_dropout, ffn_dropout, first=index == 0) for index in range(3)
         )
@@ -105,9 +125,7 @@ class FTTransformer(PyramidEncoder):
     def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
         """Return the three levels of an ``EhrBatch``."""
         assert isinstance(inputs, EhrBatch)
-        numeric = inputs.numeric_BF[:, :, None] * self.weight_FD + self.bias_FD
-        numeric = numeric + inputs.missing_BF[:, :, None] * self.missing_FD
-        tokens = [self.class_token_D.expand(len(numeric), 1, -1), numeric]
+        tokens = [self.feature_tokens(torch.stack([inputs.numeric_BF, inputs.missing_BF], dim=2))]
         tokens += [table(inputs.category_BF[:, i : i + 1]) for i, table in enumerate(self.embeddings)]
         x = torch.cat(tokens, dim=1)
         levels = []

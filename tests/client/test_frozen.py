@@ -63,6 +63,15 @@ def test_tokens_are_those_of_the_best_levels_and_nothing_where_there_is_no_ecg(
     np.testing.assert_allclose(ehr.numpy(), direct(hospital, model, "ehr", rows, 3), rtol=0, atol=1e-5)
 
 
+def test_stored_tokens_are_memory_mapped_and_the_encoders_own_to_the_bit(hospital: Hospital, model: Model) -> None:
+    tokens, stays = frozen.Tokens(hospital, model), hospital.stays
+    for modality, level in zip(MODALITIES, model["best_level"].tolist(), strict=True):
+        stored = tokens._tokens[modality]
+        assert isinstance(stored, np.memmap) and stored.dtype == np.float32
+        rows = np.concatenate([stays.rows(split, modality) for split in ("stack", "tuning", "held_out")])
+        np.testing.assert_array_equal(stored, direct(hospital, model, modality, rows, level))
+
+
 def test_no_encoder_runs_a_second_time(hospital: Hospital, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     first = frozen.levels(hospital, model)
     frozen.Tokens(hospital, model)

@@ -46,6 +46,8 @@ def test_deaths_are_left_out_where_the_target_says_so(site: SiteConfig) -> None:
     assert all(len(group) == len(kept.stays.long_stay_N) for group in kept.groups.values())
     ecg_index = np.load(site.prepare.output / "ecg_index.npy")
     np.testing.assert_array_equal(kept.stays.ecg_row_N, ecg_index[~table["died_in_icu"]])
+    np.testing.assert_array_equal(kept.stays.grid_row_N, np.flatnonzero(~table["died_in_icu"]))
+    assert isinstance(kept.stays.grid_NTG, np.memmap) and len(kept.stays.grid_NTG) == len(table)
 
 
 def test_groups_are_the_diseases_and_the_subgroups(site: SiteConfig) -> None:

@@ -3,35 +3,41 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
+from lemof_model.encoders.ecg_levels import Augmentation
 from lemof_model.encoders.registry import ENCODERS, build_network
 from lemof_model.errors import ConfigError
-from lemof_model.pyramid import EhrBatch, Inputs, ModalityNetwork
-from lemof_model.stays import NUM_CATEGORIES, NUMERIC_COLUMNS
+from lemof_model.features import GRID_CHANNELS
+from lemof_model.pyramid import EhrBatch, ModalityNetwork
+from lemof_model.stays import NUM_CATEGORIES, NUMERIC_COLUMNS, STATIC_COLUMNS
 from lemof_model.study import EncoderSpec
+from tests.inputs import inputs_of, pick
 
-# Counted by hand at the default sizes: stem, blocks, (tokens,) norms and the three heads.
+F, C, S, G = len(NUMERIC_COLUMNS), len(NUM_CATEGORIES), sum(NUM_CATEGORIES), len(GRID_CHANNELS)
+STATICS = 2 * len(STATIC_COLUMNS) + S
+SEEN = 1 + 2 * G + STATICS  # by the pointwise part of every TPC layer: hour, values, freshness, statics
+
+# Counted by hand at the default sizes; the last term is the three heads.
 NUM_PARAMETERS = {
+    ("ecg", "cnn"): 12 * 32 * 8 + 32 * 64 * 5 + 64 * 32 * 3 + 2 * (32 + 64 + 32) + 65 + 129 + 65,
+    ("ecg", "lstm"): 12 * 32 * 7 + 32 * 32 * 5 + 128 + 3 * 4 * 32 * (32 + 32 + 2) + 3 * 97,
     ("ecg", "resnet"): 2_752 + 3 * 9_408 + 3 * 65,
-    ("ehr", "ft_transformer"): 32 + 3 * 32 * len(NUMERIC_COLUMNS) + 32 * sum(NUM_CATEGORIES)
-    + (3 * 8_436 + 2 * 64) + 3 * 64 + 3 * 33,
+    # feature tokens, categories; blocks; norms
+    ("ecg", "wavenet"): (12 * 7 + 1) * 32 + (32 * 5 + 1) * 16 + 15 * (16 * 3 + 1) * 32 + 17 * 16 * (15 + 14) + 3 * 33,
+    ("ehr", "ft_transformer"): 32 + 3 * 32 * F + 32 * S + (3 * 8_436 + 2 * 64) + 3 * 64 + 3 * 33,
+    # three layers of 256
+    ("ehr", "mlp"): (2 * F + S + 1) * 256 + 2 * 257 * 256 + 3 * 257,
+    # column embedding; attention, norms and feed-forward of six layers; norm of the numbers; three MLPs
+    ("ehr", "tab_transformer"): 4 * C + 28 * S + 6 * (4 * 33 * 32 + 2 * 64 + 33 * 128 + 129 * 32) + 2 * F
+    + 3 * ((32 * C + 2 * F + 1) * 256 + 257 * 64) + 3 * 65,
+    # inputs; shared layers; own layers and norms of four transformers; masks
+    ("ehr", "tabnet"): F + S + (F + C + 64) * 128 + 4 * (2 * 64 * 128 + 4 * 256) + 3 * 34 * (F + C) + 3 * 33,
+    # temporal convolutions; their norms; pointwise ones; their norms; read-outs and their norms
+    ("ehr", "tpc"): 4 * (G * 9 + (G + 8) * 21 + (G + 16) * 21) + 8 * (3 * G + 24)
+    + 8 * (SEEN + 1 + G * 4 + 8 + SEEN + 1 + (G + 8) * 4 + 8 + SEEN + 1) + 3 * 16
+    + 32 * (5 * (3 * G + 48) + 3 * (STATICS + 1)) + 3 * 64 + 3 * 33,
 }  # fmt: skip
 ALL = [(modality, name) for modality, names in ENCODERS.items() for name in names]
-
-
-def inputs_of(modality: str, num_stays: int = 5, seed: int = 0) -> Inputs:
-    generator = torch.Generator().manual_seed(seed)
-    if modality == "ecg":
-        return torch.randn(num_stays, 12, 1000, generator=generator)
-    numeric = torch.randn(num_stays, len(NUMERIC_COLUMNS), generator=generator)
-    missing = (torch.rand(numeric.shape, generator=generator) < 0.2).float()
-    codes = [torch.randint(n, (num_stays, 1), generator=generator) for n in NUM_CATEGORIES]
-    return EhrBatch(numeric * (1 - missing), missing, torch.cat(codes, dim=1))
-
-
-def pick(inputs: Inputs, rows: list[int]) -> Inputs:
-    return inputs[rows] if isinstance(inputs, Tensor) else EhrBatch(*(part[rows] for part in inputs))
 
 
 def network(modality: str, name: str) -> ModalityNetwork:
@@ -70,7 +76,7 @@ def test_a_stay_does_not_depend_on_its_batch(modality: str, name: str) -> None:
         torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-6)
         built.train()
         for module in built.modules():
-            if isinstance(module, torch.nn.Dropout):
+            if isinstance(module, torch.nn.Dropout | Augmentation):
                 module.eval()
         torch.testing.assert_close(built(inputs), together, rtol=1e-5, atol=1e-6)  # no statistics of the batch
 
@@ -94,11 +100,11 @@ def test_a_missing_number_is_a_learnt_mark_and_not_a_zero() -> None:
     built = network("ehr", "ft_transformer")
     batch = inputs_of("ehr")
     assert isinstance(batch, EhrBatch)
-    zero = EhrBatch(torch.zeros_like(batch.numeric_BF), torch.zeros_like(batch.missing_BF), batch.category_BF)
+    zero = batch._replace(numeric_BF=torch.zeros_like(batch.numeric_BF), missing_BF=torch.zeros_like(batch.missing_BF))
     missing = zero._replace(missing_BF=torch.ones_like(batch.missing_BF))
     with torch.no_grad():
         assert (built(zero) - built(missing)).abs().max() > 1e-4
-        built.get_parameter("encoder.missing_FD").zero_()
+        built.get_parameter("encoder.feature_tokens.missing_FD").zero_()
         torch.testing.assert_close(built(zero), built(missing))
 
 
@@ -116,13 +122,20 @@ def test_every_feature_has_a_token_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("modality", "spec", "message"),
     [
-        (EncoderSpec("resnte"), "ecg.name must be one of .*resnet, got 'resnte'"),
-        (EncoderSpec("resnet", {"depth": 3}), "ecg.sizes must suit the encoder resnet"),
-        (EncoderSpec("resnet", {"width": 7}), "ecg.sizes must suit the encoder resnet"),
+        ("ecg", EncoderSpec("resnte"), "ecg.name must be one of .*resnet.*, got 'resnte'"),
+        ("ehr", EncoderSpec("resnet"), "one of ft_transformer, mlp, tab_transformer, tabnet, tpc, got 'resnet'"),
+        ("ecg", EncoderSpec("resnet", {"depth": 3}), "ecg.sizes must suit the encoder resnet"),
+        ("ecg", EncoderSpec("resnet", {"width": 7}), "ecg.sizes must suit the encoder resnet"),
+        ("ehr", EncoderSpec("ft_transformer", {"width": 9}), "multiple of num_heads, got 9 and 2"),
+        ("ehr", EncoderSpec("mlp", {"width": 9}), "multiple of num_tokens, got 9 and 8"),
+        ("ehr", EncoderSpec("tabnet", {"num_tokens": 3}), "multiple of num_tokens, got 32 and 3"),
+        ("ehr", EncoderSpec("tab_transformer", {"width": 12}), "multiple of 8, got 12"),
+        ("ehr", EncoderSpec("tpc", {"num_layers": 4}), "multiple of 3, got 4"),
+        ("ehr", EncoderSpec("mlp", {"num_tokens": 1}), "num_tokens must be at least 2, got 1. Over a single token"),
     ],
 )
-def test_a_wrong_encoder_is_refused_by_name(spec: EncoderSpec, message: str) -> None:
+def test_a_wrong_encoder_is_refused_by_name(modality: str, spec: EncoderSpec, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_network("ecg", spec)
+        build_network(modality, spec)

@@ -10,7 +10,15 @@ from torch import nn
 from lemof_model import training
 from lemof_model.study import TrainingSpec
 
-SGD = TrainingSpec(optimizer="sgd", client_lr=0.1, weight_decay=0.0, max_grad_norm=0.0, batch_size=100)
+SGD = TrainingSpec(
+    optimizer="sgd",
+    client_lr=0.1,
+    warmup_rounds=0,
+    num_rounds=10**6,
+    weight_decay=0.0,
+    max_grad_norm=0.0,
+    batch_size=100,
+)
 INPUT_NF = torch.tensor(np.random.default_rng(0).normal(size=(12, 4)), dtype=torch.float32)
 LABEL_N = np.array([0, 1] * 6, np.int8)
 ROWS = np.arange(12)
@@ -22,7 +30,7 @@ def line() -> nn.Linear:
 
 
 def fit(model: nn.Module, spec: TrainingSpec, **more: float) -> None:
-    training.train(model, lambda rows: INPUT_NF[rows], LABEL_N, ROWS, spec, seed=1, **more)
+    training.train(model, lambda rows: INPUT_NF[rows], LABEL_N, ROWS, spec, seed=1, number=1, **more)
 
 
 def gradient_at(weight: np.ndarray, bias: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,11 +76,40 @@ def test_the_gradient_is_clipped_to_its_norm_and_no_more_than_that() -> None:
     np.testing.assert_allclose(steps[1] / np.linalg.norm(steps[1]), steps[0] / np.linalg.norm(steps[0]), atol=1e-4)
 
 
+def test_round_and_encoder_decide_the_learning_rate() -> None:
+    class Line(nn.Linear):
+        lr_factor = 1.0
+
+    class Network(nn.Module):
+        def __init__(self, lr_factor: float) -> None:
+            super().__init__()
+            torch.manual_seed(3)
+            self.encoder = Line(4, 1)
+            self.encoder.lr_factor = lr_factor
+
+        def forward(self, x_BF: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.encoder(x_BF)
+            return out
+
+    def moved(lr_factor: float, spec: TrainingSpec, number: int) -> np.ndarray:
+        model = Network(lr_factor)
+        training.train(model, lambda rows: INPUT_NF[rows], LABEL_N, ROWS, spec, seed=1, number=number)
+        return (model.encoder.weight - line().weight).detach().numpy()
+
+    usual = moved(1.0, SGD, 1)
+    np.testing.assert_allclose(moved(2.5, SGD, 1), 2.5 * usual, rtol=1e-4)
+    warm = dataclasses.replace(SGD, warmup_rounds=4)
+    np.testing.assert_allclose(moved(1.0, warm, 3), 0.75 * usual, rtol=1e-4)
+    falling = dataclasses.replace(SGD, num_rounds=5, final_lr_share=0.2)
+    np.testing.assert_allclose(moved(1.0, falling, 5), 0.2 * usual, rtol=1e-4)
+
+
 def test_vectors_and_embeddings_are_not_decayed() -> None:
     model = nn.ModuleDict({"table": nn.Embedding(3, 2), "line": nn.Linear(2, 2), "norm": nn.LayerNorm(2)})
-    optimizer = training.make_optimizer(model, TrainingSpec(weight_decay=0.5))
+    model["lstm"] = nn.LSTM(2, 2)
+    optimizer = training.make_optimizer(model, TrainingSpec(weight_decay=0.5), 0.1)
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
-    assert decayed == {id(model["line"].weight)}
+    assert decayed == {id(p) for p in (model["line"].weight, model["lstm"].weight_ih_l0, model["lstm"].weight_hh_l0)}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
 
 

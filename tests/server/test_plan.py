@@ -39,8 +39,12 @@ def test_a_resolved_plan_is_read_back_as_the_same_study(tmp_path: Path) -> None:
         ("strategy: {name: fedavg, proximal_mu: 1.0}", r"proximal_mu must .*0 unless name is fedprox"),
         ("splits: {train: 0.9}", r"fractions must add up to 1"),
         ("cohort: {min_stay_hours: 12}", r"min_stay_hours must be at least"),
-        ("ecg: {name: resnte}", r"ecg\.name must be one of .*resnet"),
+        ("ecg: {name: resnte}", r"ecg\.name must be one of cnn, lstm, resnet, wavenet, got 'resnte'"),
         ("ehr: {name: ft_transformer, sizes: {depth: 3}}", r"ehr\.sizes must suit"),
+        (
+            "cohort: {window_hours: 1}\nehr: {name: tpc}",
+            r"cohort\.window_hours must be at least 2 for ehr\.name tpc, got 1\. Its tokens",
+        ),
         ("- a\n- b", r"must hold sections, got list"),
         ("a: [1", r"must be YAML"),
     ],

@@ -1,0 +1,26 @@
+"""Random inputs of the shape that training gives each modality's encoder."""
+
+import torch
+
+from lemof_model.features import GRID_CHANNELS
+from lemof_model.pyramid import EhrBatch, Inputs
+from lemof_model.stays import NUM_CATEGORIES, NUMERIC_COLUMNS, grid_maps
+
+
+def inputs_of(modality: str, num_stays: int = 5, seed: int = 0) -> Inputs:
+    """An ECG or EHR batch; a fifth of the table and most of the grid is missing."""
+    generator = torch.Generator().manual_seed(seed)
+    if modality == "ecg":
+        return torch.randn(num_stays, 12, 1000, generator=generator)
+    numeric = torch.randn(num_stays, len(NUMERIC_COLUMNS), generator=generator)
+    missing = (torch.rand(numeric.shape, generator=generator) < 0.2).float()
+    codes = [torch.randint(n, (num_stays, 1), generator=generator) for n in NUM_CATEGORIES]
+    hours = torch.randn(num_stays, 24, len(GRID_CHANNELS), generator=generator)
+    hours[torch.rand(hours.shape, generator=generator) < 0.7] = torch.nan
+    grid, measured = (torch.from_numpy(part) for part in grid_maps(hours.numpy()))
+    return EhrBatch(numeric * (1 - missing), missing, torch.cat(codes, dim=1), grid, measured)
+
+
+def pick(inputs: Inputs, rows: list[int]) -> Inputs:
+    """Some stays of a batch."""
+    return inputs[rows] if isinstance(inputs, torch.Tensor) else EhrBatch(*(part[rows] for part in inputs))

@@ -1,0 +1,58 @@
+"""Every benchmark prints its rows, writes them as JSON and says by its exit status whether all of them hold."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from client.cohort import load_cohort
+from tests.hospitals import write_hospital
+
+KEYS = ["what", "against", "value", "unit", "ratio", "goal", "holds"]
+
+
+def test_a_row_that_does_not_hold_is_shown_all_the_same(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = runpy.run_path(str(repository / "benchmarks" / "rows.py"))
+    good = rows["Row"]("walking", "crawling: 2 km/h", 5.0, "km/h", 2.5, ">= 1", True)
+    bad = rows["Row"]("running", "walking: 5 km/h", 4.0, "km/h", 0.8, ">= 1", False)
+    plain = rows["Row"]("legs", "", 2, "legs")
+    file = tmp_path / "rows.json"
+    assert rows["finish"]([good, plain], None) == 0
+    assert rows["finish"]([good, plain, bad], file) == 1
+    written = json.loads(file.read_text())
+    assert [list(row) for row in written] == [KEYS] * 3
+    assert [(row["what"], row["ratio"], row["holds"]) for row in written] == [
+        ("walking", 2.5, True), ("legs", None, True), ("running", 0.8, False),
+    ]  # fmt: skip
+    table = capsys.readouterr().out
+    assert "running" in table and "NO" in table
+
+
+def test_encoders_measures_every_kind_of_row(repository: Path, tmp_path: Path) -> None:
+    """On hospitals so small, with ``reachable`` made perfect, that no encoder can come near it."""
+    truth = []
+    for number, name in enumerate(("hospital_a", "hospital_b")):
+        write_hospital(tmp_path, name, first_id=1 + 1000 * number)
+        stays = load_cohort(tmp_path / name / "cohort").stays
+        known = stays["icu_los_days"]
+        truth.append(pd.DataFrame({"site": name, "stay_id": stays["stay_id"], "reachable_ehr": known}))
+    pd.concat(truth).to_parquet(tmp_path / "truth.parquet")
+    command = [sys.executable, "benchmarks/encoders.py", "--json", str(tmp_path / "rows.json")]
+    options = ["--hospitals", str(tmp_path), "--only", "mlp", "--seeds", "7", "--rounds", "1"]
+    done = subprocess.run([*command, *options], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [list(row) for row in rows] == [KEYS] * 7
+    kinds = [row["what"].removeprefix("ehr mlp: ") for row in rows]
+    steps = ["training step of 64 stays", "inference", "training step, level 3 alone", "inference, level 3 alone"]
+    assert kinds[:5] == ["parameters", *steps]
+    assert kinds[5].startswith("attention: an epoch") and kinds[6] == "share of the way to reachable"
+    assert all(row["what"] in done.stdout and row["value"] > 0 for row in rows[:6])
+    assert rows[6]["against"].startswith("reachable 1.000, ours 0.") and not rows[6]["holds"]
+    assert not list(tmp_path.glob("*/cohort/.cache"))
