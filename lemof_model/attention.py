@@ -34,7 +34,7 @@ class DirectedAttention(nn.Module):
             return x_BTW.view(*x_BTW.shape[:2], self.num_heads, -1).transpose(1, 2)
 
         query, key = heads(self.query(asking_BTD)), heads(self.key(answering_BTD))
-        weight = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(query.shape[3]), dim=3)
+        weight = torch.softmax(query / math.sqrt(query.shape[3]) @ key.transpose(2, 3), dim=3)
         asked_BHD = self.dropout(weight.mean(dim=2)) @ answering_BTD
         value_BHHW = self.value(asked_BHD).unflatten(2, (self.num_heads, -1))
         mixed: Tensor = value_BHHW.diagonal(dim1=1, dim2=2).transpose(1, 2)
