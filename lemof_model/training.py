@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lemof_model.pyramid import PyramidEncoder
 from lemof_model.stays import Rows, chunks
 from lemof_model.study import TrainingSpec
 
@@ -118,6 +119,8 @@ def train(
                 if p.grad is not None:
                     p.grad.add_(p.detach() - p_0, alpha=proximal_mu)
             optimizer.step()
+    if isinstance(encoder := getattr(model, "encoder", None), PyramidEncoder):
+        encoder.penalty_B = None  # with its graph it could not be copied
 
 
 @torch.inference_mode()

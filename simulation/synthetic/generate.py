@@ -64,7 +64,10 @@ def _written(
 
 
 def parameters_digest(process: Process) -> str:
-    """sha256 (hex) of the process and of every constant that shapes what is written: what freezes a benchmark."""
+    """sha256 (hex) of the process and of every named constant behind what is written: what freezes a benchmark.
+
+    Numbers that stand in functions are held by the golden numbers of ``tests/simulation/test_synth.py``.
+    """
     modules = (courses, diagnoses, events, heart, hospital, recording, records, signals, treatments)
     constants = [
         (module.__name__, name, value)

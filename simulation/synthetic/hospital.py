@@ -46,7 +46,7 @@ def write_hospital(folder: Path, hospital: Hospital, *, process: Process, num_st
     rng = np.random.default_rng([seed, hospital.index, 0])
     latents = draw_latents(process, hospital, num_stays, rng)
     stays = draw_stays(process, hospital, latents, rng)
-    heart_rate_NB = draw_coefficients("heart_rate", latents.values_ND, rng)
+    heart_rate_NB = draw_coefficients("heart_rate", latents.values_ND * process.told_by_rate_D, rng)
     hearts = draw_hearts(latents["conduction"], latents["repolarisation"], latents["rhythm"], rng)
     _write_tables(folder, hospital, latents, stays, heart_rate_NB, np.random.default_rng([seed, hospital.index, 1]))
     has_ecg = hospital.mix.ecg_coverage > 0
@@ -146,7 +146,7 @@ def _write_ecgs(
     rate_M = heart_rate_at(heart_rate_NB[records["stay"].to_numpy()], records["hours"].to_numpy())
     rate_M = rate_M + ECG_RATE_SD_BPM * rng.standard_normal(records.height)
     for index, row in enumerate(records.iter_rows(named=True)):
-        own = np.random.default_rng([seed, site_index, 2, index])
+        own = np.random.default_rng([seed, site_index, 2, index])  # the first is also rng's; frozen with the benchmark
         where = folder / row["path"]
         adc = draw_ecg(hearts[row["stay"]], rate_M[index], own)
         write_ecg(where.parent, where.name, adc, row["subject_id"])

@@ -67,7 +67,8 @@ def posterior(process: Process, values: dict[str, Values], ages_N: Array) -> tup
     precision_NEE = np.repeat(prior_EE[None], len(ages_N), axis=0)
     weighted_NE = np.repeat((prior_EE @ prior_mean_E)[None], len(ages_N), axis=0)
     for members in _groups():
-        precision, weighted = _evidence(members, values, len(ages_N))
+        told_D = process.told_by_rate_D if members == [SHOWN["heart_rate"]] else np.ones(len(LATENTS))
+        precision, weighted = _evidence(members, values, told_D, len(ages_N))
         precision_NEE += precision
         weighted_NE += weighted
     frailty, slope, variance, mean_years = _age_model(process)
@@ -86,7 +87,7 @@ def _groups() -> list[list[Shown]]:
     return list(groups.values())
 
 
-def _evidence(members: list[Shown], values: dict[str, Values], num_stays: int) -> tuple[Array, Array]:
+def _evidence(members: list[Shown], values: dict[str, Values], told_D: Array, num_stays: int) -> tuple[Array, Array]:
     """A' (I + M D)^-1 M A and A' (I + M D)^-1 r of one group."""
     width = NUM_FUNCTIONS * len(members)
     information_NGG = np.zeros((num_stays, width, width))
@@ -94,7 +95,7 @@ def _evidence(members: list[Shown], values: dict[str, Values], num_stays: int) -
     for index, shown in enumerate(members):
         part = slice(index * NUM_FUNCTIONS, (index + 1) * NUM_FUNCTIONS)
         information_NGG[:, part, part], weighted_NG[:, part] = _sums(values[shown.name], shown.base, num_stays)
-    slopes_GE = np.concatenate([shown.slopes_BD[:, IN_TABLES] for shown in members])
+    slopes_GE = np.concatenate([(shown.slopes_BD * told_D)[:, IN_TABLES] for shown in members])
     share = np.array([shown.kin_share for shown in members])
     correlation = np.outer(share, share) + np.diag(1 - share**2)
     own_sd_G = np.concatenate([shown.own_sd_B for shown in members])

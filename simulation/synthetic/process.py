@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lemof_model.errors import ConfigError
+
 MICU = "Medical Intensive Care Unit (MICU)"
 MICU_SICU = "Medical/Surgical Intensive Care Unit (MICU/SICU)"
 SICU = "Surgical Intensive Care Unit (SICU)"
@@ -108,9 +110,9 @@ class Process:
     """All parameters of the process; the standard benchmark is these values (``parameters_digest``).
 
     The eight kinds of evidence multiply the log-days of their terms. ``difficulty`` multiplies the part of the length
-    of stay that is chance. ``coupling`` multiplies every link between an ECG's latents and the others, and their means
-    by hospital. ``shift`` is the standard deviation, relative to a term, by which each hospital's own process departs
-    from the common one.
+    of stay that is chance. ``coupling`` multiplies every link between an ECG's latents and the others, their means by
+    hospital, and what the heart rate shows of others. ``shift`` is the standard deviation, relative to a term, by which
+    each hospital's own process departs from the common one.
     """
 
     ehr_local: float = 1.0
@@ -169,6 +171,11 @@ class Process:
         return expected
 
     @property
+    def told_by_rate_D(self) -> np.ndarray:
+        """What multiplies each latent in the heart rate, which the ECG shows too: 1, or the coupling; shape (D,)."""
+        return np.where(np.array(LATENTS) == "rate", 1.0, self.coupling)
+
+    @property
     def mixing_DD(self) -> np.ndarray:
         """Lower triangular, shape (D, D): latents = mixing @ independent normals; its rows have norm 1."""
         mixing_DD = np.zeros((len(LATENTS), len(LATENTS)))
@@ -176,7 +183,10 @@ class Process:
             for source, weight in links.items():
                 apart = (name in ECG_LATENTS) != (source in ECG_LATENTS)
                 mixing_DD[row] += weight * (self.coupling if apart else 1.0) * mixing_DD[LATENTS.index(source)]
-            mixing_DD[row, row] = np.sqrt(1 - mixing_DD[row] @ mixing_DD[row])
+            own = 1 - mixing_DD[row] @ mixing_DD[row]
+            if own <= 0:
+                raise ConfigError(f"coupling must leave {name} a part of its own, got {self.coupling}. Try 2 or less.")
+            mixing_DD[row, row] = np.sqrt(own)
         return mixing_DD
 
 

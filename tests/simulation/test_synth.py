@@ -20,9 +20,11 @@ from sklearn.preprocessing import OneHotEncoder
 
 from client.mimic_iv.prepare import prepare
 from client.site import load_plan_sections, load_site
+from lemof_model.errors import ConfigError
 from lemof_model.stays import CATEGORY_COLUMNS, NUMERIC_COLUMNS
 from simulation.cli import command
 from simulation.synthetic.bounds import SEEN, _averaged, _score, expected_auroc, upper_bounds
+from simulation.synthetic.courses import draw_coefficients, heart_rate_at
 from simulation.synthetic.delineation import MEASURES
 from simulation.synthetic.generate import generate, parameters_digest
 from simulation.synthetic.process import CONTROLS, ECG_LATENTS, LATENTS, TURNABLE, Process, draw_latents
@@ -189,6 +191,24 @@ def test_controls_and_factors_do_what_they_say() -> None:
     shifted = dataclasses.replace(Process(), shift=0.5)
     one, other = (shifted.hospital(index, 4, 7).log_days_P for index in (0, 1))
     assert np.abs(one / other - 1).max() > 0.3 and (Process().hospital(0, 4, 7).log_days_P > -0.2).all()
+
+
+def test_the_written_heart_rate_tells_nothing_when_the_ecg_is_not_to() -> None:
+    def auroc_of_rate(process: Process) -> float:
+        latents = draw_latents(process, process.hospital(0, 4, 7), 40_000, np.random.default_rng(1))
+        told = latents.values_ND * process.told_by_rate_D
+        coefficients = draw_coefficients("heart_rate", told, np.random.default_rng(2))
+        rate = heart_rate_at(coefficients, np.full(40_000, 20.0))
+        kept = latents.los_days >= process.min_stay_days
+        return float(roc_auc_score(latents.los_days[kept] > process.threshold_days, rate[kept]))
+
+    assert auroc_of_rate(turned(**CONTROLS["no-ecg-signal"])) == pytest.approx(0.5, abs=0.01)
+    assert auroc_of_rate(Process()) > 0.57
+
+
+def test_coupling_has_a_limit_that_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"coupling must leave .* a part of its own, got 5"):
+        assert turned(coupling=5.0).mixing_DD is None
 
 
 def test_expected_auroc_equals_sklearn_for_certain_labels() -> None:
