@@ -1,43 +1,45 @@
 """Level-guided fusion (paper, module 2, eq. 9-12): attention between the two best levels, in both directions.
 
-Shapes: B batch, T tokens, D level width, W attention width (the paper's d).
+Shapes: B batch, T tokens, D level width, W attention width (the paper's d), H heads, E = W / H.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
 
 
-class DirectedAttention(nn.Module):
-    """One direction of eq. 10-11: tokens of one modality ask, tokens of the other answer.
+class TokenMaps(nn.Module):
+    """The three maps of one modality's tokens (eq. 10): queries when it asks, keys and values when it answers.
 
-    Everything after the softmax is linear, so the mean over the asking tokens is taken of the weights, and the value
-    map comes last: the same numbers at half the cost. NOTE[DIFF]: dropout therefore leaves out an answering token for
-    all that ask.
-
-    Shape: ``(B, T_i, D_i), (B, T_j, D_j) -> (B, W)``, the mean over the asking tokens.
+    Queries and keys are read from the same tokens, so one matrix makes both.
     """
 
-    def __init__(self, query_width: int, key_width: int, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, token_width: int, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = nn.Linear(query_width, width, bias=False)
-        self.key = nn.Linear(key_width, width, bias=False)
-        self.value = nn.Linear(key_width, width, bias=False)
+        self.query_and_key = nn.Linear(token_width, 2 * width, bias=False)
+        self.value = nn.Linear(token_width, width, bias=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, asking_BTD: Tensor, answering_BTD: Tensor) -> Tensor:
-        """Return ``Attn_{i <- j}``, averaged over the asking tokens."""
+    def queries_and_keys(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the queries, divided by the root of E, and the keys, ``(B, H, T, E)`` each."""
+        query_BHTE, key_BHTE = (
+            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for part in self.query_and_key(tokens_BTD).chunk(2, dim=2)
+        )
+        return query_BHTE * query_BHTE.shape[3] ** -0.5, key_BHTE
 
-        def heads(x_BTW: Tensor) -> Tensor:
-            return x_BTW.view(*x_BTW.shape[:2], self.num_heads, -1).transpose(1, 2)
+    def answer(self, query_BHTE: Tensor, key_BHTE: Tensor, tokens_BTD: Tensor) -> Tensor:
+        """Return ``Attn_{i <- j}`` (eq. 11) of these tokens j to the other modality's queries, averaged over them.
 
-        query, key = heads(self.query(asking_BTD)), heads(self.key(answering_BTD))
-        weight = torch.softmax(query / math.sqrt(query.shape[3]) @ key.transpose(2, 3), dim=3)
-        asked_BHD = self.dropout(weight.mean(dim=2)) @ answering_BTD
-        value_BHHW = self.value(asked_BHD).unflatten(2, (self.num_heads, -1))
-        mixed: Tensor = value_BHHW.diagonal(dim1=1, dim2=2).transpose(1, 2)
+        Everything after the softmax is linear, so the mean over the asking tokens is taken of the weights, and the
+        value map comes last: the same numbers at half the cost. NOTE[DIFF]: dropout therefore leaves out an answering
+        token for all that ask.
+
+        Shape: ``(B, H, T_i, E), (B, H, T_j, E), (B, T_j, D) -> (B, W)``
+        """
+        weight_BHT = torch.softmax(query_BHTE @ key_BHTE.transpose(2, 3), dim=3).mean(dim=2)
+        value_BHHE = self.value(self.dropout(weight_BHT) @ tokens_BTD).unflatten(2, (self.num_heads, -1))
+        mixed: Tensor = value_BHHE.diagonal(dim1=1, dim2=2).transpose(1, 2)
         return mixed.flatten(1)
 
 
@@ -45,7 +47,7 @@ class CrossModalAttention(nn.Module):
     """Both directions, concatenated, through a logistic output (eq. 12): log-odds of omega_2.
 
     A stay without ECG is represented by one learnt token; as all its copies are equal, softmax over them is the same as
-    over one. NOTE[DIFF]: each level's tokens are layer-normalised first, because levels differ in scale.
+    over one. Tokens come layer-normalised (``ModalityNetwork.tokens``).
 
     Args:
         ecg_width, ehr_width: token widths D of the two best levels.
@@ -61,17 +63,18 @@ class CrossModalAttention(nn.Module):
     def __init__(self, ecg_width: int, ehr_width: int, *, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.no_ecg_token_D = nn.Parameter(torch.zeros(ecg_width))
-        self.ecg_norm, self.ehr_norm = nn.LayerNorm(ecg_width), nn.LayerNorm(ehr_width)
-        self.ecg_asks = DirectedAttention(ecg_width, ehr_width, width, num_heads, dropout)
-        self.ehr_asks = DirectedAttention(ehr_width, ecg_width, width, num_heads, dropout)
+        self.ecg = TokenMaps(ecg_width, width, num_heads, dropout)
+        self.ehr = TokenMaps(ehr_width, width, num_heads, dropout)
         self.output = nn.Linear(2 * width, 1)
 
     def forward(self, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Return ``omega_2_B1`` in log-odds."""
         ecg_BTD, ehr_BTD, has_ecg_B = inputs
         present = has_ecg_B[:, None, None]
-        ecg = self.ecg_norm(ecg_BTD) * present + self.no_ecg_token_D * (1.0 - present)
-        ehr = self.ehr_norm(ehr_BTD)
-        both = torch.cat([self.ecg_asks(ecg, ehr), self.ehr_asks(ehr, ecg)], dim=1)
-        out: Tensor = self.output(both)
+        ecg_BTD = ecg_BTD * present + self.no_ecg_token_D * (1.0 - present)
+        ecg_query, ecg_key = self.ecg.queries_and_keys(ecg_BTD)
+        ehr_query, ehr_key = self.ehr.queries_and_keys(ehr_BTD)
+        ecg_asks_BW = self.ehr.answer(ecg_query, ehr_key, ehr_BTD)
+        ehr_asks_BW = self.ecg.answer(ehr_query, ecg_key, ecg_BTD)
+        out: Tensor = self.output(torch.cat([ecg_asks_BW, ehr_asks_BW], dim=1))
         return out

@@ -246,6 +246,27 @@ FEATURES: tuple[Feature, ...] = STATICS + tuple(
 # Hourly means; height and weight do not change by the hour.
 GRID_CHANNELS: tuple[str, ...] = tuple(concept.name for concept in CONCEPTS if concept.name not in ("height", "weight"))
 
+# What an EHR token is for attention where an encoder keeps columns apart: an organ system or a side of the history.
+SYSTEMS: dict[str, tuple[str, ...]] = {
+    "person": ("age", "sex", "race", "marital_status", "insurance", "height", "weight"),
+    "admission": ("admission_type", "admission_location", "careunit_kind", "icu_admission_hour", "hours_to_icu"),
+    "history": ("num_earlier_admissions", "num_earlier_icu_stays"),
+    "consciousness": ("gcs_eye", "gcs_verbal", "gcs_motor", "rass"),
+    "circulation": ("heart_rate", "sbp", "dbp", "mbp"),
+    "respiration": ("resp_rate", "spo2", "fio2"),
+    "gases": ("ph", "pco2", "po2", "base_excess", "lactate"),
+    "inflammation": ("temperature", "wbc", "crp"),
+    "kidney": ("bun", "creatinine"),
+    "electrolytes": (
+        "sodium", "potassium", "chloride", "bicarbonate", "anion_gap", "calcium", "magnesium", "phosphate",
+    ),
+    "metabolism": ("glucose", "glucose_lab"),
+    "blood": ("hematocrit", "hemoglobin", "platelets", "rdw"),
+    "coagulation": ("inr", "pt", "ptt"),
+    "liver": ("albumin", "bilirubin", "alt", "ast", "alp"),
+    "heart": ("troponin_t", "ck_mb", "nt_probnp"),
+}  # fmt: skip
+
 # Evaluation is also reported by discharge disease (prefixes: client/mimic_iv/diagnoses.py). Never a feature.
 DISEASES: tuple[str, ...] = (
     "diabetes",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lemof_model.study import NUM_LEVELS
 
@@ -85,7 +86,11 @@ class ModalityNetwork(nn.Module):
         return torch.cat([head(level.pooled_BD) for head, level in zip(self.heads, levels, strict=True)], dim=1)
 
     def tokens(self, inputs: Inputs, level: int) -> Tensor:
-        """Tokens of one level (1, 2 or 3), ``tokens_BTD``: what attention reads (eq. 9)."""
+        """Tokens of one level (1, 2 or 3), ``tokens_BTD``: what attention reads (eq. 9).
+
+        NOTE[DIFF]: each is layer-normalised, because levels differ in scale.
+        """
         assert 1 <= level <= NUM_LEVELS
         levels: tuple[Level, Level, Level] = self.encoder(inputs)
-        return levels[level - 1].tokens_BTD
+        tokens_BTD = levels[level - 1].tokens_BTD
+        return functional.layer_norm(tokens_BTD, tokens_BTD.shape[2:])

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lemof_model.features import CONCEPTS, FEATURES, GRID_CHANNELS
+from lemof_model.features import CONCEPTS, FEATURES, GRID_CHANNELS, SYSTEMS
 from lemof_model.pyramid import EhrBatch, Inputs
 from lemof_model.study import SPLITS
 
@@ -28,6 +28,18 @@ _CHANNEL_COLUMNS = {
 _ON_GRID = {column for columns in _CHANNEL_COLUMNS.values() for column in columns.values()}
 STATIC_COLUMNS = tuple(column for column in range(len(NUMERIC_COLUMNS)) if column not in _ON_GRID)
 """Places among the numeric features of those that no channel of the grid tells: age, height, earlier admissions..."""
+
+_CONCEPT_OF = {f"{concept.name}_{kind}": concept.name for concept in CONCEPTS for kind in concept.aggregates}
+_CONCEPT_NAMES = [_CONCEPT_OF.get(name, name) for name in _NUMERIC_NAMES]
+_NUMERIC_CONCEPTS = tuple(dict.fromkeys(_CONCEPT_NAMES))
+CONCEPT_COLUMNS = tuple(
+    tuple(column for column, name in enumerate(_CONCEPT_NAMES) if name == concept) for concept in _NUMERIC_CONCEPTS
+)
+"""For each concept, the places of its features among the numeric ones; a numeric static is a concept of its own."""
+
+_TOKEN_NAMES = [*_NUMERIC_CONCEPTS, *(FEATURES[i].name for i in CATEGORY_COLUMNS)]
+SYSTEM_TOKENS = tuple(tuple(_TOKEN_NAMES.index(name) for name in names) for names in SYSTEMS.values())
+"""For each system of the schema, the places of its concepts: the numeric ones as above, then the categorical ones."""
 
 MICROVOLTS_PER_MV = 1000.0
 SCALED_LIMIT = 4.0

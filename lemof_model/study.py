@@ -187,7 +187,7 @@ class AttentionSpec:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     width: int = 32
-    num_heads: int = 2
+    num_heads: int = 1
     dropout: float = 0.1
     training: TrainingSpec = field(
         default_factory=lambda: TrainingSpec(num_rounds=20, num_epochs=4, client_lr=1e-3, patience=5)

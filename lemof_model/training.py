@@ -69,7 +69,7 @@ def make_optimizer(model: nn.Module, spec: TrainingSpec, lr: float) -> torch.opt
     ]
     if spec.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr)
-    return torch.optim.AdamW(groups, lr=lr)
+    return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 
 def summed_loss(logit_BK: Tensor, label_B: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class EcgLstm(PyramidEncoder):
 
     lr_factor = 2.5
 
-    def __init__(self, width: int = 32, num_tokens: int = 32, dropout: float = 0.2, augment: float = 1.0) -> None:
+    def __init__(self, width: int = 32, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0) -> None:
         super().__init__()
         self.token_widths = (width, width, width)
         self.pooled_widths = (3 * width, 3 * width, 3 * width)

@@ -52,7 +52,7 @@ class EcgResNet(PyramidEncoder):
         [(2, 32, 8), (2, 32, 8), (2, 32, 8)]
     """
 
-    def __init__(self, width: int = 32, num_tokens: int = 32, dropout: float = 0.2, augment: float = 1.0) -> None:
+    def __init__(self, width: int = 32, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0) -> None:
         super().__init__()
         self.token_widths = (width, width, width)
         self.pooled_widths = (2 * width, 2 * width, 2 * width)

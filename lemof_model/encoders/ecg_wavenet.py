@@ -57,7 +57,7 @@ class EcgWaveNet(PyramidEncoder):
     """
 
     def __init__(
-        self, width: int = 16, num_layers: int = 5, num_tokens: int = 32, dropout: float = 0.2, augment: float = 1.0
+        self, width: int = 16, num_layers: int = 5, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0
     ) -> None:
         super().__init__()
         if num_layers < 1:

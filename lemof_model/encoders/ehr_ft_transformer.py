@@ -1,9 +1,14 @@
-"""EHR FT-Transformer (Gorishniy et al. 2021): every feature is a token, three pre-norm blocks are the three levels.
+"""EHR FT-Transformer (Gorishniy et al. 2021): features are tokens, three pre-norm blocks are the three levels.
 
 After ``rtdl_revisiting_models``: the first norm of the first block is left out, FFN is ReGLU of 4/3 width, attention
-and FFN dropout. NOTE[DIFF]: a learnt vector per feature marks a missing value; the last block computes full queries, so
-that all its tokens are right, not only the class token's; attention is written with nn.Linear (per-sample gradients).
+and FFN dropout. NOTE[DIFF]: a concept is one token, the sum of the tokens of its features (minimum, maximum, mean...
+of one heart rate), which attention would have to put together again at several times the cost; a learnt vector per
+feature marks a missing value; the last block computes full queries, so that all its tokens are right, not only the
+class token's; what a level shows to cross-modal attention are means over the concepts of each organ system; attention
+is written with nn.Linear (per-sample gradients).
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +18,36 @@ from lemof_model.pyramid import EhrBatch, Inputs, Level, PyramidEncoder
 
 
 class FeatureTokens(nn.Module):
-    """A class token, and a token ``x * weight + bias`` for each numeric feature, plus its mark where x is missing.
+    """A class token, and a token for each concept: the sum of ``x * weight`` over its features, the marks of those that
+    are missing, and a bias.
 
     The raw weights have a module of their own, one tensor in and one out: so Opacus finds their per-sample gradients.
 
-    Shape: ``(B, F, 2), a value and whether it is missing -> (B, 1 + F, D)``.
+    Args:
+        concepts: for each concept, the places of its features; each feature is in one concept.
+
+    Shape: ``(B, 2 F), values and whether they are missing -> (B, 1 + C, D)``, C concepts.
     """
 
-    def __init__(self, num_numeric: int, width: int) -> None:
+    def __init__(self, concepts: Sequence[Sequence[int]], width: int) -> None:
         super().__init__()
         limit = width**-0.5
+        num_numeric = sum(map(len, concepts))
         self.class_token_D = nn.Parameter(torch.empty(width).uniform_(-limit, limit))
-        self.weight_FD, self.bias_FD, self.missing_FD = (
-            nn.Parameter(torch.empty(num_numeric, width).uniform_(-limit, limit)) for _ in range(3)
+        self.weight_FD, self.missing_FD, self.bias_CD = (
+            nn.Parameter(torch.empty(num, width).uniform_(-limit, limit))
+            for num in (num_numeric, num_numeric, len(concepts))
         )
+        self.place_CM = torch.full((len(concepts), 2 * max(map(len, concepts))), 2 * num_numeric)  # of a zero
+        for places, columns in zip(self.place_CM, concepts, strict=True):
+            both = torch.tensor([*columns, *(num_numeric + column for column in columns)])
+            places[: len(both)] = both
 
-    def forward(self, numeric_BF2: Tensor) -> Tensor:
+    def forward(self, table_BF: Tensor) -> Tensor:
         """Return the tokens, the class token first."""
-        tokens = numeric_BF2[:, :, :1] * self.weight_FD + self.bias_FD + numeric_BF2[:, :, 1:] * self.missing_FD
+        weight = functional.pad(torch.cat([self.weight_FD, self.missing_FD]), (0, 0, 0, 1))[self.place_CM]
+        x_CBM = functional.pad(table_BF, (0, 1))[:, self.place_CM].transpose(0, 1)
+        tokens = (x_CBM @ weight).transpose(0, 1) + self.bias_CD
         return torch.cat([self.class_token_D.expand(len(tokens), 1, -1), tokens], dim=1)
 
 
@@ -84,27 +101,30 @@ class TransformerBlock(nn.Module):
 
 
 class FTTransformer(PyramidEncoder):
-    """Feature tokens and a class token through three blocks; level k is the tokens after block k.
+    """Concept tokens and a class token through three blocks; level k is what block k gave.
 
     Args:
-        num_numeric: numeric features F.
-        num_categories: categories per categorical feature.
+        concepts: for each concept, the places of its numeric features.
+        num_categories: categories per categorical feature; each of these is a token too.
+        systems: for each system, the places of its tokens among concepts and categorical features; without any, all
+            tokens are shown as they are.
         width: token width D; num_heads: attention heads.
         attention_dropout: 0 by default, for it takes 40 % of a training step on a CPU; ffn_dropout as in the reference.
 
-    Shape: ``EhrBatch -> 3 x Level((B, 1 + F + number of categorical features, D), (B, D))``.
+    Shape: ``EhrBatch -> 3 x Level((B, 1 + number of systems, D), (B, D))``.
 
     Example:
         >>> batch = EhrBatch.of_table(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.int64))
-        >>> levels = FTTransformer(3, (4,), width=8, num_heads=2)(batch)
+        >>> levels = FTTransformer(((0, 2), (1,)), (4,), ((0, 1), (2,)), width=8, num_heads=2)(batch)
         >>> tuple(levels[2].tokens_BTD.shape), tuple(levels[2].pooled_BD.shape)
-        ((2, 5, 8), (2, 8))
+        ((2, 3, 8), (2, 8))
     """
 
     def __init__(
         self,
-        num_numeric: int,
+        concepts: tuple[tuple[int, ...], ...],
         num_categories: tuple[int, ...],
+        systems: tuple[tuple[int, ...], ...],
         width: int = 32,
         num_heads: int = 2,
         attention_dropout: float = 0.0,
@@ -113,7 +133,7 @@ class FTTransformer(PyramidEncoder):
         super().__init__()
         self.token_widths = (width, width, width)
         self.pooled_widths = (width, width, width)
-        self.feature_tokens = FeatureTokens(num_numeric, width)
+        self.feature_tokens = FeatureTokens(concepts, width)
         self.embeddings = nn.ModuleList(nn.Embedding(n, width) for n in num_categories)
         for weight in self.embeddings.parameters():
             nn.init.uniform_(weight, -(width**-0.5), width**-0.5)
@@ -121,15 +141,20 @@ class FTTransformer(PyramidEncoder):
             TransformerBlock(width, num_heads, attention_dropout, ffn_dropout, first=index == 0) for index in range(3)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        num_tokens = len(concepts) + len(num_categories)
+        shown = [(0,), *(tuple(place + 1 for place in system) for system in systems or zip(range(num_tokens)))]
+        self.mean_ST = torch.zeros(len(shown), 1 + num_tokens)
+        for weights, places in zip(self.mean_ST, shown, strict=True):
+            weights[list(places)] = 1 / len(places)
 
     def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
         """Return the three levels of an ``EhrBatch``."""
         assert isinstance(inputs, EhrBatch)
-        tokens = [self.feature_tokens(torch.stack([inputs.numeric_BF, inputs.missing_BF], dim=2))]
+        tokens = [self.feature_tokens(torch.cat([inputs.numeric_BF, inputs.missing_BF], dim=1))]
         tokens += [table(inputs.category_BF[:, i : i + 1]) for i, table in enumerate(self.embeddings)]
         x = torch.cat(tokens, dim=1)
         levels = []
         for block, norm in zip(self.blocks, self.norms, strict=True):
             x = block(x)
-            levels.append(Level(x, functional.relu(norm(x[:, 0]))))
+            levels.append(Level(self.mean_ST @ x, functional.relu(norm(x[:, 0]))))
         return levels[0], levels[1], levels[2]

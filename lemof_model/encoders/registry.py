@@ -14,12 +14,18 @@ from lemof_model.encoders.ehr_tpc import TPC
 from lemof_model.errors import ConfigError
 from lemof_model.features import GRID_CHANNELS
 from lemof_model.pyramid import ModalityNetwork, PyramidEncoder
-from lemof_model.stays import NUM_CATEGORIES, NUMERIC_COLUMNS, STATIC_COLUMNS
+from lemof_model.stays import CONCEPT_COLUMNS, NUM_CATEGORIES, NUMERIC_COLUMNS, STATIC_COLUMNS, SYSTEM_TOKENS
 from lemof_model.study import EncoderSpec
 
-# What no plan chooses and the feature schema says: the sizes of an EHR encoder's inputs, without and with the grid.
+# What no plan chooses and the feature schema says: the sizes of an EHR encoder's inputs.
 TABLE = (len(NUMERIC_COLUMNS), NUM_CATEGORIES)
-GRID = (len(GRID_CHANNELS), STATIC_COLUMNS, NUM_CATEGORIES)
+OF_SCHEMA: dict[str, tuple[object, ...]] = {
+    "ft_transformer": (CONCEPT_COLUMNS, NUM_CATEGORIES, SYSTEM_TOKENS),
+    "mlp": TABLE,
+    "tab_transformer": TABLE,
+    "tabnet": TABLE,
+    "tpc": (len(GRID_CHANNELS), STATIC_COLUMNS, NUM_CATEGORIES),
+}
 
 ENCODERS: dict[str, dict[str, type[PyramidEncoder]]] = {
     "ecg": {
@@ -61,7 +67,6 @@ def build_network(modality: str, spec: EncoderSpec, seed: int = 0) -> ModalityNe
         ConfigError: an unknown name (the right ones are listed) or a size the encoder does not have.
     """
     encoder = encoder_class(modality, spec)
-    of_schema = {"ecg": (), "ehr": GRID if encoder.uses_grid else TABLE}[modality]
     if spec.sizes.get("num_tokens", 2) < 2:
         raise ConfigError(
             f"{modality}.sizes.num_tokens must be at least 2, got {spec.sizes['num_tokens']}. Over a single token the "
@@ -70,6 +75,6 @@ def build_network(modality: str, spec: EncoderSpec, seed: int = 0) -> ModalityNe
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            return ModalityNetwork(encoder(*of_schema, **spec.sizes))
+            return ModalityNetwork(encoder(*OF_SCHEMA.get(spec.name, ()), **spec.sizes))
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
             raise ConfigError(f"{modality}.sizes must suit the encoder {spec.name}: {error}.") from error

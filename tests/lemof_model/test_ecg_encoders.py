@@ -24,7 +24,7 @@ from lemof_model.training import make_optimizer, summed_loss
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Weights = dict[str, Array]
 ECG_ENCODERS: list[type[PyramidEncoder]] = [EcgCnn, EcgLstm, EcgResNet, EcgWaveNet]
-NUM_TOKENS = 32
+NUM_TOKENS = 16
 
 
 # --- Slow versions ----------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def slow_group_norm(x_CT: Array, weights: Weights, name: str) -> Array:
 
 
 def slow_level(x_DT: Array, *, with_last: bool = False) -> tuple[Array, Array]:
-    """Tokens: the mean of the steps that each of 32 equal parts of the record touches. Pooled: over all steps."""
+    """Tokens: the mean of the steps that each of 16 equal parts of the record touches. Pooled: over all steps."""
     length = x_DT.shape[1]
     parts = [(i * length // NUM_TOKENS, -(-(i + 1) * length // NUM_TOKENS)) for i in range(NUM_TOKENS)]
     tokens = np.stack([x_DT[:, start:stop].mean(axis=1) for start, stop in parts])

@@ -32,6 +32,8 @@ Module = TypeVar("Module", bound=nn.Module)
 
 NUM_NUMERIC, NUM_CATEGORIES, NUM_CHANNELS, NUM_HOURS = 5, (3, 4), 3, 7
 STATIC_COLUMNS = (0, 3)
+EACH_ALONE = tuple((column,) for column in range(NUM_NUMERIC))
+CONCEPTS = ((0, 2, 4), (3,), (1,))
 
 
 def small_batch(num_stays: int = 6, seed: int = 0) -> EhrBatch:
@@ -85,7 +87,7 @@ def reference_ft_transformer(ours: ModalityNetwork, num_blocks: int) -> Any:
     pairs = [
         (theirs.cls_embedding.weight, encoder.feature_tokens.class_token_D),
         (theirs.cont_embeddings.weight, encoder.feature_tokens.weight_FD),
-        (theirs.cont_embeddings.bias, encoder.feature_tokens.bias_FD),
+        (theirs.cont_embeddings.bias, encoder.feature_tokens.bias_CD),
     ]
     modules = list(zip(theirs.cat_embeddings.embeddings, encoder.embeddings, strict=True))
     for number, (block, our_block) in enumerate(zip(theirs.backbone.blocks, encoder.blocks, strict=False)):
@@ -108,7 +110,7 @@ def reference_ft_transformer(ours: ModalityNetwork, num_blocks: int) -> Any:
 
 
 def test_ft_transformer_levels_are_those_of_the_reference() -> None:
-    network = scrambled(ModalityNetwork(FTTransformer(NUM_NUMERIC, NUM_CATEGORIES, width=8, num_heads=2)))
+    network = scrambled(ModalityNetwork(FTTransformer(EACH_ALONE, NUM_CATEGORIES, (), width=8, num_heads=2)))
     batch = small_batch()
     batch = batch._replace(missing_BF=torch.zeros_like(batch.missing_BF))  # the reference knows no missing values
     with torch.no_grad():
@@ -121,7 +123,29 @@ def test_ft_transformer_levels_are_those_of_the_reference() -> None:
             block["output"].register_forward_hook(lambda module, inputs, output: tokens.append(output))
         deeper(batch.numeric_BF, batch.category_BF)
         for level in (1, 2, 3):
-            torch.testing.assert_close(network.tokens(batch, level), tokens[level - 1], rtol=1e-4, atol=1e-5)
+            ours = network.encoder(batch)[level - 1].tokens_BTD
+            torch.testing.assert_close(ours, tokens[level - 1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_concept_is_the_sum_of_its_features_and_a_system_the_mean_of_its_concepts() -> None:
+    encoder: Any = scrambled(FTTransformer(CONCEPTS, NUM_CATEGORIES, ((0, 3), (1, 2, 4)), width=8, num_heads=2))
+    batch, tokens = small_batch(), encoder.feature_tokens
+    with torch.no_grad():
+        found = tokens(torch.cat([batch.numeric_BF, batch.missing_BF], dim=1))
+        torch.testing.assert_close(found[:, 0], tokens.class_token_D.expand(6, -1))
+        for place, columns in enumerate(CONCEPTS):
+            expected = tokens.bias_CD[place].expand(6, -1)
+            for column in columns:
+                expected = expected + batch.numeric_BF[:, column : column + 1] * tokens.weight_FD[column]
+                expected = expected + batch.missing_BF[:, column : column + 1] * tokens.missing_FD[column]
+            torch.testing.assert_close(found[:, 1 + place], expected)
+        seen: list[Tensor] = []
+        encoder.blocks[1].register_forward_hook(lambda module, inputs, output: seen.append(output))
+        shown = encoder(batch)[1].tokens_BTD
+    assert shown.shape == (6, 3, 8)
+    torch.testing.assert_close(shown[:, 0], seen[0][:, 0])
+    torch.testing.assert_close(shown[:, 1], seen[0][:, [1, 4]].mean(dim=1))
+    torch.testing.assert_close(shown[:, 2], seen[0][:, [2, 3, 5]].mean(dim=1))
 
 
 def test_mlp_levels_are_the_blocks_of_the_reference() -> None:

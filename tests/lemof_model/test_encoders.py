@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from lemof_model.encoders.ecg_levels import Augmentation
 from lemof_model.encoders.registry import ENCODERS, build_network
 from lemof_model.errors import ConfigError
 from lemof_model.features import GRID_CHANNELS
 from lemof_model.pyramid import EhrBatch, ModalityNetwork
-from lemof_model.stays import NUM_CATEGORIES, NUMERIC_COLUMNS, STATIC_COLUMNS
+from lemof_model.stays import CONCEPT_COLUMNS, NUM_CATEGORIES, NUMERIC_COLUMNS, STATIC_COLUMNS, SYSTEM_TOKENS
 from lemof_model.study import EncoderSpec
 from tests.inputs import inputs_of, pick
 
@@ -22,9 +23,9 @@ NUM_PARAMETERS = {
     ("ecg", "cnn"): 12 * 32 * 8 + 32 * 64 * 5 + 64 * 32 * 3 + 2 * (32 + 64 + 32) + 65 + 129 + 65,
     ("ecg", "lstm"): 12 * 32 * 7 + 32 * 32 * 5 + 128 + 3 * 4 * 32 * (32 + 32 + 2) + 3 * 97,
     ("ecg", "resnet"): 2_752 + 3 * 9_408 + 3 * 65,
-    # feature tokens, categories; blocks; norms
     ("ecg", "wavenet"): (12 * 7 + 1) * 32 + (32 * 5 + 1) * 16 + 15 * (16 * 3 + 1) * 32 + 17 * 16 * (15 + 14) + 3 * 33,
-    ("ehr", "ft_transformer"): 32 + 3 * 32 * F + 32 * S + (3 * 8_436 + 2 * 64) + 3 * 64 + 3 * 33,
+    # class token, numeric features, concepts, categories; blocks; norms
+    ("ehr", "ft_transformer"): 32 * (1 + 2 * F + len(CONCEPT_COLUMNS) + S) + (3 * 8_436 + 2 * 64) + 3 * 64 + 3 * 33,
     # three layers of 256
     ("ehr", "mlp"): (2 * F + S + 1) * 256 + 2 * 257 * 256 + 3 * 257,
     # column embedding; attention, norms and feed-forward of six layers; norm of the numbers; three MLPs
@@ -62,7 +63,8 @@ def test_three_levels_of_tokens_and_a_pooled_vector_as_wide_as_stated(modality: 
         assert level.pooled_BD.shape == (5, built.encoder.pooled_widths[number])
         assert level.tokens_BTD.shape[0] == 5 and level.tokens_BTD.shape[2] == built.encoder.token_widths[number]
         assert level.tokens_BTD.shape[1] > 1, "attention over one token is a mean"
-        torch.testing.assert_close(built.tokens(inputs_of(modality), number + 1), level.tokens_BTD)
+        tokens = built.tokens(inputs_of(modality), number + 1)
+        torch.testing.assert_close(tokens, functional.layer_norm(level.tokens_BTD, tokens.shape[2:]))
     assert built(inputs_of(modality)).shape == (5, 3)
 
 
@@ -108,17 +110,23 @@ def test_a_missing_number_is_a_learnt_mark_and_not_a_zero() -> None:
         torch.testing.assert_close(built(zero), built(missing))
 
 
-def test_every_feature_has_a_token_of_its_own() -> None:
+def test_every_feature_is_in_one_concept_and_every_concept_in_one_system() -> None:
+    assert sorted(sum(CONCEPT_COLUMNS, ())) == list(range(F))
+    assert sorted(sum(SYSTEM_TOKENS, ())) == list(range(len(CONCEPT_COLUMNS) + C))
+
+
+def test_a_feature_moves_the_token_of_its_system() -> None:
     built, batch = network("ehr", "ft_transformer"), inputs_of("ehr", 1)
     assert isinstance(batch, EhrBatch)
-    tokens = built.tokens(batch, 1)
-    assert tokens.shape[1] == 1 + len(NUMERIC_COLUMNS) + len(NUM_CATEGORIES)
-    rng = np.random.default_rng(0)
-    for column in rng.choice(len(NUMERIC_COLUMNS), 3, replace=False):
+    tokens = built.encoder(batch)[0].tokens_BTD
+    assert tokens.shape[1] == 1 + len(SYSTEM_TOKENS)
+    for column in np.random.default_rng(0).choice(F, 3, replace=False):
+        concept = next(place for place, columns in enumerate(CONCEPT_COLUMNS) if column in columns)
+        system = next(place for place, tokens in enumerate(SYSTEM_TOKENS) if concept in tokens)
         changed = batch.numeric_BF.clone()
         changed[0, column] += 3.0
-        moved = (built.tokens(batch._replace(numeric_BF=changed), 1) - tokens).abs().sum(dim=2)[0]
-        assert int(moved.argmax()) == 1 + column
+        moved = (built.encoder(batch._replace(numeric_BF=changed))[0].tokens_BTD - tokens).abs().sum(dim=2)[0]
+        assert int(moved.argmax()) == 1 + system
 
 
 @pytest.mark.parametrize(
