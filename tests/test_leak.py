@@ -56,9 +56,10 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
         ehr=EncoderSpec("ft_transformer", {"width": 16, "num_heads": 2, "attention_dropout": 0, "ffn_dropout": 0}),
         encoders=TrainingSpec(num_rounds=1, num_epochs=40, batch_size=32, client_lr=5e-3, weight_decay=0.0),
         attention=AttentionSpec(
-            width=32,
+            width=64,
+            num_heads=4,
             dropout=0.0,
-            training=TrainingSpec(num_rounds=1, num_epochs=60, batch_size=32, client_lr=5e-3, weight_decay=0.0),
+            training=TrainingSpec(num_rounds=1, num_epochs=100, batch_size=32, client_lr=5e-3, weight_decay=0.0),
         ),
     )
     rounds = Rounds(study, LocalTransport([site]), RunStore(folder / "run"))

@@ -101,7 +101,8 @@ def plain_loop(
         decays = [p for p in model.parameters() if id(p) in matrices]
         others = [p for p in model.parameters() if not any(p is q for q in decays)]
         groups: list[dict[str, Any]] = [{"params": decays}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=training.round_lr(spec, number), weight_decay=spec.weight_decay)
+        lr = training.round_lr(spec, number)
+        optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=spec.weight_decay, fused=True)
         model.train()
         torch.manual_seed(training.derive_seed(seed, "dropout"))
         shuffle = np.random.default_rng(training.derive_seed(seed, "batches"))
