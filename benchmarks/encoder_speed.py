@@ -30,8 +30,8 @@ from lemof_model.stays import NUM_CATEGORIES, NUMERIC_COLUMNS, BatchOf, Rows, fe
 from lemof_model.study import MODALITIES, NUM_LEVELS, EncoderSpec
 
 STEP_STAYS, INFERENCE_STAYS = 64, training.INFERENCE_BATCH
-NUM_BLOCKS, NUM_TIMES, NUM_EPOCHS = 5, 20, 9
-MOST_MS = {"ecg": 60.0, "ehr": 40.0}
+NUM_BLOCKS, NUM_TIMES, NUM_EPOCHS = 5, 20, 25
+MOST_MS = {"ecg": 60.0, "ehr": 60.0}
 LEAST_CACHED = 10.0
 BEST_LEVEL = 3
 

@@ -56,6 +56,8 @@ class EcgWaveNet(PyramidEncoder):
         [(2, 32, 8), (2, 32, 8), (2, 32, 8)]
     """
 
+    lr_factor = 2.0
+
     def __init__(
         self, width: int = 16, num_layers: int = 5, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0
     ) -> None:
