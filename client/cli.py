@@ -5,8 +5,8 @@ Exit statuses: 0 done, 1 our bug, 2 usage, the ``exit_status`` of a ``LemofError
 
 import json
 import logging
+import shlex
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,9 +15,8 @@ import click
 import typer
 from rich.console import Console
 
-from client.cohort import Cohort
 from client.command_line import run_command
-from client.site import Limits, find_site_file, load_plan_sections, load_site
+from client.site import find_site_file, load_plan_sections, load_site
 
 log = logging.getLogger("lemof")
 app = typer.Typer(
@@ -25,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+Plan = Annotated[Path | None, typer.Option(help="Study plan; without it, the default plan.")]
 
 
 def main() -> None:
@@ -67,30 +67,68 @@ def join(
 
 
 @app.command()
+def check(
+    context: typer.Context,
+    plan: Plan = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every row, every ECG and every file of the cohort.")
+    ] = False,
+    server: Annotated[
+        bool | None, typer.Option("--server/--no-server", help="Ask the server; default: if the site file names one.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="End with status 5 when there are warnings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings to stdout, too.")] = False,
+) -> None:
+    """Look at everything before the work begins, in seconds. Nothing leaves the hospital.
+
+    Example: lemof-client --site hospital_a check
+    """
+    from client.check import check as check_site
+
+    console = _console()
+    report = check_site(_site_file(context), plan, console, is_deep=deep, asks_server=server)
+    report.show(console)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    if status := report.exit_status(is_strict=strict):
+        raise typer.Exit(status)
+
+
+@app.command()
 def prepare(
     context: typer.Context,
-    plan: Annotated[Path | None, typer.Option(help="Study plan; without it, the default plan.")] = None,
+    plan: Plan = None,
+    force: Annotated[bool, typer.Option("--force", help="Prepare again, even if nothing has changed.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read ECGs; default: by cores.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the cohort's manifest to stdout.")] = False,
 ) -> None:
-    """Turn the raw tables and ECGs into the site's cohort.
+    """Turn the raw tables and ECGs into the site's cohort; started again, it goes on where it was stopped.
 
     Example: lemof-client --site hospital_a prepare --plan site_configs/plans/default.yaml
     """
     from client.mimic_iv.prepare import prepare as prepare_cohort
+    from client.readiness.page import read_quality, write_page
+    from client.readiness.summary import show_summary
 
-    site = load_site(_site_file(context))
-    cohort = prepare_cohort(site, load_plan_sections(plan), Console(stderr=True, soft_wrap=True))
-    for warning in _warnings(cohort, site.limits, has_ecg_data=site.data.ecg is not None):
-        typer.echo(f"warning: {warning}", err=True)
+    site, console = load_site(_site_file(context)), _console()
+    cohort = prepare_cohort(site, load_plan_sections(plan), console, force=force, workers=workers)
+    quality = read_quality(cohort.path)
+    status = show_summary(site, cohort.manifest, quality, console)
+    page = write_page(site, cohort.manifest, quality)
+    next_step = "" if status else f".  Next: lemof-client --site {shlex.quote(_site_option(context))}"
+    console.print(f"Readiness page: {page}{next_step}", markup=False)
     if as_json:
         typer.echo(json.dumps(cohort.manifest, indent=2))
-    first, *dropped, _ = cohort.manifest["attrition"]
-    reasons = ", ".join(f"{row['num_stays']:,} {row['reason']}" for row in dropped if row["num_stays"])
-    typer.echo(
-        f"kept {cohort.num_stays:,} of {first['num_stays']:,} ICU stays"
-        f"{f' (dropped: {reasons})' if reasons else ''}.  Next: lemof-client --site {_site_option(context)}",
-        err=True,
-    )
+    if status:
+        raise typer.Exit(status)
+
+
+def _console() -> Console:
+    """Where people read: stderr, wide enough for a table when it is no terminal."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console
 
 
 def _site_option(context: typer.Context) -> str:
@@ -103,23 +141,3 @@ def _site_file(context: typer.Context) -> Path:
     if not _site_option(context):
         raise click.UsageError("--site must name a site file. Example: lemof-client --site hospital_a", context)
     return find_site_file(_site_option(context))
-
-
-def _warnings(cohort: Cohort, limits: Limits, *, has_ecg_data: bool) -> Iterator[str]:
-    """What will keep the cohort from taking part, or make it useless there."""
-    counts = cohort.manifest
-    if counts["num_patients"] < limits.min_patients:
-        yield (
-            f"num_patients must be at least limits.min_patients = {limits.min_patients} for training, "
-            f"got {counts['num_patients']}. The door will refuse the site's updates."
-        )
-    if counts["num_long_stays"] in (0, counts["num_stays"]):
-        yield "Stays must be short and long, got one kind only. Check outtime, or ask for another threshold."
-    if rejected := counts["ecg"]["records_rejected"]:
-        reasons = ", ".join(f"{num:,} {reason}" for reason, num in rejected.items())
-        yield (
-            f"ECG records must be whole, got {sum(rejected.values()):,} of {counts['ecg']['records_chosen']:,} "
-            f"that are not ({reasons}). Their stays count as without ECG; files are listed in rejects.csv.gz."
-        )
-    elif has_ecg_data and counts["num_stays_with_ecg"] == 0:
-        yield "At least one stay must have an ECG, got none. Do the record list and the tables number patients alike?"

@@ -9,7 +9,8 @@ those depend on the plan: ``long_stay_of`` here and ``lemof_model.splits`` compu
     grid.npy        (N, H, C) float32 hourly means from ICU admission on, NaN missing; channels in ``features.json``
     ecg.npy         (M, 12, 1000) int16 microvolts at 100 Hz, leads in ``features.json``
     ecg_index.npy   (N) int64 row of ecg.npy, -1 for a stay without ECG
-    rejects.csv.gz  ECG records that were linked and could not be read, with the reason
+    quality.json    what was met in the raw data: counts by table, concept and feature
+    rejects.csv.gz  rows of tables and ECG records that could not be read, with the reason
 
 The order of ECG leads is ``lemof_model.features.ECG_LEADS``.
 """
@@ -18,6 +19,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,15 +33,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lemof_model import features as schema
-from lemof_model.errors import DataError, DiskError
+from lemof_model.errors import DataError, DiskError, TooLittleDataError
 from lemof_model.splits import split_of
 from lemof_model.study import SPLITS, CohortSpec, SplitSpec, Target, digest_json
 
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
+STATE = ".state"
+MANIFEST = "manifest.json"
 AGAIN = "Run: lemof-client --site NAME prepare."
-FULL_OR_READ_ONLY = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+FULL_OR_READ_ONLY = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 STAY_COLUMNS: dict[str, str] = {
     "subject_id": "int64",
@@ -48,7 +52,7 @@ STAY_COLUMNS: dict[str, str] = {
     "patient_hash": "uint64",  # lemof_model.splits.patient_hash_of(subject_id)
     "intime": "datetime64[us]",
     "icu_los_days": "float64",  # outtime - intime
-    "hospital_los_days": "float64",  # dischtime - admittime, NaN when the discharge is missing
+    "hospital_los_days": "float64",  # dischtime - admittime, NaN when missing or impossible
     "died_in_icu": "bool",  # deathtime from intime to outtime
     "died_in_hospital": "bool",
     **{disease: "bool" for disease in schema.DISEASES},  # discharge codes: to stratify an evaluation, never a feature
@@ -109,7 +113,7 @@ def load_cohort(path: Path) -> Cohort:
     Raises:
         DataError: there is no cohort, it has another schema, or its files are damaged or do not fit together.
     """
-    manifest_path = path / "manifest.json"
+    manifest_path = path / MANIFEST
     if not manifest_path.is_file():
         raise DataError(f"A cohort must be prepared before it is used, got no manifest.json from {path}. {AGAIN}")
     manifest = _read(manifest_path, lambda file: dict(json.loads(file.read_text(encoding="utf-8"))))
@@ -125,39 +129,109 @@ def load_cohort(path: Path) -> Cohort:
     return cohort
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A new folder beside ``path`` to fill; it takes the place of ``path`` when the block ends without an error.
+def is_finished(path: Path, key: str) -> bool:
+    """Whether ``path`` holds the whole cohort that was made from what ``key`` stands for."""
+    _put_back(path)
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if manifest.get("config_digest") != key:
+        return False
+    for leftover in (path / STATE, _beside(path, "partial"), _beside(path, "old")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return True
 
-    A cohort that an earlier run had set aside when it was stopped is put back first.
+
+@contextmanager
+def replacing(path: Path, key: str = "", *, anew: bool = False) -> Iterator[Path]:
+    """A folder beside ``path`` to fill; it takes the place of ``path`` when the block ends without an error.
+
+    The folder holds what an interrupted run with the same ``key`` has left (unless ``anew``), its state in ``.state``.
+    It is kept when
+    the run is interrupted or the disk is full, and removed when the data have to change first, or without a key. A
+    cohort that an earlier run had set aside when it was stopped is put back before.
 
     Raises:
         DiskError: ``path`` holds something that is not a cohort, or cannot be written.
     """
-    is_ours = (path / "manifest.json").is_file() or (path.is_dir() and not any(path.iterdir()))
-    if path.exists() and not is_ours:
-        raise DiskError(f"prepare.output must be a cohort or an empty folder, got other files at {path}. Name another.")
-    new, old = (path.with_name(f"{path.name}.{state}") for state in ("partial", "old"))
+    require_place(path)
+    new, old = _beside(path, "partial"), _beside(path, "old")
+    is_resumable = bool(key)
     try:
-        if (old / "manifest.json").is_file() and not (path / "manifest.json").is_file():
-            old.rename(path)
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir(parents=True)
+        _put_back(path)
+        shutil.rmtree(old, ignore_errors=True)
+        if anew:
+            shutil.rmtree(new, ignore_errors=True)
+        _open_partial(new, key)
         yield new
+        sync(*(file for file in new.iterdir() if file.is_file()), new)
         if path.exists():
             path.rename(old)
         new.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        for leftover in (path / STATE, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+    except (DataError, TooLittleDataError):
+        is_resumable = False
+        raise
     except OSError as error:
         if not _is_of_writing(error, path, new, old):
             raise
         raise DiskError(
             f"The cohort must fit on the disk and be writable, got {error.strerror or error} at {path}. "
-            "An earlier cohort is unchanged. Free space or mend permissions, then run the same command."
+            "An earlier cohort is unchanged. Free space or mend permissions, then run the same command. [E601]"
         ) from error
     finally:
+        if not is_resumable:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def require_place(path: Path) -> None:
+    """Refuse to put a cohort where other files are.
+
+    Raises:
+        DiskError: ``path`` holds something that is not a cohort.
+    """
+    is_ours = (path / MANIFEST).is_file() or (path.is_dir() and not any(path.iterdir()))
+    if path.exists() and not is_ours:
+        raise DiskError(
+            f"prepare.output must be a cohort or an empty folder, got other files at {path}. Name another. [E603]"
+        )
+
+
+def _beside(path: Path, state: str) -> Path:
+    """The folder of a cohort that is being made, or was set aside."""
+    return path.with_name(f"{path.name}.{state}")
+
+
+def _put_back(path: Path) -> None:
+    """Put a cohort back that was set aside when a run was stopped between two renames."""
+    old = _beside(path, "old")
+    if (old / MANIFEST).is_file() and not (path / MANIFEST).is_file():
+        old.rename(path)
+
+
+def _open_partial(new: Path, key: str) -> None:
+    """Keep what was made for this key; begin anew otherwise."""
+    marker = new / STATE / "key"
+    try:
+        found = marker.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        found = ""
+    if not key or found != key:
         shutil.rmtree(new, ignore_errors=True)
+        (new / STATE).mkdir(parents=True)
+        marker.write_text(key, encoding="ascii")
+
+
+def sync(*paths: Path) -> None:
+    """Put files, or the names in folders, on the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_cohort(
@@ -167,8 +241,8 @@ def write_cohort(
     target: Target,
     splits: SplitSpec,
     stays: pd.DataFrame,
-    features: NDArray[np.float32],
-    grid: NDArray[np.float32],
+    features: NDArray[np.float32] | None = None,
+    grid: NDArray[np.float32] | None = None,
     num_stays_with_ecg: int,
     ecg_index: NDArray[np.int64],
     attrition: Sequence[Mapping[str, Any]],
@@ -176,15 +250,18 @@ def write_cohort(
 ) -> None:
     """Write all files but ``ecg.npy``, which must be there already, and the manifest last.
 
+    ``features`` and ``grid`` that are not given are there already, too.
     ``target`` and ``splits`` are only counted with. ``num_stays_with_ecg`` is by the record list, whether or not the
     record could be read. ``facts`` are further entries of the manifest (JSON values).
     """
     stays.astype(STAY_COLUMNS)[list(STAY_COLUMNS)].to_parquet(folder / "stays.parquet", index=False)
-    np.save(folder / "features.npy", features.astype(np.float32, copy=False))
-    np.save(folder / "grid.npy", grid.astype(np.float32, copy=False))
+    for name, array in {"features": features, "grid": grid}.items():
+        if array is not None:
+            np.save(folder / f"{name}.npy", array.astype(np.float32, copy=False))
     np.save(folder / "ecg_index.npy", ecg_index.astype(np.int64, copy=False))
     _write_json(folder / "features.json", _columns())
-    digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+    written = sorted(file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
+    digests = {file.name: sha256_of(file) for file in written}
     labels, keep = long_stay_of(stays, target)
     patient_hash = stays["patient_hash"].to_numpy().astype(np.uint64)
     num_by_split = np.bincount(split_of(patient_hash, splits), minlength=len(SPLITS))
@@ -204,7 +281,7 @@ def write_cohort(
         "digests": {**digests, "cohort": digest_json(digests)},
         **facts,
     }
-    _write_json(folder / "manifest.json", manifest)
+    _write_json(folder / MANIFEST, manifest)
 
 
 def _columns() -> dict[str, Any]:
@@ -259,7 +336,7 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """sha256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,6 +24,7 @@ from pydantic import (
     field_validator,
 )
 
+from lemof_model.concepts import units_of_item
 from lemof_model.errors import ConfigError, problem_sentence
 from lemof_model.study import CohortSpec, SplitSpec, Target
 
@@ -37,6 +38,10 @@ def _beside_site_file(path: Path, info: ValidationInfo) -> Path:
 
 
 SitePath = Annotated[Path, AfterValidator(_beside_site_file)]
+TableName = Literal[
+    "patients", "admissions", "diagnoses_icd", "labevents", "icustays", "chartevents", "outputevents", "inputevents",
+    "procedureevents",
+]  # fmt: skip
 
 
 class _Section(BaseModel):
@@ -60,24 +65,48 @@ class Tables(_Section):
     labevents: Path | None = None
     icustays: Path | None = None
     chartevents: Path | None = None
+    outputevents: Path | None = None
+    inputevents: Path | None = None
+    procedureevents: Path | None = None
 
 
 class EhrData(_Section):
-    """Where the MIMIC-IV tables are (csv or csv.gz)."""
+    """Where the MIMIC-IV tables are (csv, csv.gz or parquet), and what in them is not as MIMIC-IV has it.
+
+    ``columns`` is, by table, MIMIC's name of a column and the site's own; ``units`` the unit of an item id whose values
+    come in another one than the schema says.
+    """
 
     root: SitePath
     tables: Tables = Tables()
+    columns: dict[TableName, dict[str, str]] = {}
+    units: dict[int, str] = {}
+    datetime_format: Annotated[str, StringConstraints(min_length=2)] = "%Y-%m-%d %H:%M:%S"
+
+    @field_validator("units")
+    @classmethod
+    def _units_must_be_known(cls, units: dict[int, str]) -> dict[int, str]:
+        for item_id, unit in units.items():
+            known = units_of_item(item_id)
+            if unit not in known:
+                rule = f"one of {', '.join(known)}" if known else "left out: no feature reads this item id"
+                raise ConfigError(f"data.ehr.units.{item_id} must be {rule}, got {unit!r}.")
+        return units
 
 
 class EcgData(_Section):
-    """Where the MIMIC-IV-ECG records are, and which sampling frequencies are resampled rather than refused.
+    """Where the MIMIC-IV-ECG records are, and what is made of those that differ from MIMIC-IV-ECG's own.
 
-    ``record_list`` starts at the folder of the site file if such a file exists there, else at ``root``.
+    ``record_list`` starts at the folder of the site file if such a file exists there, else at ``root``. Sampling rates
+    in ``accept_hz`` are resampled, others refused. With ``on_missing_lead: zero`` up to 5 leads may be missing.
+    ``units: uV`` takes the numbers of the whole site as microvolts, whatever the headers say.
     """
 
     root: SitePath
     record_list: Path = Path("record_list.csv")
-    accept_hz: tuple[PositiveInt, ...] = (500,)
+    accept_hz: tuple[Annotated[int, Field(ge=50, le=20_000)], ...] = (500,)
+    on_missing_lead: Literal["skip", "zero"] = "skip"
+    units: Literal["mV", "uV"] = "mV"
 
     @field_validator("record_list")
     @classmethod
@@ -94,9 +123,15 @@ class Data(_Section):
 
 
 class Prepare(_Section):
-    """Where the cohort is written."""
+    """Where the cohort is written, and how much of the raw data may be unusable.
+
+    More than ``max_bad_fraction`` of a table's times (or of the chosen ECG records), and more than ten, stop the
+    preparation. A key that repeats stops it too, unless ``on_duplicate`` says to keep the first row.
+    """
 
     output: SitePath = Path("cohort")
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    on_duplicate: Literal["first", "refuse"] = "refuse"
 
 
 class Limits(_Section):

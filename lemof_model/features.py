@@ -1,166 +1,49 @@
-"""The one schema of a prepared stay, as plain data: what is measured, in which unit, within which limits.
+"""The one schema of a prepared stay, as plain data: every column, what it sums up, its unit and its limits.
 
-``first_day_1``: vitals, laboratory values and statics of the first day in intensive care. Preparation reads it to
-know what to collect, models read it to know their columns, and its digest tells a cohort of another schema apart.
-
-Sources of item ids, units and limits: [mimic-code] MIT-LCP/mimic-code, mimic-iv/concepts/measurement;
-[ricu] eth-mds/ricu, extdata/config/concept-dict; [ours] a cap that neither of them gives.
+``first_day_2``: vitals, laboratory values, urine, treatments and statics of the first day in intensive care.
+Preparation reads it to know what to collect, models read it to know their columns, ``docs/features.md`` is printed from
+it, and its digest tells a cohort of another schema apart. What is measured, from which items: ``concepts``.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-SCHEMA_NAME = "first_day_1"
+from lemof_model.concepts import LABS, TREATMENTS, URINE, VITALS, Concept, Treatment
+
+SCHEMA_NAME = "first_day_2"
 
 ECG_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 ECG_HZ = 100
 ECG_SECONDS = 10
 
-Table = Literal["chartevents", "labevents"]
-Aggregate = Literal["min", "max", "mean"]
+CONCEPTS: tuple[Concept, ...] = VITALS + LABS
+"""What is measured at the bedside and in the laboratory, in the order of its features."""
 
-
-@dataclass(frozen=True)
-class Item:
-    """One item id: a value is kept when ``low < value <= high`` and becomes ``value * factor + offset``.
-
-    Limits are in the item's own unit, before conversion. mimic-code's limits leave out both ends; here the upper
-    end is kept, because an SpO2 of 100 is a good one and no other value depends on it. An item id that comes in two
-    units has a row for each, with limits that do not overlap.
-    """
-
-    item_id: int
-    low: float
-    high: float
-    factor: float = 1.0
-    offset: float = 0.0
-
-
-@dataclass(frozen=True)
-class Concept:
-    """Something measured again and again: its items, its unit after conversion, and how the first day sums it up."""
-
-    name: str
-    unit: str
-    table: Table
-    items: tuple[Item, ...]
-    aggregates: tuple[Aggregate, ...]
-
-    @property
-    def item_ids(self) -> tuple[int, ...]:
-        """The raw item ids that feed the concept."""
-        return tuple(item.item_id for item in self.items)
+MEASURED: tuple[Concept, ...] = (*CONCEPTS, URINE)
+"""Everything that has a value at a time."""
 
 
 @dataclass(frozen=True)
 class Feature:
     """One column of ``features.npy``. A categorical column holds the index into ``categories``, last one ``other``.
 
-    A numeric value that is missing is NaN; a categorical value that is missing or unknown is ``other``.
+    A numeric value that is missing is NaN; a categorical value that is missing or unknown is ``other``. ``concept`` is
+    what the column says something about (a static's is its own name), ``aggregate`` how; ``low`` and ``high`` are the
+    plausible range. ``item_ids`` are of ``table``; a static has none.
     """
 
     name: str
     kind: Literal["numeric", "categorical"]
     unit: str
     categories: tuple[str, ...] = ()
+    concept: str = ""
+    aggregate: str = ""
+    table: str = ""
+    item_ids: tuple[int, ...] = ()
+    low: float | None = None
+    high: float | None = None
 
-
-def _vital(name: str, unit: str, low: float, high: float, *item_ids: int) -> Concept:
-    """A bedside value in one unit: minimum, maximum and mean."""
-    items = tuple(Item(item_id, low, high) for item_id in item_ids)
-    return Concept(name, unit, "chartevents", items, ("min", "max", "mean"))
-
-
-def _score(name: str, lowest: int, highest: int, item_id: int, *aggregates: Aggregate) -> Concept:
-    """A bedside score in whole steps, both ends included."""
-    return Concept(name, "", "chartevents", (Item(item_id, lowest - 0.5, highest),), aggregates)
-
-
-def _lab(name: str, unit: str, low: float, high: float, *item_ids: int) -> Concept:
-    """A laboratory value: minimum and maximum."""
-    return Concept(name, unit, "labevents", tuple(Item(item_id, low, high) for item_id in item_ids), ("min", "max"))
-
-
-VITALS: tuple[Concept, ...] = (
-    _vital("heart_rate", "bpm", 0, 300, 220045),  # [mimic-code] vitalsign.sql, also for the next seven
-    _vital("sbp", "mmHg", 0, 400, 220179, 220050, 225309),
-    _vital("dbp", "mmHg", 0, 300, 220180, 220051, 225310),
-    _vital("mbp", "mmHg", 0, 300, 220181, 220052, 225312),
-    _vital("resp_rate", "1/min", 0, 70, 220210, 224690),
-    Concept(
-        "temperature",
-        "degC",
-        "chartevents",
-        (Item(223762, 10, 50), Item(223761, 70, 120, factor=5 / 9, offset=-160 / 9)),  # the second is in degF
-        ("min", "max", "mean"),
-    ),
-    _vital("spo2", "%", 0, 100, 220277),
-    _vital("glucose", "mg/dL", 0, 2000, 225664, 220621, 226537),  # cap [ours]
-    Concept(
-        "height",
-        "cm",
-        "chartevents",
-        (Item(226730, 120, 230), Item(226707, 120 / 2.54, 230 / 2.54, factor=2.54)),  # [mimic-code] height.sql; inches
-        ("mean",),
-    ),
-    Concept("weight", "kg", "chartevents", (Item(226512, 1, 500),), ("mean",)),  # [ricu] weight
-    # [mimic-code] gcs.sql. NOTE[DIFF]: a verbal response under intubation counts as charted, not as normal.
-    _score("gcs_eye", 1, 4, 220739, "min"),
-    _score("gcs_verbal", 1, 5, 223900, "min"),
-    _score("gcs_motor", 1, 6, 223901, "min"),
-    Concept(
-        "fio2",
-        "%",
-        "chartevents",
-        # [mimic-code] bg.sql: a fraction or a percentage, and litres of oxygen in between; air has 20.9 % [ours]
-        (Item(223835, 0.209, 1, factor=100.0), Item(223835, 20.9, 100)),
-        ("max", "mean"),
-    ),
-    _score("rass", -5, 4, 228096, "min", "max"),  # [ricu] rass
-)
-
-# The laboratory's own system reports these numbers, so a rare true value is likelier than a typing error and the wider
-# limits win. Lower end: 0 [mimic-code]. Upper end: [mimic-code] chemistry.sql, complete_blood_count.sql, enzyme.sql
-# where it caps at all (its 10000 is none), else [ricu] or as marked; 100000 where nobody caps [ours]. Gases: [ricu].
-LABS: tuple[Concept, ...] = (
-    _lab("albumin", "g/dL", 0, 10, 50862),
-    _lab("anion_gap", "mEq/L", 0, 50, 50868),  # upper end: YerevaNN/mimic3-benchmarks
-    _lab("bicarbonate", "mEq/L", 0, 50, 50882),
-    _lab("bun", "mg/dL", 0, 300, 51006),
-    _lab("calcium", "mg/dL", 0, 20, 50893),
-    _lab("chloride", "mEq/L", 0, 200, 50902),  # [ours]: ricu's 130 is met in severe hypernatraemia
-    _lab("creatinine", "mg/dL", 0, 150, 50912),
-    # Cap [ours]: as at the bedside, for ricu's 1000 is passed in crises. The second is the blood gas's: bg.sql.
-    _lab("glucose_lab", "mg/dL", 0, 2000, 50931, 50809),
-    _lab("sodium", "mEq/L", 0, 200, 50983),
-    _lab("potassium", "mEq/L", 0, 30, 50971),
-    _lab("magnesium", "mg/dL", 0, 20, 50960),  # [ours]: ricu's 5 is passed under treatment
-    _lab("phosphate", "mg/dL", 0, 40, 50970),
-    _lab("hematocrit", "%", 0, 100, 51221),  # a percentage
-    _lab("hemoglobin", "g/dL", 0, 30, 51222),  # [ours]: ricu's 18 is passed in polycythaemia
-    _lab("platelets", "K/uL", 0, 5000, 51265),  # [ours]
-    _lab("wbc", "K/uL", 0, 1000, 51301),  # [ours]
-    _lab("rdw", "%", 0, 100, 51277),
-    _lab("inr", "", 0, 100_000, 51237),
-    _lab("pt", "s", 0, 100_000, 51274),
-    _lab("ptt", "s", 0, 100_000, 51275),
-    _lab("bilirubin", "mg/dL", 0, 100, 50885),
-    _lab("alt", "IU/L", 0, 100_000, 50861),
-    _lab("ast", "IU/L", 0, 100_000, 50878),
-    _lab("alp", "IU/L", 0, 100_000, 50863),
-    _lab("lactate", "mmol/L", 0, 50, 50813),
-    _lab("ph", "", 6.8, 8, 50820),
-    _lab("pco2", "mmHg", 10, 150, 50818),
-    _lab("po2", "mmHg", 40, 600, 50821),
-    _lab("base_excess", "mEq/L", -25, 25, 50802),
-    _lab("troponin_t", "ng/mL", 0, 100_000, 51003),  # [mimic-code] cardiac_marker.sql, also for the next two
-    _lab("ck_mb", "ng/mL", 0, 100_000, 50911),
-    _lab("nt_probnp", "pg/mL", 0, 100_000, 50963),
-    _lab("crp", "mg/L", 0, 100_000, 50889),  # [mimic-code] inflammation.sql
-)
-
-CONCEPTS: tuple[Concept, ...] = VITALS + LABS
 
 # For each categorical static: category -> words, one of which the raw value contains (case does not matter).
 # The first category that matches wins, so "Trauma SICU" is trauma and "MICU/SICU" is medical; no match is "other".
@@ -217,30 +100,115 @@ def category_of(feature_name: str, raw_value: str | None) -> str:
     return "other"
 
 
-def _categorical(name: str) -> Feature:
-    """A categorical feature with the fixed categories of the schema."""
-    return Feature(name, "categorical", "", (*CATEGORY_WORDS[name], "other"))
+# Known from the codes of earlier, ended admissions. Prefixes: client/mimic_iv/comorbidities.py.
+COMORBIDITIES: tuple[str, ...] = (
+    "myocardial_infarct",
+    "congestive_heart_failure",
+    "peripheral_vascular_disease",
+    "cerebrovascular_disease",
+    "dementia",
+    "chronic_pulmonary_disease",
+    "rheumatic_disease",
+    "peptic_ulcer_disease",
+    "liver_disease",
+    "diabetes",
+    "paraplegia",
+    "renal_disease",
+    "malignancy",
+    "metastatic_tumor",
+    "aids",
+)
+
+
+def _number(name: str, unit: str, low: float, high: float, table: str) -> Feature:
+    """A numeric static with its plausible range."""
+    return Feature(name, "numeric", unit, concept=name, table=table, low=low, high=high)
+
+
+def _category(name: str, table: str) -> Feature:
+    """A categorical static with the fixed categories of the schema."""
+    return Feature(name, "categorical", "", (*CATEGORY_WORDS[name], "other"), concept=name, table=table)
+
+
+def _aggregates(concept: Concept) -> tuple[Feature, ...]:
+    """The columns of something measured; nothing measured is a count of 0, and NaN in the others."""
+    low, high = concept.limits
+    limits: dict[str, tuple[float, float | None]] = {"count": (0.0, None), "sum": (-high, None)}
+    return tuple(
+        Feature(
+            f"{concept.name}_{aggregate}",
+            "numeric",
+            "" if aggregate == "count" else concept.unit,
+            concept=concept.name,
+            aggregate=aggregate,
+            table=concept.table,
+            item_ids=concept.item_ids,
+            low=limits.get(aggregate, (low, high))[0],
+            high=limits.get(aggregate, (low, high))[1],
+        )
+        for aggregate in concept.aggregates
+    )
+
+
+def _summaries(treatment: Treatment) -> tuple[Feature, ...]:
+    """The columns of a treatment; one that was not given is 0."""
+    units = {"given": "0/1", "hours": "h", "drugs": ""}
+    highs = {"given": 1.0, "hours": None, "drugs": float(len(treatment.item_ids))}
+    return tuple(
+        Feature(
+            f"{treatment.name}_{summary}",
+            "numeric",
+            units[summary],
+            concept=treatment.name,
+            aggregate=summary,
+            table=treatment.table,
+            item_ids=treatment.item_ids,
+            low=0.0,
+            high=highs[summary],
+        )
+        for summary in treatment.summaries
+    )
 
 
 STATICS: tuple[Feature, ...] = (
-    Feature("age", "numeric", "years"),
-    _categorical("sex"),
-    _categorical("admission_type"),
-    _categorical("admission_location"),
-    _categorical("careunit_kind"),
-    _categorical("insurance"),
-    _categorical("marital_status"),
-    _categorical("race"),
-    Feature("icu_admission_hour", "numeric", "h"),
-    Feature("hours_to_icu", "numeric", "h"),
-    Feature("num_earlier_admissions", "numeric", ""),
-    Feature("num_earlier_icu_stays", "numeric", ""),
+    _number("age", "years", 0, 120, "patients"),
+    _category("sex", "patients"),
+    _category("admission_type", "admissions"),
+    _category("admission_location", "admissions"),
+    _category("careunit_kind", "icustays"),
+    _category("insurance", "admissions"),
+    _category("marital_status", "admissions"),
+    _category("race", "admissions"),
+    _number("icu_admission_hour", "h", 0, 23, "icustays"),
+    _number("hours_to_icu", "h", -24, 8760, "icustays"),
+    _number("num_earlier_admissions", "", 0, 1000, "admissions"),
+    _number("num_earlier_icu_stays", "", 0, 1000, "icustays"),
+    _number("hours_since_discharge", "h", 0, 250_000, "admissions"),
+    *(
+        replace(_number(f"earlier_{name}", "0/1", 0, 1, "diagnoses_icd"), concept="comorbidities")
+        for name in COMORBIDITIES
+    ),
 )
 
-FEATURES: tuple[Feature, ...] = STATICS + tuple(
-    Feature(f"{concept.name}_{aggregate}", "numeric", concept.unit)
-    for concept in CONCEPTS
-    for aggregate in concept.aggregates
+GCS_PARTS = ("gcs_eye", "gcs_verbal", "gcs_motor")
+GCS_TOTAL = Feature(
+    "gcs_total_min",
+    "numeric",
+    "",
+    concept="gcs_total",
+    aggregate="min",
+    table="chartevents",
+    item_ids=tuple(item_id for concept in VITALS if concept.name in GCS_PARTS for item_id in concept.item_ids),
+    low=3.0,
+    high=15.0,
+)
+"""The lowest sum of the three parts charted at one time."""
+
+FEATURES: tuple[Feature, ...] = (
+    *STATICS,
+    *(feature for concept in MEASURED for feature in _aggregates(concept)),
+    GCS_TOTAL,
+    *(feature for treatment in TREATMENTS for feature in _summaries(treatment)),
 )
 
 # Hourly means; height and weight do not change by the hour.
@@ -250,13 +218,13 @@ GRID_CHANNELS: tuple[str, ...] = tuple(concept.name for concept in CONCEPTS if c
 SYSTEMS: dict[str, tuple[str, ...]] = {
     "person": ("age", "sex", "race", "marital_status", "insurance", "height", "weight"),
     "admission": ("admission_type", "admission_location", "careunit_kind", "icu_admission_hour", "hours_to_icu"),
-    "history": ("num_earlier_admissions", "num_earlier_icu_stays"),
-    "consciousness": ("gcs_eye", "gcs_verbal", "gcs_motor", "rass"),
-    "circulation": ("heart_rate", "sbp", "dbp", "mbp"),
-    "respiration": ("resp_rate", "spo2", "fio2"),
+    "history": ("num_earlier_admissions", "num_earlier_icu_stays", "hours_since_discharge", "comorbidities"),
+    "consciousness": ("gcs_eye", "gcs_verbal", "gcs_motor", "gcs_total", "rass"),
+    "circulation": ("heart_rate", "sbp", "dbp", "mbp", "vasopressor"),
+    "respiration": ("resp_rate", "spo2", "fio2", "invasive_ventilation", "noninvasive_ventilation"),
     "gases": ("ph", "pco2", "po2", "base_excess", "lactate"),
     "inflammation": ("temperature", "wbc", "crp"),
-    "kidney": ("bun", "creatinine"),
+    "kidney": ("bun", "creatinine", "urine", "renal_replacement"),
     "electrolytes": (
         "sodium", "potassium", "chloride", "bicarbonate", "anion_gap", "calcium", "magnesium", "phosphate",
     ),
@@ -284,5 +252,15 @@ DISEASES: tuple[str, ...] = (
 
 def schema_digest() -> str:
     """sha256 (hex) of the whole schema: names, items, limits, conversions, categories, channels and leads."""
-    schema = (SCHEMA_NAME, CONCEPTS, CATEGORY_WORDS, FEATURES, GRID_CHANNELS, ECG_LEADS, ECG_HZ, ECG_SECONDS)
+    schema = (
+        SCHEMA_NAME,
+        MEASURED,
+        TREATMENTS,
+        CATEGORY_WORDS,
+        FEATURES,
+        GRID_CHANNELS,
+        ECG_LEADS,
+        ECG_HZ,
+        ECG_SECONDS,
+    )
     return hashlib.sha256(repr(schema).encode()).hexdigest()

@@ -29,8 +29,7 @@ _ON_GRID = {column for columns in _CHANNEL_COLUMNS.values() for column in column
 STATIC_COLUMNS = tuple(column for column in range(len(NUMERIC_COLUMNS)) if column not in _ON_GRID)
 """Places among the numeric features of those that no channel of the grid tells: age, height, earlier admissions..."""
 
-_CONCEPT_OF = {f"{concept.name}_{kind}": concept.name for concept in CONCEPTS for kind in concept.aggregates}
-_CONCEPT_NAMES = [_CONCEPT_OF.get(name, name) for name in _NUMERIC_NAMES]
+_CONCEPT_NAMES = [FEATURES[i].concept for i in NUMERIC_COLUMNS]
 _NUMERIC_CONCEPTS = tuple(dict.fromkeys(_CONCEPT_NAMES))
 CONCEPT_COLUMNS = tuple(
     tuple(column for column, name in enumerate(_CONCEPT_NAMES) if name == concept) for concept in _NUMERIC_CONCEPTS
@@ -117,13 +116,14 @@ def grid_scaling(
     """Mean and deviation of every channel of the grid, from those of its features over the first day: nothing more has
     to leave a hospital for them.
 
-    They are those of the ``_mean`` feature; for a channel without one the midpoint of its other features' means and
-    the largest of their deviations.
+    They are those of the ``_mean`` feature; for a channel without one the midpoint of the means of its smallest and
+    largest value, as far as there are both, and the larger of their deviations.
     """
     mean, scale = [], []
     for name in GRID_CHANNELS:
         columns = _CHANNEL_COLUMNS[name]
-        chosen = [columns["mean"]] if "mean" in columns else list(columns.values())
+        kinds = ("mean",) if "mean" in columns else ("min", "max")
+        chosen = [columns[kind] for kind in kinds if kind in columns]
         mean.append(mean_F[chosen].mean())
         scale.append(scale_F[chosen].max())
     return np.array(mean, np.float32), np.array(scale, np.float32)
@@ -187,7 +187,9 @@ def ecg_batches(stays: Stays) -> BatchOf:
 
 def ecg_mv(stays: Stays, rows: Rows) -> Tensor:
     """Read the ECGs of these rows, float32 mV, ``(B, 12, 1000)``."""
-    return torch.from_numpy(stays.ecg_MCT[stays.ecg_row_N[rows]].astype(np.float32) / np.float32(MICROVOLTS_PER_MV))
+    ecg_BCT = stays.ecg_MCT[stays.ecg_row_N[rows]].astype(np.float32)
+    ecg_BCT /= MICROVOLTS_PER_MV  # in place: fresh memory for 3 MB can take ten times as long as the division
+    return torch.from_numpy(ecg_BCT)
 
 
 def chunks(rows: Rows, size: int) -> Iterator[Rows]:

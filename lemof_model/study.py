@@ -45,7 +45,7 @@ class CohortSpec:
     min_age_years: int = 18
     ecg_before_hours: float = 24.0
     ecg_rule: Literal["latest", "first"] = "latest"
-    feature_schema: Literal["first_day_1"] = "first_day_1"
+    feature_schema: Literal["first_day_2"] = "first_day_2"
 
     def __post_init__(self) -> None:
         _check(

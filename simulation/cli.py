@@ -7,6 +7,7 @@ import dataclasses
 import glob
 import logging
 import math
+import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -160,7 +161,7 @@ def _print_next(out: Path) -> None:
     site_files = sorted(out.glob("*/site.yaml"))
     names = ", ".join(path.parent.name for path in site_files)
     typer.echo(f"{len(site_files)} hospitals in {out}: {names}", err=True)
-    typer.echo(f"Next, for each of them: lemof-client --site {site_files[0]} prepare", err=True)
+    typer.echo(f"Next, for each of them: lemof-client --site {shlex.quote(str(site_files[0]))} prepare", err=True)
 
 
 if __name__ == "__main__":

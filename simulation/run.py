@@ -1,12 +1,19 @@
 """``lemof-sim run``: the whole study on one machine, through either engine."""
 
+import logging
 import os
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
+from client.site import load_site
 from lemof_model.errors import ConfigError
 from server.run import run_plan
 from simulation.local_transport import LocalTransport
+
+log = logging.getLogger("lemof")
 
 
 def run(
@@ -18,6 +25,7 @@ def run(
     attendance: Path | None = None,
 ) -> Path:
     """Run the study over prepared site files, the local engine on all cores; returns the run folder."""
+    warn_of_shared_patients(sites)
     if engine == "local":
         num_processes = min(len(sites), os.cpu_count() or 1)
         with LocalTransport(sites, attendance, num_processes) as transport:
@@ -27,3 +35,21 @@ def run(
     from simulation.flower_engine import run_flower
 
     return run_flower(list(sites), plan, out, resume)
+
+
+def warn_of_shared_patients(sites: Sequence[Path]) -> None:
+    """Tell of patients that are in two prepared hospitals. No hospital of a real federation can know.
+
+    A patient is in the same split everywhere, so nobody is trained on and judged, but counts twice.
+    """
+    patients: dict[str, set[int]] = {}
+    for site in map(load_site, sites):
+        stays = site.prepare.output / "stays.parquet"
+        if stays.is_file():  # whoever is not prepared is told so when the study asks
+            patients[site.site.name] = set(pq.read_table(stays, columns=["patient_hash"])[0].to_pylist())
+    for one, other in combinations(sorted(patients), 2):
+        if num := len(patients[one] & patients[other]):
+            log.warning(
+                f"Patients must be in one hospital each, got {num:,} of both {one} and {other}. "
+                "They count twice; make the hospitals with lemof-sim split, or mend the exports. [E111]"
+            )

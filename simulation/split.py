@@ -16,7 +16,16 @@ import polars as pl
 from rich.console import Console
 from rich.progress import track
 
-from client.mimic_iv.tables import FOLDERS, TIME, Columns, collect, find_table, scan
+from client.mimic_iv.tables import (
+    FOLDERS,
+    OPTIONAL_TABLES,
+    TIME,
+    Columns,
+    collect,
+    find_table,
+    open_optional_table,
+    scan,
+)
 from client.site import EhrData
 from lemof_model.errors import DataError, LemofError
 from lemof_model.features import category_of
@@ -233,14 +242,16 @@ def _counts(assigned: pl.DataFrame, sites: Mapping[str, Sequence[str]]) -> dict[
 
 
 def _write_tables(mimic: Path, out: Path, assigned: pl.DataFrame) -> None:
-    """Each table of the preparation, read once as text, written once per hospital in the source's order."""
+    """Each table of the preparation that the source has, read once as text, written once per hospital in its order."""
     ehr = _tables_of(mimic)
     subjects = {
         site: own["subject_id"].cast(pl.String).implode()
         for (site,), own in assigned.sort("site").group_by("site", maintain_order=True)
     }
     bar = Console(stderr=True)
-    for table in track(list(FOLDERS), "tables", console=bar, transient=True, disable=not bar.is_terminal):
+    absent = [name for name in OPTIONAL_TABLES if open_optional_table(ehr, name) is None]
+    present = [name for name in FOLDERS if name not in absent]
+    for table in track(present, "tables", console=bar, transient=True, disable=not bar.is_terminal):
         path = find_table(ehr, table)
         rows = pl.scan_csv(path, infer_schema=False)
         sinks = [

@@ -38,12 +38,13 @@ def write_hospital(
     has_ecg = rng.random(num_stays) < ecg_share
     subject = first_id + np.arange(num_stays) * 19 // 20  # one patient in twenty has two stays
     los_days = 3.0 * np.exp(signal * (0.5 * severity + 0.4 * rhythm) + 0.6 * rng.normal(size=num_stays) - 0.3)
-    features = rng.normal(size=(num_stays, len(FEATURES))).astype(np.float32)
+    table_rng = np.random.default_rng([seed, first_id, 2])  # of its own: another schema changes nothing else
+    features = table_rng.normal(size=(num_stays, len(FEATURES))).astype(np.float32)
     features[:, 20:40] += severity[:, None].astype(np.float32)
-    features[rng.random(features.shape) < 0.15] = np.nan
+    features[table_rng.random(features.shape) < 0.15] = np.nan
     for column, feature in enumerate(FEATURES):
         if feature.kind == "categorical":
-            features[:, column] = rng.integers(0, len(feature.categories), num_stays)
+            features[:, column] = table_rng.integers(0, len(feature.categories), num_stays)
     grid = _grid(np.random.default_rng([seed, first_id, 1]), severity)
     time = np.arange(ECG_SHAPE[1]) / 100.0
     wave = np.sin(2 * np.pi * (1.2 + 0.2 * rhythm[has_ecg])[:, None, None] * time)

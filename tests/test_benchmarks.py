@@ -56,3 +56,25 @@ def test_encoders_measures_every_kind_of_row(repository: Path, tmp_path: Path) -
     assert all(row["what"] in done.stdout and row["value"] > 0 for row in rows[:6])
     assert rows[6]["against"].startswith("reachable 1.000, ours 0.") and not rows[6]["holds"]
     assert not list(tmp_path.glob("*/cohort/.cache"))
+
+
+def test_prepare_measures_every_kind_of_row(repository: Path, tmp_path: Path) -> None:
+    """On input so small that no time means anything; that all ways agree is checked inside."""
+    command = [sys.executable, "benchmarks/prepare.py", "--json", str(tmp_path / "rows.json")]
+    options = ["--rows", "30000", "--ecgs", "20", "--repeat", "1"]
+    done = subprocess.run([*command, *options], cwd=repository, capture_output=True, text=True, check=False)
+    assert (tmp_path / "rows.json").is_file(), done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert all(list(row) == KEYS for row in rows)
+    by_name = {f"{row['what']}; {row['goal']}": row for row in rows}
+    assert list(by_name) == [
+        *("making the input; None", "prepare, all of it; exit 0", "prepare, peak memory; < 1"),
+        *("prepare, nothing changed; < 2 s", "check; < 10 s", "chart pass, csv.gz; >= 3", "chart pass, csv.gz; <= 1.5"),
+        *("chart pass, peak memory; < 1", "chart pass, twice the rows; <= 2.3"),
+        *("chart pass, memory of twice the rows; <= 1.25", "ECG ingest, one core; >= 1.4"),
+        *("ECG ingest, one core, all through wfdb; >= 1.0", "ECG ingest, greatest difference; <= 1"),
+        *("ECG ingest, records with one bit flipped; all", "batch of 64 ECGs, warm; < 0.5 ms"),
+    ]
+    must_hold = ("prepare, all", "check", "ECG ingest, greatest", "ECG ingest, records")
+    assert all(row["holds"] for name, row in by_name.items() if name.startswith(must_hold)), done.stderr
+    assert all(row["value"] >= 0 and row["what"] in done.stdout for row in rows)

@@ -2,15 +2,14 @@
 
 import polars as pl
 
-from client.mimic_iv.tables import Columns, collect, find_table, scan
+from client.mimic_iv.icd_codes import DIAGNOSES_ICD, Prefixes, groups_by_admission
+from client.mimic_iv.tables import collect, open_table
 from client.site import EhrData
 from lemof_model.features import DISEASES
 
-DIAGNOSES_ICD: Columns = {"hadm_id": pl.Int64, "icd_code": pl.String, "icd_version": pl.Int64}
-
 # Prefixes without dots, any position. HCUP CCS / CCSR categories named beside, written out as prefixes because CCSR's
 # first category misses most bacterial pneumonia and hypertensive heart failure.
-PREFIXES: dict[str, dict[int, tuple[str, ...]]] = {
+PREFIXES: dict[str, Prefixes] = {
     "diabetes": {9: ("249", "250"), 10: ("E08", "E09", "E10", "E11", "E13")},  # CCS 49, 50; END002, END003
     "lung_cancer": {9: (*(f"162{digit}" for digit in range(2, 10)), "20921"), 10: ("C34",)},  # CCS 19; NEO022
     "sepsis": {  # CCS 2; INF002
@@ -38,22 +37,8 @@ PREFIXES: dict[str, dict[int, tuple[str, ...]]] = {
 
 def with_diseases(ehr: EhrData, stays: pl.DataFrame) -> pl.DataFrame:
     """Add a column for each disease: whether the stay's admission has one of its codes."""
-    path = find_table(ehr, "diagnoses_icd")
-    code = pl.col("icd_code").str.replace_all(".", "", literal=True).str.strip_chars().str.to_uppercase()
-    flags = (
-        scan(path, DIAGNOSES_ICD)
-        .join(stays.lazy().select("hadm_id").unique(), on="hadm_id", how="semi")
-        .with_columns(icd_code=code)
-        .group_by("hadm_id")
-        .agg(_has(disease).any().alias(disease) for disease in DISEASES)
-    )
-    joined = stays.join(collect(flags, path), on="hadm_id", how="left").sort("row")
+    source = open_table(ehr, "diagnoses_icd")
+    own = source.scan(DIAGNOSES_ICD).join(stays.lazy().select("hadm_id").unique(), on="hadm_id", how="semi")
+    groups = collect(groups_by_admission(own, PREFIXES), source.path)
+    joined = stays.join(groups, on="hadm_id", how="left").sort("row")
     return joined.with_columns(pl.col(DISEASES).fill_null(False))
-
-
-def _has(disease: str) -> pl.Expr:
-    """Whether a code belongs to the disease."""
-    return pl.any_horizontal(
-        (pl.col("icd_version") == version) & pl.any_horizontal(pl.col("icd_code").str.starts_with(p) for p in prefixes)
-        for version, prefixes in PREFIXES[disease].items()
-    )

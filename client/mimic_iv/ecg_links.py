@@ -5,9 +5,11 @@ admission to the prediction time, both included; the plan says whether the lates
 at one time the larger ``study_id`` wins. One ECG may serve two stays of a patient.
 """
 
+from collections.abc import Mapping
+
 import polars as pl
 
-from client.mimic_iv.tables import TIME, Columns, collect, require_unique, scan
+from client.mimic_iv.tables import TIME, TIME_FORMAT, Columns, collect, scan, unique_rows
 from client.site import EcgData
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec
@@ -15,35 +17,118 @@ from lemof_model.study import CohortSpec
 RECORD_LIST: Columns = {"subject_id": pl.Int64, "study_id": pl.Int64, "ecg_time": TIME, "path": pl.String}
 
 
-def link_ecgs(ecg: EcgData, stays: pl.DataFrame, spec: CohortSpec) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The chosen record (``path``) of each stay (``row``) that has one, and how many records were met on the way.
+def link_ecgs(
+    ecg: EcgData, stays: pl.DataFrame, spec: CohortSpec, on_duplicate: str = "refuse"
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The chosen record of each stay (``row``) that has one, and how many records were met on the way.
+
+    ``path`` and ``list_row`` (counted from 1) are the record's place on disk and in the list: the second names it
+    without naming a patient. Counts of records add up: listed = repeated + incomplete + without_readable_time +
+    unlinked + linked.
 
     Raises:
-        DataError: the record list is missing or damaged, or repeats a study.
+        DataError: the record list is missing or damaged, or repeats a study and ``on_duplicate`` is "refuse".
     """
     if not ecg.record_list.is_file():
         raise DataError(
             f"The ECG record list must be a file, got none from {ecg.record_list}. Set data.ecg.record_list or "
             "data.ecg.root, or leave data.ecg out at a hospital without ECGs."
         )
-    records = collect(scan(ecg.record_list, RECORD_LIST), ecg.record_list)
-    require_unique(records, "study_id", ecg.record_list)
-    earliest = pl.col("intime") - pl.duration(seconds=spec.ecg_before_hours * 3600)
-    prediction_time = pl.col("intime") + pl.duration(hours=spec.window_hours)
-    in_window = records.join(stays.select("row", "subject_id", "intime"), on="subject_id").filter(
-        pl.col("ecg_time").is_between(earliest, prediction_time)
+    listed = collect(scan(ecg.record_list, RECORD_LIST).with_row_index("list_row", offset=1), ecg.record_list)
+    records, num_repeated = unique_rows(listed, "study_id", ecg.record_list, on_duplicate)
+    records = records.drop_nulls(["subject_id", "path"])
+    timed = records.drop_nulls("ecg_time")
+    own = timed.join(stays, on="subject_id", how="semi")
+    windows = stays.select(
+        "row",
+        "subject_id",
+        begin=pl.col("intime") - pl.duration(seconds=spec.ecg_before_hours * 3600),
+        end=pl.col("intime") + pl.duration(hours=spec.window_hours),
     )
-    is_latest = spec.ecg_rule == "latest"
-    chosen = (
-        in_window.sort("row", "ecg_time", "study_id", descending=[False, is_latest, True])
-        .group_by("row", maintain_order=True)
-        .first()
-    )
+    chosen, num_linked = _choose(own, windows, spec), _num_linked(own, windows)
     counts = {
-        "records_listed": records.height,
-        "records_without_readable_time": records["ecg_time"].null_count(),
-        "records_linked": in_window["study_id"].n_unique(),
+        "records_listed": listed.height,
+        "records_repeated": num_repeated,
+        "records_incomplete": listed.height - num_repeated - records.height,
+        "records_without_readable_time": records.height - timed.height,
+        "records_unlinked": timed.height - num_linked,
+        "records_linked": num_linked,
         "records_chosen": chosen["study_id"].n_unique(),
+        "stays": stays.height,
         "stays_linked": chosen.height,
+        "patients_listed": own["subject_id"].n_unique(),
+        "digits_listed": _digits(listed),
+        "digits_stays": _digits(stays),
     }
-    return chosen.select("row", "path"), counts
+    return chosen.select("row", "path", "list_row"), counts
+
+
+def link_warning(counts: Mapping[str, int]) -> str | None:
+    """What a person should know about these counts of ``link_ecgs``; None when every record belongs to a stay.
+
+    Example:
+        >>> print(link_warning({"stays_linked": 0, "patients_listed": 0, "digits_listed": 1, "digits_stays": 8}))
+        ECGs must match stays by subject_id, got no patient in both (1 digit against 8). Same patient numbering? [E201]
+    """
+    if counts.get("records_without_readable_time") and not counts["records_linked"] + counts["records_unlinked"]:
+        return f"ecg_time must match {TIME_FORMAT}, got none that does. Mend the record list. [E103]"
+    if not counts["patients_listed"]:
+        digits = (
+            f"{counts['digits_listed']} digit{'s' * (counts['digits_listed'] != 1)} against {counts['digits_stays']}"
+        )
+        return f"ECGs must match stays by subject_id, got no patient in both ({digits}). Same patient numbering? [E201]"
+    if not counts["stays_linked"]:
+        return (
+            f"ECGs must match stays by time, got none in time though {counts['patients_listed']:,} patients are in "
+            "both. Same clock, or dates moved by the same offset? [E201]"
+        )
+    if not counts["records_unlinked"]:
+        return None
+    share = counts["stays_linked"] / counts["stays"]
+    return (
+        f"{counts['records_unlinked']:,} of {counts['records_listed']:,} ECGs are outside every stay and not used; "
+        f"{share:.1%} of stays have one. [E201]"
+    )
+
+
+def _choose(records: pl.DataFrame, windows: pl.DataFrame, spec: CohortSpec) -> pl.DataFrame:
+    """The latest or first record in the window of each stay, by an as-of join: its memory does not depend on how many
+    records and stays a patient has."""
+    if spec.ecg_rule == "latest":
+        nearest = windows.sort("end").join_asof(
+            records.sort("ecg_time", "study_id"),
+            left_on="end",
+            right_on="ecg_time",
+            by="subject_id",
+            strategy="backward",
+            check_sortedness=False,
+        )
+    else:
+        nearest = windows.sort("begin").join_asof(
+            records.sort("ecg_time", "study_id", descending=[False, True]),
+            left_on="begin",
+            right_on="ecg_time",
+            by="subject_id",
+            strategy="forward",
+            check_sortedness=False,
+        )
+    return nearest.filter(pl.col("ecg_time").is_between("begin", "end")).sort("row")
+
+
+def _num_linked(records: pl.DataFrame, windows: pl.DataFrame) -> int:
+    """How many records lie in any window. All are equally long, so the one that began last decides."""
+    latest = records.sort("ecg_time").join_asof(
+        windows.sort("begin"),
+        left_on="ecg_time",
+        right_on="begin",
+        by="subject_id",
+        strategy="backward",
+        check_sortedness=False,
+    )
+    return latest.filter(pl.col("ecg_time") <= pl.col("end")).height
+
+
+def _digits(frame: pl.DataFrame) -> int:
+    """How many digits the longest ``subject_id`` has."""
+    longest = frame["subject_id"].cast(pl.String).str.len_chars().max()
+    return int(str(longest or 0))

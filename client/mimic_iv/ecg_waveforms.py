@@ -1,189 +1,185 @@
-"""One ECG record to 12 x 1000 int16 microvolts at 100 Hz, and all chosen records to ``ecg.npy``.
+"""All chosen ECG records to ``ecg.npy``: in blocks, by several processes, and going on where a stopped run ended.
 
-Leads go by name, never by position (MIMIC-IV-ECG stores aVF before aVL). In order: gaps are interpolated lead by lead;
-500 Hz becomes 100 Hz by a polyphase filter; values are clipped to +-3 mV, where artefacts begin
-(AI4HealthUOL/ECG-MIMIC); a lead without a signal is zero. A record that breaks a rule is rejected with the reason, and
-its stay counts as one without ECG: most of the faults checked here pass wfdb in silence.
-
-Most records are one header and one .dat file in format 16. Those are read directly, in 0.1 ms instead of wfdb's 7 ms;
-anything else goes through wfdb, and both give the same numbers.
-
-Shape letters: C leads, T time.
+Rows are the readable records in the order in which they are given, whatever the number of processes. A block is on the
+disk before the journal says so; a run that finds a journal cuts the array to what it vouches for and goes on.
 """
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
-from scipy.signal import resample_poly
+from threadpoolctl import threadpool_limits
 
-from lemof_model.features import ECG_HZ, ECG_LEADS, ECG_SECONDS
+from client.mimic_iv.ecg_faults import RejectedRecordError
+from client.mimic_iv.ecg_record import ECG_SHAPE, read_ecg
+from client.site import EcgData
+from lemof_model.errors import DiskError
 
-LIMIT_UV = 3000
-FLAT_UV = 1.0  # standard deviation below which a lead holds no signal
-INVALID = -32768  # WFDB format 16 marks a missing sample so
+STORE, JOURNAL = "ecg.npy", "ecg.journal"
+READER_VERSION = 1  # a journal of another one is not continued
+BLOCK = 250
+FEW_RECORDS = 2000  # read in less time than processes take to start
+MAX_WORKERS = 4
 
-_RECORD_LINE = re.compile(r"\S+ (\d+) (\d+) (\d+)(?: .*)?")
-_SIGNAL_LINE = re.compile(r"(\S+\.dat) 16 (\d+(?:\.\d+)?)\((-?\d+)\)/(\S+) 16 0 -?\d+ (-?\d+) 0 (\S+)")
-
-
-class RejectedRecordError(Exception):
-    """A record that cannot be used; the message is the reason, one of a few fixed texts."""
-
-
-@dataclass(frozen=True)
-class RawRecord:
-    """A record as stored: samples_TC are integers, to be read as (sample - baseline) / gain in units."""
-
-    sampling_rate_hz: float
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-    gain_C: NDArray[np.float64]
-    baseline_C: NDArray[np.float64]
-    checksum_C: NDArray[np.int64]
-    samples_TC: NDArray[np.int16]
+Rejected = dict[int, str]  # place in the block -> reason
+Block = tuple[bytes, Rejected]  # rows of the array, and what has none
 
 
-def read_ecg(path: Path, accept_hz: tuple[int, ...]) -> NDArray[np.int16]:
-    """Read one record (path without suffix) and bring it into the cohort's form.
-
-    Shape:
-        result: (12, 1000) microvolts, leads in the order of ``ECG_LEADS``
-
-    Raises:
-        RejectedRecordError: the record breaks a rule.
-    """
-    record = read_plain(path) or read_with_wfdb(path)
-    columns = _lead_columns(record)
-    _check(record, columns, accept_hz)
-    samples_CT = np.ascontiguousarray(record.samples_TC.T[columns])
-    scale_C1 = 1000.0 / record.gain_C[columns, None]
-    microvolts_CT = (samples_CT - record.baseline_C[columns, None]) * scale_C1
-    if (samples_CT == INVALID).any():
-        microvolts_CT = _without_gaps(microvolts_CT, samples_CT == INVALID)
-    is_flat_C = microvolts_CT.std(axis=1) < FLAT_UV
-    if is_flat_C.all():
-        raise RejectedRecordError("no lead has a signal")
-    resampled_CT = resample_poly(microvolts_CT, ECG_HZ, int(record.sampling_rate_hz), axis=1)
-    resampled_CT[is_flat_C] = 0.0
-    return np.rint(np.clip(resampled_CT, -LIMIT_UV, LIMIT_UV)).astype(np.int16)
+def default_workers(num_records: int) -> int:
+    """How many processes are worth starting: one for each core, at most four, and only one for few records."""
+    return 1 if num_records < FEW_RECORDS else min(os.cpu_count() or 1, MAX_WORKERS)
 
 
 def write_ecgs(
-    target: Path, root: Path, record_paths: Iterable[str], accept_hz: tuple[int, ...]
+    folder: Path,
+    ecg: EcgData | None,
+    paths: Sequence[str],
+    *,
+    workers: int | None = None,
+    on_progress: Callable[[int], None] = lambda num_more: None,
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Read records one after the other into ``target`` (ecg.npy), never holding more than one.
+    """Read records, named by their paths in the record list, into ``folder/ecg.npy``; a few blocks are held at most.
+
+    ``on_progress`` is told how many more records are done. A hospital without ECGs (None) gets an array without rows.
 
     Returns:
         the row of each record that was read, and the reason for each that was rejected.
+
+    Raises:
+        DiskError: a process that reads was ended from outside, as a rule because memory ran out.
     """
-    row_of: dict[str, int] = {}
-    rejected: dict[str, str] = {}
-    shape = (len(ECG_LEADS), ECG_HZ * ECG_SECONDS)
-    with target.open("wb") as file:
-        _write_header(file, 0, shape)
-        for record_path in record_paths:
-            try:
-                ecg = read_ecg(root / record_path, accept_hz)
-            except RejectedRecordError as error:
-                rejected[record_path] = str(error)
-            else:
-                row_of[record_path] = len(row_of)
-                file.write(ecg.tobytes())
-        file.seek(0)
-        _write_header(file, len(row_of), shape)  # numpy pads headers so that the first axis can grow
-    return row_of, rejected
+    store, journal = folder / STORE, folder / JOURNAL
+    blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
+    done = _resume(store, journal, _key(ecg, paths), blocks)
+    on_progress(sum(map(len, blocks[: len(done)])))
+    with store.open("r+b") as array, journal.open("a", encoding="ascii") as log:
+        array.seek(0, os.SEEK_END)
+        for content, rejected in _read_blocks(ecg, blocks[len(done) :], workers or default_workers(len(paths))):
+            array.write(content)
+            _sync(array)
+            log.write(json.dumps(rejected) + "\n")
+            _sync(log)
+            on_progress(len(blocks[len(done)]))
+            done.append(rejected)
+        reason_of = {paths[BLOCK * index + place]: why for index, bad in enumerate(done) for place, why in bad.items()}
+        row_of = {path: row for row, path in enumerate(path for path in paths if path not in reason_of)}
+        array.seek(0)
+        array.write(_header(len(row_of)))
+        _sync(array)
+    journal.unlink()
+    return row_of, reason_of
 
 
-def read_plain(path: Path) -> RawRecord | None:
-    """Read a record of one .dat file in format 16 without wfdb; None when it is anything else."""
+def read_block(ecg: EcgData, paths: Sequence[str]) -> Block:
+    """Read some records, one after the other."""
+    rows: list[bytes] = []
+    rejected: Rejected = {}
+    for place, path in enumerate(paths):
+        try:
+            rows.append(read_ecg(ecg, path).tobytes())
+        except RejectedRecordError as error:
+            rejected[place] = str(error.reason)
+    return b"".join(rows), rejected
+
+
+def _resume(store: Path, journal: Path, key: str, blocks: Sequence[Sequence[str]]) -> list[Rejected]:
+    """What a stopped run rejected in each block that it finished, with both files cut to these; or begin anew."""
     try:
-        text = path.with_name(f"{path.name}.hea").read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        return None
-    first, *others = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")] or [""]
-    head = _RECORD_LINE.fullmatch(first)
-    signals = [_SIGNAL_LINE.fullmatch(line) for line in others]
-    matched = [signal for signal in signals if signal]
-    if head is None or len(matched) != len(signals) or len(matched) != int(head[1]):
-        return None
-    files, gains, baselines, units, checksums, names = zip(*(signal.groups() for signal in matched), strict=True)
+        *lines, _torn = journal.read_bytes().split(b"\n")
+        found, *done = [json.loads(line) for line in lines]
+        finished = [{int(place): reason for place, reason in rejected.items()} for rejected in done]
+        num_rows = sum(len(block) - len(bad) for block, bad in zip(blocks, finished, strict=False))
+        num_bytes = len(_header(0)) + num_rows * int(np.prod(ECG_SHAPE)) * 2
+        if found == key and store.stat().st_size >= num_bytes:
+            os.truncate(store, num_bytes)
+            os.truncate(journal, sum(len(line) + 1 for line in lines))
+            return finished
+    except (FileNotFoundError, ValueError, AttributeError):  # there is none, or it is not one of ours
+        pass
+    store.write_bytes(_header(0))
+    journal.write_text(json.dumps(key) + "\n", encoding="ascii")
+    return []
+
+
+def _read_blocks(ecg: EcgData | None, blocks: Sequence[Sequence[str]], workers: int) -> Iterator[Block]:
+    """Each block, in order. Processes take turns and are given the next block when they hand over the last one."""
+    if not blocks:
+        return
+    assert ecg is not None, "records of a hospital without ECGs"
+    num_processes = min(workers, len(blocks))
+    if num_processes <= 1:
+        with threadpool_limits(1):
+            yield from (read_block(ecg, block) for block in blocks)
+        return
+    with ExitStack() as running:
+        connections = [running.enter_context(_reading_process(ecg)) for _ in range(num_processes)]
+        try:
+            for connection, block in zip(connections, blocks, strict=False):
+                connection.send(block)
+            for index in range(len(blocks)):
+                connection = connections[index % num_processes]
+                done: Block = connection.recv()
+                if index + num_processes < len(blocks):
+                    connection.send(blocks[index + num_processes])
+                yield done
+        except (EOFError, ConnectionError):
+            raise DiskError(
+                "Every process that reads ECGs must run to its end, got one that was stopped (is memory short?). "
+                "Run the same command with --workers 1: it goes on where it stopped."
+            ) from None
+
+
+@contextmanager
+def _reading_process(ecg: EcgData) -> Iterator[Connection]:
+    """A process that reads blocks; it ends when our end of the connection closes, also because we were killed."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, its = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(its, ecg), daemon=True)
+    with its:
+        process.start()
     try:
-        samples = np.fromfile(path.with_name(files[0]), "<i2")
-    except OSError:
-        return None
-    if len(set(files)) > 1 or samples.size != int(head[1]) * int(head[3]) or "0" in gains:
-        return None
-    return RawRecord(
-        sampling_rate_hz=float(head[2]),
-        names=names,
-        units=units,
-        gain_C=np.array(gains, np.float64),
-        baseline_C=np.array(baselines, np.float64),
-        checksum_C=np.array(checksums, np.int64),
-        samples_TC=samples.reshape(int(head[3]), -1),
-    )
+        with ours:
+            yield ours
+    finally:
+        process.join()
 
 
-def read_with_wfdb(path: Path) -> RawRecord:
-    """Read any WFDB record as stored."""
-    import wfdb  # half a second to import, and seldom needed
-
-    try:
-        record = wfdb.rdrecord(str(path), physical=False, return_res=16)
-        return RawRecord(
-            sampling_rate_hz=float(record.fs),
-            names=tuple(record.sig_name),
-            units=tuple(record.units),
-            gain_C=np.array(record.adc_gain, np.float64),
-            baseline_C=np.array(record.baseline, np.float64),
-            checksum_C=np.array(record.checksum, np.int64),
-            samples_TC=record.d_signal,
-        )
-    except FileNotFoundError:
-        raise RejectedRecordError("file missing") from None
-    except Exception:  # a damaged file can make wfdb raise anything; what it raised helps no one
-        raise RejectedRecordError("file damaged") from None
+def _serve(connection: Connection, ecg: EcgData) -> None:
+    """Read block after block, with one thread; Ctrl-C is for the parent to deal with."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1)
+    with suppress(EOFError, ConnectionError):
+        while True:
+            connection.send(read_block(ecg, connection.recv()))
 
 
-def _lead_columns(record: RawRecord) -> list[int]:
-    """The column of each lead, found by name; upper and lower case are one."""
-    names = [name.upper() for name in record.names]
-    if any(names.count(lead.upper()) != 1 for lead in ECG_LEADS):
-        raise RejectedRecordError("a lead missing or repeated")
-    return [names.index(lead.upper()) for lead in ECG_LEADS]
+def _key(ecg: EcgData | None, paths: Sequence[str]) -> str:
+    """What a journal is about: reader, settings and records."""
+    settings = ecg.model_dump_json() if ecg else ""
+    return hashlib.sha256(json.dumps([READER_VERSION, settings, *paths]).encode()).hexdigest()
 
 
-def _check(record: RawRecord, columns: list[int], accept_hz: tuple[int, ...]) -> None:
-    """Reject what would be read as something that it is not."""
-    sums_C = record.samples_TC.sum(axis=0, dtype=np.int64)
-    if record.sampling_rate_hz not in accept_hz:
-        raise RejectedRecordError("sampling frequency not accepted")
-    if len(record.samples_TC) != record.sampling_rate_hz * ECG_SECONDS:
-        raise RejectedRecordError("not 10 seconds long")
-    if any(record.units[column] != "mV" for column in columns):
-        raise RejectedRecordError("unit not mV")
-    if ((sums_C - record.checksum_C) % 65536).any():
-        raise RejectedRecordError("checksum wrong")
-
-
-def _without_gaps(signal_CT: NDArray[np.float64], is_gap_CT: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Interpolate missing samples linearly in each lead; a lead with none at all is zero."""
-    filled_CT = np.zeros_like(signal_CT)
-    time = np.arange(signal_CT.shape[1])
-    for filled_T, signal_T, is_gap_T in zip(filled_CT, signal_CT, is_gap_CT, strict=True):
-        if not is_gap_T.all():
-            filled_T[:] = np.interp(time, time[~is_gap_T], signal_T[~is_gap_T])
-    return filled_CT
-
-
-def _write_header(file: BinaryIO, num_records: int, shape: tuple[int, ...]) -> None:
-    """The header of ecg.npy for so many records."""
+def _header(num_records: int) -> bytes:
+    """The first bytes of ecg.npy; numpy pads them so that the number of rows can change in place."""
+    file = io.BytesIO()
+    shape = (num_records, *ECG_SHAPE)
     npy.write_array_header_1_0(
-        file, {"descr": npy.dtype_to_descr(np.dtype(np.int16)), "fortran_order": False, "shape": (num_records, *shape)}
+        file, {"descr": npy.dtype_to_descr(np.dtype(np.int16)), "fortran_order": False, "shape": shape}
     )
+    return file.getvalue()
+
+
+def _sync(file: IO[Any]) -> None:
+    """Onto the disk, not only out of this process."""
+    file.flush()
+    os.fsync(file.fileno())

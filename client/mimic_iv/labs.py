@@ -4,25 +4,31 @@ A value counts by ``charttime``, when the sample was taken; one that was reporte
 time is not yet known then, and is left out.
 """
 
+from pathlib import Path
+
 import polars as pl
 
-from client.mimic_iv.measurements import by_hour, items_of
-from client.mimic_iv.tables import TIME, Columns, collect, find_table, scan
-from client.site import EhrData
-from lemof_model.features import LABS
+from client.mimic_iv.event_pass import EventTable, OnRows, Outcome, seconds_since_admission
+from client.mimic_iv.measurements import read_measurements
+from client.mimic_iv.tables import TIME, open_table
+from client.site import SiteConfig
+from lemof_model.concepts import LABS
 
-LABEVENTS: Columns = {"subject_id": pl.Int64, "itemid": pl.Int64, "charttime": TIME, "valuenum": pl.Float64}
+LABEVENTS = EventTable("subject_id", ("charttime",), {"valuenum": pl.Float64}, optional={"storetime": TIME})
 
 
-def labs_by_hour(ehr: EhrData, stays: pl.DataFrame, window_hours: int) -> pl.DataFrame:
-    """One pass over labevents: the laboratory values of the cohort's first days by hour."""
-    path = find_table(ehr, "labevents")
-    items = items_of(LABS)
-    prediction_time = pl.col("intime") + pl.duration(hours=window_hours)
-    events = (
-        scan(path, LABEVENTS, optional={"storetime": TIME})
-        .filter(pl.col("itemid").is_in(items["itemid"].to_list()))
-        .join(stays.lazy().select("row", "subject_id", "intime"), on="subject_id")
-        .filter(pl.col("storetime").is_null() | (pl.col("storetime") <= prediction_time))
+def read_labs(
+    site: SiteConfig, stays: pl.DataFrame, window_hours: int, target: Path, on_rows: OnRows = lambda _: None
+) -> Outcome:
+    """One pass over labevents: the laboratory values of the cohort's first days (see ``measurements``)."""
+    return read_measurements(
+        open_table(site.data.ehr, "labevents"),
+        LABEVENTS,
+        LABS,
+        stays,
+        target,
+        site,
+        window_hours=window_hours,
+        also_dropped={"stored_late": seconds_since_admission("storetime") > window_hours * 3600},
+        on_rows=on_rows,
     )
-    return collect(by_hour(events, items, window_hours), path)

@@ -1,96 +1,174 @@
-"""What vitals and laboratory values have in common: item ids to concepts, limits, units, and sums by the hour.
+"""What vitals, laboratory values and urine have in common: item ids to concepts, limits, units, and unit surprises.
 
-One streaming pass leaves a row for each stay, concept and hour; the first day's aggregates (here) and the hourly grid
-(``grid``) both come from it. Sums are whole millionths, so that no order of threads changes a bit of them.
+A value that is used becomes one row (stay, concept, seconds since admission, millionths of the unit): ``first_day``
+sums them up. Whole millionths, so that no order of threads changes a bit of a sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from lemof_model.features import CONCEPTS, Concept
+from client.mimic_iv.event_pass import (
+    BAD_TIME,
+    USED,
+    EventTable,
+    OnRows,
+    Outcome,
+    Rules,
+    first_day,
+    run_pass,
+    seconds_since_admission,
+)
+from client.mimic_iv.tables import Source
+from client.site import SiteConfig
+from lemof_model.concepts import Concept
+from lemof_model.errors import DataError
+from lemof_model.features import MEASURED
 
-HOURS_BEFORE = 6  # the first day begins 6 h before admission: MIT-LCP/mimic-code, concepts/firstday
-MILLIONTHS = 1e6
+MILLIONTHS = 1_000_000
+EVENT_COLUMNS = {"row": pl.UInt32, "concept": pl.UInt8, "seconds": pl.Int32, "millionths": pl.Int64}
+CODES = {concept.name: code for code, concept in enumerate(MEASURED)}
+LIMITS = ("low", "high", "factor", "offset")
+BINS_PER_E = 100  # bins of raw values are 1 % wide
+FATES = (
+    USED, "out_of_range", "value_missing", BAD_TIME, "id_unreadable", "not_in_cohort", "outside_first_day",
+    "stored_late",
+)  # fmt: skip
+NOTHING_READ: dict[str, Any] = {**dict.fromkeys(FATES, 0), "min": None, "max": None, "mean": None}
+NUM_FOR_MEDIAN = 20  # fewer values tell nothing of a unit
 
-_CODES = {concept.name: code for code, concept in enumerate(CONCEPTS)}
+
+def read_measurements(
+    source: Source,
+    table: EventTable,
+    concepts: Sequence[Concept],
+    stays: pl.DataFrame,
+    target: Path,
+    site: SiteConfig,
+    *,
+    window_hours: int,
+    also_dropped: Mapping[str, pl.Expr] | None = None,
+    on_rows: OnRows = lambda _: None,
+) -> Outcome:
+    """One pass over a table of values: the events of the cohort's first days go to ``target``.
+
+    The summary counts every concept; ``also_dropped`` are the table's own reasons to drop a row.
+
+    Raises:
+        DataError: the table is damaged, has too many unreadable times, or an item is not in its unit.
+    """
+    declared = [concept.declared(site.data.ehr.units) for concept in concepts]
+    (time,), (value,) = table.times, table.values
+    raw_value = pl.col(value)
+    in_unit = [(raw_value > pl.col(f"low_{n}")) & (raw_value <= pl.col(f"high_{n}")) for n in (0, 1)]
+    converted = [raw_value * pl.col(f"factor_{n}") + pl.col(f"offset_{n}") for n in (0, 1)]
+    canonical = pl.when(in_unit[0]).then(converted[0]).when(in_unit[1]).then(converted[1])
+    millionths = (canonical * MILLIONTHS).round().cast(pl.Int64)
+    rules = Rules(
+        items=items_of(declared),
+        dropped={
+            "outside_first_day": ~first_day(time, window_hours),
+            **(also_dropped or {}),
+            "value_missing": raw_value.is_null() | raw_value.is_nan(),
+            "out_of_range": canonical.is_null(),
+        },
+        kept=[
+            pl.col("row").cast(pl.UInt32),
+            "concept",
+            seconds_since_admission(time).cast(pl.Int32).alias("seconds"),
+            millionths.alias("millionths"),
+        ],
+        by=[(raw_value.log() * BINS_PER_E).round().cast(pl.Int32, strict=False).alias("bin")],
+        totals=[
+            millionths.min().alias("min"),
+            millionths.max().alias("max"),
+            millionths.sum().alias("sum"),
+        ],
+    )
+    outcome = run_pass(
+        source, table, rules, stays, target, max_bad_fraction=site.prepare.max_bad_fraction, on_rows=on_rows
+    )
+    require_units(outcome.summary, declared, source)
+    return outcome
 
 
 def items_of(concepts: Sequence[Concept]) -> pl.DataFrame:
-    """One row for each item id and unit: its concept, limits and conversion; ``is_first`` marks each id once."""
-    return (
-        pl.DataFrame(
-            [
-                {"itemid": item.item_id, "concept": _CODES[concept.name]}
-                | {"low": float(item.low), "high": float(item.high), "factor": item.factor, "offset": item.offset}
-                for concept in concepts
-                for item in concept.items
-            ]
-        )
-        .cast({"concept": pl.UInt8})
-        .with_columns(is_first=pl.col("itemid").is_first_distinct())
-    )
+    """One row for each item id: its concept's code, and limits and conversion of its one or two units."""
+    rows: dict[int, dict[str, Any]] = {}
+    for concept in concepts:
+        for item in concept.items:
+            row = rows.setdefault(item.item_id, {"itemid": item.item_id, "concept": CODES[concept.name]})
+            n = int("low_0" in row)
+            row |= {
+                f"low_{n}": item.low,
+                f"high_{n}": item.high,
+                f"factor_{n}": item.factor,
+                f"offset_{n}": item.offset,
+            }
+    names = [f"{name}_{n}" for n in (0, 1) for name in LIMITS]
+    schema = {"itemid": pl.Int64, "concept": pl.UInt8, **dict.fromkeys(names, pl.Float64)}
+    return pl.DataFrame(list(rows.values()), schema=schema)
 
 
-def by_hour(events: pl.LazyFrame, items: pl.DataFrame, window_hours: int) -> pl.LazyFrame:
-    """Sum up the first day's events by stay, concept and hour since admission.
+def require_units(summary: pl.DataFrame, concepts: Sequence[Concept], source: Source) -> None:
+    """Refuse a table in which the median of an item lies where no hospital's does, but would in another unit.
 
-    ``events`` has ``row``, ``intime``, ``itemid``, ``charttime`` and ``valuenum``; kept are those from 6 h before
-    admission to the prediction time, both included. An event whose time cannot be read is counted at hour null.
-    Out of the limits of every unit of its item (or not a number): counted in ``num_out_of_range``, not used.
+    Raises:
+        DataError: names the items and units.
     """
-    seconds = (pl.col("charttime") - pl.col("intime")).dt.total_seconds()
-    in_range = (pl.col("valuenum") > pl.col("low")) & (pl.col("valuenum") <= pl.col("high"))
-    value = pl.when(in_range).then(pl.col("valuenum") * pl.col("factor") + pl.col("offset"))
-    is_event = pl.col("is_first") & pl.col("valuenum").is_not_null()
-    return (
-        events.with_columns(seconds=seconds)
-        .filter(pl.col("seconds").is_null() | pl.col("seconds").is_between(-HOURS_BEFORE * 3600, window_hours * 3600))
-        .join(items.lazy(), on="itemid")
-        .select("row", "concept", hour=(pl.col("seconds") // 3600).cast(pl.Int16), value=value, is_event=is_event)
-        .group_by("row", "concept", "hour")
+    problems = []
+    medians = _medians(summary)
+    for concept in concepts:
+        for item_id in concept.item_ids if concept.usual else ():
+            declared = [item.unit for item in concept.items if item.item_id == item_id]
+            median = medians.get(item_id)
+            if median is None or any(_is_usual(concept, unit.factor, unit.offset, median) for unit in declared):
+                continue
+            others = [u.name for u in concept.units.values() if _is_usual(concept, u.factor, u.offset, median)]
+            if others:
+                problems.append(
+                    f"itemid {item_id} must be in {declared[0].name}, got a median of {median:.3g}, which looks like "
+                    f"{others[0]}, from {source.label}. Set data.ehr.units: {{{item_id}: {others[0]}}}, or mend the "
+                    "export. [E205]"
+                )
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def _is_usual(concept: Concept, factor: float, offset: float, median: float) -> bool:
+    """Whether a median in some unit lies where medians of the concept do."""
+    low, high = concept.usual or (-np.inf, np.inf)
+    return bool(low <= median * factor + offset <= high)
+
+
+def _medians(summary: pl.DataFrame) -> dict[int, float]:
+    """The median (to 1 %) of the raw values of each item that has some, whether they were used or not."""
+    bins = summary.drop_nulls("bin").group_by("itemid", "bin").agg(pl.col("num").sum()).sort("itemid", "bin")
+    reached = bins.with_columns(
+        before=pl.col("num").cum_sum().over("itemid") - pl.col("num"), total=pl.col("num").sum().over("itemid")
+    )
+    middle = reached.filter((2 * pl.col("before") < pl.col("total")) & (pl.col("total") >= NUM_FOR_MEDIAN))
+    last = middle.group_by("itemid").agg(pl.col("bin").max())
+    return {item_id: float(np.exp(place / BINS_PER_E)) for item_id, place in last.iter_rows()}
+
+
+def counts_by_concept(outcome: Outcome, concepts: Sequence[Concept]) -> dict[str, dict[str, Any]]:
+    """For each concept of a pass: how many rows met each fate, and the least, largest and mean value that was used."""
+    code_of = {item_id: CODES[concept.name] for concept in concepts for item_id in concept.item_ids}
+    is_used = pl.col("fate") == USED
+    by_concept = (
+        outcome.summary.with_columns(concept=pl.col("itemid").replace_strict(code_of, return_dtype=pl.UInt8))
+        .group_by("concept")
         .agg(
-            min=pl.col("value").min(),
-            max=pl.col("value").max(),
-            millionths=(pl.col("value") * MILLIONTHS).round().cast(pl.Int64).sum(),
-            num_values=pl.col("value").count(),
-            num_out_of_range=pl.col("is_event").sum() - pl.col("value").count(),
+            *(pl.col("num").filter(pl.col("fate") == fate).sum().alias(fate) for fate in FATES),
+            min=pl.col("min").filter(is_used).min() / MILLIONTHS,
+            max=pl.col("max").filter(is_used).max() / MILLIONTHS,
+            mean=pl.col("sum").filter(is_used).sum() / MILLIONTHS / pl.col("num").filter(is_used).sum(),
         )
+        .with_columns(pl.col("mean").fill_nan(None))
     )
-
-
-def first_day_features(hours: pl.DataFrame, num_stays: int) -> NDArray[np.float32]:
-    """The aggregates of every concept over the first day, in the order of the schema; NaN where nothing was measured.
-
-    Shape:
-        hours: rows of ``by_hour``; result: (num_stays, number of aggregates)
-    """
-    day = (
-        hours.filter(pl.col("hour").is_not_null() & (pl.col("num_values") > 0))
-        .group_by("row", "concept")
-        .agg(pl.col("min").min(), pl.col("max").max(), pl.col("millionths").sum(), pl.col("num_values").sum())
-        .with_columns(mean=pl.col("millionths") / MILLIONTHS / pl.col("num_values"))
-    )
-    columns = []
-    for concept in CONCEPTS:
-        rows = day.filter(pl.col("concept") == _CODES[concept.name])
-        for aggregate in concept.aggregates:
-            column = np.full(num_stays, np.nan, np.float32)
-            column[rows["row"].to_numpy()] = rows[aggregate].to_numpy()
-            columns.append(column)
-    return np.stack(columns, axis=1)
-
-
-def counts_by_concept(hours: pl.DataFrame) -> dict[str, dict[str, int]]:
-    """For each concept, how many values of the first days were used, out of range, or without a readable time."""
-    is_timed = pl.col("hour").is_not_null()
-    totals = hours.group_by("concept").agg(
-        used=pl.col("num_values").filter(is_timed).sum(),
-        out_of_range=pl.col("num_out_of_range").filter(is_timed).sum(),
-        time_unreadable=(pl.col("num_values") + pl.col("num_out_of_range")).filter(~is_timed).sum(),
-    )
-    by_code = {row.pop("concept"): row for row in totals.to_dicts()}
-    nothing = {"used": 0, "out_of_range": 0, "time_unreadable": 0}
-    return {name: by_code.get(code, nothing) for name, code in _CODES.items()}
+    found = {row.pop("concept"): row for row in by_concept.to_dicts()}
+    return {concept.name: found.get(CODES[concept.name], NOTHING_READ) for concept in concepts}

@@ -1,138 +1,220 @@
-"""From raw tables to a cohort: the steps in order. Each is a file of this package."""
+"""From raw tables to a cohort: the steps in order. Each is a file of this package.
 
-import csv
-import gzip
-import io
+A run that was stopped goes on where it was; one of which nothing has changed since ends at once. Neither changes a byte
+of the cohort.
+"""
+
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 
-from client.cohort import STAY_COLUMNS, Cohort, load_cohort, replacing, write_cohort
+from client.cohort import STATE, STAY_COLUMNS, Cohort, is_finished, load_cohort, long_stay_of, replacing, write_cohort
+from client.mimic_iv.comorbidities import with_earlier_comorbidities
 from client.mimic_iv.diagnoses import with_diseases
+from client.mimic_iv.ecg_faults import refuse_too_many
 from client.mimic_iv.ecg_links import link_ecgs
 from client.mimic_iv.ecg_waveforms import write_ecgs
-from client.mimic_iv.grid import hourly_grid
-from client.mimic_iv.labs import labs_by_hour
-from client.mimic_iv.measurements import counts_by_concept, first_day_features
+from client.mimic_iv.event_pass import OnRows, Outcome
+from client.mimic_iv.first_day import first_days
+from client.mimic_iv.labs import read_labs
+from client.mimic_iv.measurements import counts_by_concept
+from client.mimic_iv.quality import num_by_reason, write_quality
+from client.mimic_iv.sources import key_of, sources_of, versions
 from client.mimic_iv.statics import static_features, with_statics
-from client.mimic_iv.stays import read_stay_tables, select_stays
-from client.mimic_iv.vitals import vitals_by_hour
-from client.site import EcgData, PlanSections, SiteConfig
+from client.mimic_iv.stays import StayTables, read_stay_tables, select_stays, with_outcomes
+from client.mimic_iv.steps import Facts, Steps
+from client.mimic_iv.tables import OPTIONAL_TABLES, open_optional_table, open_table
+from client.mimic_iv.treatments import INTERVAL_COLUMNS, read_treatments, treatment_features
+from client.mimic_iv.urine import read_urine
+from client.mimic_iv.vitals import read_vitals
+from client.site import PlanSections, SiteConfig
 from lemof_model.errors import TooLittleDataError
+from lemof_model.features import FEATURES, GRID_CHANNELS, MEASURED
 from lemof_model.splits import patient_hash_of
 from lemof_model.study import CohortSpec
 
+INTERVAL_TABLES = ("inputevents", "procedureevents")
+ReadTable = Callable[[Path, OnRows], Outcome]
 
-def prepare(site: SiteConfig, plan: PlanSections, console: Console) -> Cohort:
+
+def prepare(
+    site: SiteConfig, plan: PlanSections, console: Console, *, force: bool = False, workers: int | None = None
+) -> Cohort:
     """Make the site's cohort for a plan and put it where the site file says; what happens is told to ``console``.
 
+    ``force`` makes it again although nothing has changed; ``workers`` are processes that read ECGs (default: by cores).
+
     Raises:
-        DataError: a raw table is missing or damaged.
+        DataError: a raw table is missing or damaged, or too much of it cannot be used.
         TooLittleDataError: no stay is left.
         DiskError: the cohort cannot be written. An earlier cohort is left as it was.
     """
-    ehr, spec = site.data.ehr, plan.cohort
-    with _step(console, 1, "stays") as say:
-        tables = read_stay_tables(ehr)
-        stays, attrition = select_stays(tables, spec)
-        if stays.is_empty():
-            raise TooLittleDataError(_nothing_left(attrition))
-        stays = with_diseases(ehr, with_statics(stays, tables))
-        say(f"{stays.height:,} of {tables.icustays.height:,}")
-    with _step(console, 2, "vitals and labs") as say:
-        hours = pl.concat([vitals_by_hour(ehr, stays, spec.window_hours), labs_by_hour(ehr, stays, spec.window_hours)])
-        counts = counts_by_concept(hours)
-        say(f"{sum(count['used'] for count in counts.values()):,} values")
-    with replacing(site.prepare.output) as folder:
-        with _step(console, 3, "ECGs") as say:
-            num_linked, ecg_index, ecg_counts = _prepare_ecgs(folder, site.data.ecg, stays, spec, console)
-            say(f"{(ecg_index >= 0).sum():,} stays")
-        with _step(console, 4, "write") as say:
-            write_cohort(
-                folder,
-                spec=spec,
-                target=plan.target,
-                splits=plan.splits,
-                stays=_stay_columns(stays).to_pandas(),
-                features=np.hstack([static_features(stays), first_day_features(hours, stays.height)]),
-                grid=hourly_grid(hours, stays.height, spec.window_hours),
-                num_stays_with_ecg=num_linked,
-                ecg_index=ecg_index,
-                attrition=attrition,
-                facts={"values": counts, "ecg": ecg_counts, "versions": _versions()},
-            )
-            load_cohort(folder)
-            say(f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:,.1f} MB")
+    sources = sources_of(site)
+    key = key_of(site, plan, sources)
+    if not force and is_finished(site.prepare.output, key):
+        console.print("nothing changed: the cohort is the one that is there. To make it again: --force")
+        return load_cohort(site.prepare.output)
+    with replacing(site.prepare.output, key, anew=force) as folder:
+        steps = Steps(folder / STATE, console)
+        stays, tables, attrition = _read_stays(site, plan.cohort, steps)
+        facts = _read_events(site, stays, plan.cohort, steps)
+        present = frozenset(facts)
+        _write_arrays(folder, stays, present, plan.cohort, steps)
+        linked, ecg_facts = _read_ecgs(folder, site, stays, plan.cohort, steps, workers)
+        start = time.monotonic()
+        columns = _stay_columns(stays).to_pandas()
+        write_quality(folder, tables, attrition, facts, ecg_facts, long_stay_of(columns, plan.target))
+        write_cohort(
+            folder,
+            spec=plan.cohort,
+            target=plan.target,
+            splits=plan.splits,
+            stays=columns,
+            num_stays_with_ecg=linked.height,
+            ecg_index=_ecg_index(linked, ecg_facts["row_of"], stays.height),
+            attrition=attrition,
+            facts={
+                "ecg": ecg_facts["counts"],
+                "sources": sources,
+                "versions": versions(),
+                "config_digest": key,
+            },
+        )
+        num_bytes = sum(file.stat().st_size for file in folder.iterdir())
+        load_cohort(folder)
+        steps.say(4, "write", f"{num_bytes / 1e6:,.1f} MB", time.monotonic() - start)
     return load_cohort(site.prepare.output)
 
 
-def _prepare_ecgs(
-    folder: Path, ecg: EcgData | None, stays: pl.DataFrame, spec: CohortSpec, console: Console
-) -> tuple[int, NDArray[np.int64], dict[str, Any]]:
-    """Write ecg.npy and rejects.csv.gz; the number of stays linked, their ECG rows, and counts for the manifest."""
-    counts: dict[str, Any] = {}
-    num_linked = 0
-    row_of: dict[str, int] = {}
-    rejected: dict[str, str] = {}
-    ecg_index = np.full(stays.height, -1, np.int64)
-    if ecg is None:
-        write_ecgs(folder / "ecg.npy", Path(), (), ())
-    else:
-        linked, counts = link_ecgs(ecg, stays, spec)
-        num_linked = linked.height
-        paths = linked["path"].unique(maintain_order=True).to_list()
-        bar = track(paths, "ECGs", console=console, disable=not console.is_terminal, transient=True)
-        row_of, rejected = write_ecgs(folder / "ecg.npy", ecg.root, bar, ecg.accept_hz)
-        ecg_index[linked["row"].to_numpy()] = [row_of.get(path, -1) for path in linked["path"]]
-    _write_rejects(folder / "rejects.csv.gz", rejected)
-    return num_linked, ecg_index, {**counts, "records_rejected": dict(sorted(Counter(rejected.values()).items()))}
+def _read_stays(
+    site: SiteConfig, spec: CohortSpec, steps: Steps
+) -> tuple[pl.DataFrame, StayTables, list[dict[str, str | int]]]:
+    """The cohort's stays with statics and diseases, and what became of all ICU stays. Seconds: read in every run."""
+    start = time.monotonic()
+    tables = read_stay_tables(site)
+    stays, attrition = select_stays(tables, spec)
+    if stays.is_empty():
+        fates = "; ".join(f"{row['num_stays']} {row['reason']}" for row in attrition)
+        raise TooLittleDataError(
+            f"The cohort must hold at least one stay, got: {fates}. Check data.ehr.root and the plan's cohort section."
+        )
+    stays = with_statics(stays, tables)
+    stays = with_earlier_comorbidities(site.data.ehr, with_diseases(site.data.ehr, stays), tables.admissions)
+    found = f"{stays.height:,} of {attrition[0]['num_stays']:,} stays"
+    steps.say(1, "icustays", found, time.monotonic() - start)
+    return stays, tables, attrition
+
+
+def _read_events(site: SiteConfig, stays: pl.DataFrame, spec: CohortSpec, steps: Steps) -> dict[str, Facts]:
+    """One pass over each event table that the site has; table -> counts, counts by concept, unreadable lines."""
+    ehr, hours = site.data.ehr, spec.window_hours
+    sources = {name: open_table(ehr, name) for name in ("chartevents", "labevents")}
+    sources |= {name: source for name in OPTIONAL_TABLES if (source := open_optional_table(ehr, name))}
+    reads: dict[str, ReadTable] = {
+        "chartevents": partial(read_vitals, site, stays, hours),
+        "labevents": partial(read_labs, site, stays, hours),
+        "outputevents": partial(read_urine, site, stays, hours),
+        "inputevents": partial(read_treatments, "inputevents", site, stays, hours),
+        "procedureevents": partial(read_treatments, "procedureevents", site, stays, hours),
+    }
+    return {name: _read_events_of(name, source.path, reads[name], steps) for name, source in sources.items()}
+
+
+def _read_events_of(name: str, path: Path, read: ReadTable, steps: Steps) -> Facts:
+    """The facts of one pass; its events are in ``NAME.parquet``."""
+    events = steps.state / f"{name}.parquet"
+
+    def make() -> Facts:
+        with steps.table(2, name, path) as on_rows:
+            outcome = read(events, on_rows)
+        concepts = [concept for concept in MEASURED if concept.table == name]
+        by_concept = counts_by_concept(outcome, concepts) if concepts else {}
+        return {"counts": outcome.counts, "concepts": by_concept, "bad_lines": outcome.bad_lines}
+
+    if steps.is_finished(name):
+        steps.say(2, name, "")
+    return steps.run(name, make, events)
+
+
+def _write_arrays(folder: Path, stays: pl.DataFrame, present: frozenset[str], spec: CohortSpec, steps: Steps) -> None:
+    """Write features.npy and grid.npy, block by block."""
+
+    def make() -> Facts:
+        files = {name: steps.state / f"{name}.parquet" for name in present}
+        treatments = treatment_features(_intervals(files), present, stays.height)
+        statics = static_features(stays)
+        events = [file for name, file in files.items() if name not in INTERVAL_TABLES]
+        with (
+            _npy(folder / "features.npy", (stays.height, len(FEATURES))) as features,
+            _npy(folder / "grid.npy", (stays.height, spec.window_hours, len(GRID_CHANNELS))) as grid,
+        ):
+            row = 0
+            for block in first_days(events, present, stays.height, spec.window_hours):
+                rows = slice(row, row + len(block.features))
+                features.write(np.hstack([statics[rows], block.features, treatments[rows]]).tobytes())
+                grid.write(block.grid.tobytes())
+                row = rows.stop
+        return {}
+
+    steps.run("first_days", make, folder / "features.npy", folder / "grid.npy")
+
+
+@contextmanager
+def _npy(path: Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
+    """A float32 array to write row by row. Not a memory map: a full disk would kill the process."""
+    with path.open("wb") as file:
+        npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        yield file
+
+
+def _intervals(files: Mapping[str, Path]) -> pl.DataFrame:
+    """All treatments of the tables that are there."""
+    frames = [pl.read_parquet(file) for name, file in files.items() if name in INTERVAL_TABLES]
+    return pl.concat([pl.DataFrame(schema=INTERVAL_COLUMNS), *frames])
+
+
+def _read_ecgs(
+    folder: Path, site: SiteConfig, stays: pl.DataFrame, spec: CohortSpec, steps: Steps, workers: int | None
+) -> tuple[pl.DataFrame, Facts]:
+    """Write ecg.npy; the chosen record of each stay, and rows, reasons and counts of records."""
+    ecg, start = site.data.ecg, time.monotonic()
+    linked, counts = pl.DataFrame(schema={"row": pl.UInt32, "path": pl.String, "list_row": pl.UInt32}), Facts()
+    if ecg is not None:
+        linked, counts = link_ecgs(ecg, stays, spec, site.prepare.on_duplicate)
+    paths = linked["path"].unique(maintain_order=True).to_list()
+    list_row_of = dict(linked.select("path", "list_row").iter_rows())
+
+    def make() -> Facts:
+        with steps.records(3, "ECGs", len(paths)) as on_progress:
+            row_of, rejected = write_ecgs(folder, ecg, paths, workers=workers, on_progress=on_progress)
+        refuse_too_many(rejected, len(paths), site.prepare.max_bad_fraction, list_row_of)  # before it is kept
+        return {"row_of": row_of, "rejected": rejected}
+
+    was_finished = steps.is_finished("ecgs")
+    facts = steps.run("ecgs", make)
+    found = f"{len(facts['row_of']):,} records, {len(facts['rejected']):,} not used, {linked.height:,} stays"
+    steps.say(3, "ECGs", found, None if was_finished else time.monotonic() - start)
+    facts = {**facts, "list_row_of": list_row_of}
+    return linked, {**facts, "counts": {**counts, "records_rejected": num_by_reason(facts["rejected"])}}
+
+
+def _ecg_index(linked: pl.DataFrame, row_of: dict[str, int], num_stays: int) -> NDArray[np.int64]:
+    """The row of ecg.npy of each stay, -1 without one."""
+    ecg_index = np.full(num_stays, -1, np.int64)
+    ecg_index[linked["row"].to_numpy()] = [row_of.get(path, -1) for path in linked["path"]]
+    return ecg_index
 
 
 def _stay_columns(stays: pl.DataFrame) -> pl.DataFrame:
     """The columns of stays.parquet."""
-    days = 24 * 3600
-    is_dead = pl.col("deathtime").is_not_null()
-    return stays.with_columns(
-        patient_hash=pl.col("subject_id").map_elements(patient_hash_of, return_dtype=pl.UInt64),
-        icu_los_days=(pl.col("outtime") - pl.col("intime")).dt.total_seconds() / days,
-        hospital_los_days=(pl.col("dischtime") - pl.col("admittime")).dt.total_seconds() / days,
-        died_in_icu=pl.col("deathtime").is_between("intime", "outtime").fill_null(False),
-        died_in_hospital=is_dead | (pl.col("hospital_expire_flag") == 1).fill_null(False),
-    ).select(list(STAY_COLUMNS))
-
-
-def _write_rejects(path: Path, rejected: dict[str, str]) -> None:
-    """Records that were linked and could not be used, with the reason; the same bytes each time."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([("file", "reason"), *rejected.items()])
-    path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
-
-
-def _versions() -> dict[str, str]:
-    """The packages that decide the bytes of a cohort."""
-    return {package: version(package) for package in ("numpy", "pandas", "polars", "pyarrow", "scipy", "wfdb")}
-
-
-def _nothing_left(attrition: list[dict[str, str | int]]) -> str:
-    """What happened to every stay of a hospital whose cohort is empty."""
-    fates = "; ".join(f"{row['num_stays']} {row['reason']}" for row in attrition)
-    return f"The cohort must hold at least one stay, got: {fates}. Check data.ehr.root and the plan's cohort section."
-
-
-@contextmanager
-def _step(console: Console, number: int, name: str) -> Iterator[Callable[[str], None]]:
-    """Time a step and print one line when it is done."""
-    start, found = time.monotonic(), [""]
-    yield lambda text: found.__setitem__(0, text)
-    console.print(f"\\[{number}/4] {name:<16} {found[0]:<24} {time.monotonic() - start:6.1f} s", highlight=False)
+    patient_hash = pl.col("subject_id").map_elements(patient_hash_of, return_dtype=pl.UInt64)
+    return with_outcomes(stays).with_columns(patient_hash=patient_hash).select(list(STAY_COLUMNS))

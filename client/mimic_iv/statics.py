@@ -21,7 +21,8 @@ RAW_COLUMNS = {
 def with_statics(stays: pl.DataFrame, tables: StayTables) -> pl.DataFrame:
     """Add the statics of the schema to the stays; categorical ones as category names.
 
-    Earlier admissions and ICU stays are those of the same patient that began before this one did.
+    Earlier admissions and ICU stays are those of the same patient that began before this one did. Comorbidities are
+    added by ``comorbidities``.
     """
     return (
         stays.with_columns(_category(name) for name in CATEGORY_WORDS)
@@ -31,12 +32,13 @@ def with_statics(stays: pl.DataFrame, tables: StayTables) -> pl.DataFrame:
         )
         .join(_num_earlier(stays, tables.admissions, "admittime", "num_earlier_admissions"), on="row")
         .join(_num_earlier(stays, tables.icustays, "intime", "num_earlier_icu_stays"), on="row")
+        .join(_hours_since_discharge(stays, tables.admissions), on="row", how="left")
         .sort("row")
     )
 
 
 def static_features(stays: pl.DataFrame) -> NDArray[np.float32]:
-    """The statics as columns of ``features.npy``: numbers, and codes of categories.
+    """The statics as columns of ``features.npy``: numbers (NaN outside their plausible range), and codes of categories.
 
     Shape:
         stays: N rows with statics; result: (N, number of statics)
@@ -46,7 +48,10 @@ def static_features(stays: pl.DataFrame) -> NDArray[np.float32]:
         column = stays[feature.name]
         if feature.kind == "categorical":
             column = column.replace_strict({name: code for code, name in enumerate(feature.categories)})
-        columns.append(column.cast(pl.Float32).fill_null(float("nan")).to_numpy())
+        values = column.cast(pl.Float32).fill_null(float("nan")).to_numpy()
+        if feature.low is not None and feature.high is not None:
+            values = np.where((values >= feature.low) & (values <= feature.high), values, np.float32(np.nan))
+        columns.append(values)
     return np.stack(columns, axis=1)
 
 
@@ -67,4 +72,15 @@ def _num_earlier(stays: pl.DataFrame, events: pl.DataFrame, time: str, name: str
         .join(earlier, on="subject_id", how="left")
         .group_by("row")
         .agg((pl.col("event_time") < pl.col(time)).sum().alias(name))
+    )
+
+
+def _hours_since_discharge(stays: pl.DataFrame, admissions: pl.DataFrame) -> pl.DataFrame:
+    """For each row, hours from the end of the patient's last earlier admission to this one; no row where none ended."""
+    return (
+        stays.select("row", "subject_id", begin="admittime")
+        .join(admissions.select("subject_id", end="dischtime"), on="subject_id")
+        .filter(pl.col("end") < pl.col("begin"))
+        .group_by("row")
+        .agg(hours_since_discharge=(pl.col("begin") - pl.col("end")).min().dt.total_seconds() / 3600)
     )

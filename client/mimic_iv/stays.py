@@ -3,12 +3,16 @@
 Every ICU stay is accounted for: it is in the cohort, or dropped for the first rule that it breaks.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
-from client.mimic_iv.tables import TIME, Columns, collect, find_table, require_unique, scan
-from client.site import EhrData
+from client.mimic_iv.event_pass import BAD_TIME, bad_times_message
+from client.mimic_iv.tables import LINE, TIME, Columns, Source, collect, is_too_many, open_table, unique_rows
+from client.site import SiteConfig
+from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec
 
 ICUSTAYS: Columns = {
@@ -35,32 +39,72 @@ ADMISSIONS: Columns = {
 }
 
 
+KEYS = {"icustays": "stay_id", "patients": "subject_id", "admissions": "hadm_id"}
+READ: dict[str, Columns] = {"icustays": ICUSTAYS, "patients": PATIENTS, "admissions": ADMISSIONS}
+MAX_STAY_DAYS, MAX_AGE_YEARS = 1000, 120  # beyond them a clock is wrong: MIMIC-IV's longest stays are half of it
+TIMES = {"icustays": ("intime", "outtime"), "patients": (), "admissions": ("admittime", "dischtime")}
+
+
 @dataclass(frozen=True)
 class StayTables:
-    """The three tables that say who was in intensive care, and when."""
+    """The three tables that say who was in intensive care, and when; each key is there once.
+
+    ``counts`` has rows, unreadable ids and times, and repeated keys of each table; ``bad_lines`` the lines of those
+    times.
+    """
 
     icustays: pl.DataFrame
     patients: pl.DataFrame
     admissions: pl.DataFrame
+    counts: dict[str, dict[str, Any]] = field(kw_only=True, default_factory=dict)
+    bad_lines: dict[str, list[int]] = field(kw_only=True, default_factory=dict)
 
 
-def read_stay_tables(ehr: EhrData) -> StayTables:
-    """Read the three tables; each row must have a key of its own.
+def read_stay_tables(site: SiteConfig) -> StayTables:
+    """Read the three tables.
 
     Raises:
-        DataError: a table is missing or damaged, or a key is repeated.
+        DataError: a table is missing or damaged, a key is repeated, or too many ids or times cannot be read.
     """
-    keys = {
-        "icustays": (ICUSTAYS, "stay_id"),
-        "patients": (PATIENTS, "subject_id"),
-        "admissions": (ADMISSIONS, "hadm_id"),
-    }
-    tables: dict[str, pl.DataFrame] = {}
-    for name, (columns, key) in keys.items():
-        path = find_table(ehr, name)
-        tables[name] = collect(scan(path, columns), path)
-        require_unique(tables[name], key, path)
-    return StayTables(**tables)
+    tables, counts, bad_lines = {}, {}, {}
+    for name, columns in READ.items():
+        source = open_table(site.data.ehr, name)
+        raw = source.raw(columns)
+        stored = [pl.col(time).cast(pl.String, strict=False).alias(f"{time}_stored") for time in TIMES[name]]
+        whole = collect(raw.select(*source.typed(raw, columns), *stored), source.path)
+        bad = _bad_times(whole, source, TIMES[name], site.prepare.max_bad_fraction)
+        key = KEYS[name]
+        tables[name], num_again = unique_rows(whole.select(list(columns)), key, source.path, site.prepare.on_duplicate)
+        bad_lines[name] = bad[LINE].to_list()
+        counts[name] = {
+            "file": source.path.name,
+            "rows": whole.height,
+            "id_unreadable": whole[key].null_count(),
+            BAD_TIME: bad.height,
+            "duplicates": num_again,
+            "used": tables[name].height,
+        }
+        if is_too_many(whole[key].null_count(), whole.height, site.prepare.max_bad_fraction):
+            raise DataError(
+                f"{key} must be a whole number, got {whole[key].null_count():,} of {whole.height:,} rows in which it "
+                f"is not from {source.label}. Mend the export, or raise prepare.max_bad_fraction. [E105]"
+            )
+    return StayTables(**tables, counts=counts, bad_lines=bad_lines)
+
+
+def _bad_times(whole: pl.DataFrame, source: Source, times: Sequence[str], max_bad_fraction: float) -> pl.DataFrame:
+    """The rows with a time that is there and cannot be read.
+
+    Raises:
+        DataError: they are too many.
+    """
+    is_bad = pl.any_horizontal(
+        pl.lit(False), *(pl.col(time).is_null() & (pl.col(f"{time}_stored") != "") for time in times)
+    )
+    bad = whole.with_row_index(LINE, offset=2).filter(is_bad)
+    if is_too_many(bad.height, whole.height, max_bad_fraction):
+        raise DataError(bad_times_message(source, times, bad.height, whole.height, bad.row(0, named=True)))
+    return bad
 
 
 def select_stays(tables: StayTables, spec: CohortSpec) -> tuple[pl.DataFrame, list[dict[str, str | int]]]:
@@ -77,17 +121,38 @@ def select_stays(tables: StayTables, spec: CohortSpec) -> tuple[pl.DataFrame, li
     stay_hours = (pl.col("outtime") - pl.col("intime")).dt.total_seconds() / 3600
     rules = {
         "intime or outtime missing, or outtime before intime": stay_hours.is_null() | (stay_hours < 0),
-        "patient or admission not found, or age unknown": pl.col("age").is_null(),
+        f"longer than {MAX_STAY_DAYS:,} days": stay_hours > MAX_STAY_DAYS * 24,
+        "patient or admission not found, or age unknown": pl.col("age").is_null() | (pl.col("age") > MAX_AGE_YEARS),
         f"younger than {spec.min_age_years} years": pl.col("age") < spec.min_age_years,
         f"shorter than {spec.min_stay_hours:g} hours": stay_hours < spec.min_stay_hours,
     }
     first_broken = pl.coalesce(pl.when(broken).then(pl.lit(reason)) for reason, broken in rules.items())
     judged = joined.with_columns(dropped_for=first_broken)
     stays = judged.filter(pl.col("dropped_for").is_null()).sort("stay_id").with_row_index("row")
+    lost = tables.counts.get("icustays", {})
+    without_key = {
+        "stay_id missing or unreadable": lost.get("id_unreadable", 0),
+        "stay_id repeated": lost.get("duplicates", 0),
+    }
+    num_rows = tables.icustays.height + sum(without_key.values())
     counts = {
-        "all ICU stays": tables.icustays.height,
+        "all ICU stays": num_rows,
+        **{reason: num for reason, num in without_key.items() if num},
         **{reason: int((judged["dropped_for"] == reason).sum()) for reason in rules},
         "in the cohort": stays.height,
     }
-    assert sum(counts.values()) == 2 * tables.icustays.height, "a stay was lost or counted twice"
+    assert sum(counts.values()) == 2 * num_rows, "a stay was lost or counted twice"
     return stays.drop("dropped_for"), [{"reason": reason, "num_stays": count} for reason, count in counts.items()]
+
+
+def with_outcomes(stays: pl.DataFrame) -> pl.DataFrame:
+    """Add lengths of stay and deaths, as ``client.cohort.STAY_COLUMNS`` has them. An impossible length is unknown."""
+    days = 24 * 3600
+    is_dead = pl.col("deathtime").is_not_null()
+    hospital_los_days = (pl.col("dischtime") - pl.col("admittime")).dt.total_seconds() / days
+    return stays.with_columns(
+        icu_los_days=(pl.col("outtime") - pl.col("intime")).dt.total_seconds() / days,
+        hospital_los_days=pl.when(hospital_los_days.is_between(0, MAX_STAY_DAYS)).then(hospital_los_days),
+        died_in_icu=pl.col("deathtime").is_between("intime", "outtime").fill_null(False),
+        died_in_hospital=is_dead | (pl.col("hospital_expire_flag") == 1).fill_null(False),
+    )

@@ -1,22 +1,23 @@
 """Vitals: bedside values of chartevents, joined to their stay by ``stay_id``."""
 
+from pathlib import Path
+
 import polars as pl
 
-from client.mimic_iv.measurements import by_hour, items_of
-from client.mimic_iv.tables import TIME, Columns, collect, find_table, scan
-from client.site import EhrData
-from lemof_model.features import VITALS
+from client.mimic_iv.event_pass import EventTable, OnRows, Outcome
+from client.mimic_iv.measurements import read_measurements
+from client.mimic_iv.tables import open_table
+from client.site import SiteConfig
+from lemof_model.concepts import VITALS
 
-CHARTEVENTS: Columns = {"stay_id": pl.Int64, "itemid": pl.Int64, "charttime": TIME, "valuenum": pl.Float64}
+CHARTEVENTS = EventTable("stay_id", ("charttime",), {"valuenum": pl.Float64})
 
 
-def vitals_by_hour(ehr: EhrData, stays: pl.DataFrame, window_hours: int) -> pl.DataFrame:
-    """One pass over chartevents: the vitals of the cohort's first days by hour (see ``measurements.by_hour``)."""
-    path = find_table(ehr, "chartevents")
-    items = items_of(VITALS)
-    events = (
-        scan(path, CHARTEVENTS)
-        .filter(pl.col("itemid").is_in(items["itemid"].to_list()))
-        .join(stays.lazy().select("row", "stay_id", "intime"), on="stay_id")
+def read_vitals(
+    site: SiteConfig, stays: pl.DataFrame, window_hours: int, target: Path, on_rows: OnRows = lambda _: None
+) -> Outcome:
+    """One pass over chartevents: the vitals of the cohort's first days (see ``measurements``)."""
+    source = open_table(site.data.ehr, "chartevents")
+    return read_measurements(
+        source, CHARTEVENTS, VITALS, stays, target, site, window_hours=window_hours, on_rows=on_rows
     )
-    return collect(by_hour(events, items, window_hours), path)

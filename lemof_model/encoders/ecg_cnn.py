@@ -31,7 +31,7 @@ class EcgCnn(PyramidEncoder):
         >>> import torch
         >>> levels = EcgCnn(width=8)(torch.zeros(2, 12, 1000))
         >>> [tuple(level.tokens_BTD.shape) for level in levels]
-        [(2, 32, 8), (2, 32, 16), (2, 32, 8)]
+        [(2, 16, 8), (2, 16, 16), (2, 16, 8)]
     """
 
     def __init__(self, width: int = 32, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0) -> None:

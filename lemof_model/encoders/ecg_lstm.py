@@ -26,7 +26,7 @@ class EcgLstm(PyramidEncoder):
     Example:
         >>> levels = EcgLstm(width=8)(torch.zeros(2, 12, 1000))
         >>> tuple(levels[2].tokens_BTD.shape), tuple(levels[2].pooled_BD.shape)
-        ((2, 32, 8), (2, 24))
+        ((2, 16, 8), (2, 24))
     """
 
     lr_factor = 2.5

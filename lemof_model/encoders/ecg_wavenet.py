@@ -53,7 +53,7 @@ class EcgWaveNet(PyramidEncoder):
     Example:
         >>> levels = EcgWaveNet(width=8)(torch.zeros(2, 12, 1000))
         >>> [tuple(level.tokens_BTD.shape) for level in levels]
-        [(2, 32, 8), (2, 32, 8), (2, 32, 8)]
+        [(2, 16, 8), (2, 16, 8), (2, 16, 8)]
     """
 
     lr_factor = 2.0

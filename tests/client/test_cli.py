@@ -17,13 +17,15 @@ def site_file(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["prepare", "-h"]])
+@pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["check", "-h"], ["prepare", "-h"]])
 def test_help_shows_an_example(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(arguments) == 0
     assert "Example: lemof-client --site hospital_a" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["prepare"], ["--sight", "x"], ["prepare", "--plan"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["prepare"], ["check"], ["--sight", "x"], ["prepare", "--plan"], ["prepare", "--workers", "-1"]]
+)
 def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(arguments) == 2
     assert capsys.readouterr().out == ""
@@ -34,7 +36,7 @@ def test_an_error_for_the_user_goes_to_stderr(site_file: str, capsys: pytest.Cap
     assert capsys.readouterr().err.startswith("error: --site must name a site file, got 'nowhere'.")
     assert cli.run(["--site", site_file, "prepare"]) == 4
     captured = capsys.readouterr()
-    assert "error: icu/icustays must be a table, got no icustays.csv or icustays.csv.gz from " in captured.err
+    assert "error: hosp/patients must be a table, got no patients.csv, " in captured.err
     assert captured.out == ""
 
 
@@ -46,14 +48,36 @@ def test_other_ends(
     error: BaseException,
     status: int,
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(prepare_module, "prepare", fail)
     assert cli.run(["--site", site_file, "prepare"]) == status
     captured = capsys.readouterr()
     assert "12345" not in captured.err
+    assert "Traceback" not in captured.err
     assert ("this is a bug in lemof (RuntimeError)" in captured.err) == (status == 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ([], {"force": False, "workers": None}),
+        (["--force", "--workers", "3"], {"force": True, "workers": 3}),
+    ],
+)
+def test_prepare_hands_its_options_on(
+    site_file: str, monkeypatch: pytest.MonkeyPatch, options: list[str], given: dict[str, object]
+) -> None:
+    seen: dict[str, object] = {}
+
+    def note(*_: object, **keywords: object) -> None:
+        seen.update(keywords)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare_module, "prepare", note)
+    assert cli.run(["--site", site_file, "prepare", *options]) == 130
+    assert seen == given
 
 
 def test_join_gets_site_and_path(site_file: str, monkeypatch: pytest.MonkeyPatch) -> None:

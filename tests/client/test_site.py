@@ -67,7 +67,7 @@ def test_every_problem_is_told_with_its_key(tmp_path: Path) -> None:
         "data.ehr.root must be given, got nothing from site.yaml.",
         "data.ehr.tables.chartevent must be a known key, got an unknown one from site.yaml. Did you mean chartevents?",
         "data.ehr.rot must be a known key, got an unknown one from site.yaml. Did you mean root?",
-        "prepare.colour must be a known key, got an unknown one from site.yaml. Known: output.",
+        "prepare.colour must be a known key, got an unknown one from site.yaml. Known: output, max_bad_fraction, ",
         "limits.min_cell must be greater than 0, got 0 from site.yaml.",
         "server.address must match pattern",
         "limit must be a known key, got an unknown one from site.yaml. Did you mean limits?",

@@ -5,19 +5,30 @@ from itertools import pairwise
 import pytest
 
 from lemof_model import features as schema
-from lemof_model.features import CONCEPTS, FEATURES, GRID_CHANNELS, category_of, schema_digest
+from lemof_model.concepts import LABS, TREATMENTS, VITALS, units_of_item
+from lemof_model.features import (
+    CONCEPTS,
+    FEATURES,
+    GCS_PARTS,
+    GRID_CHANNELS,
+    MEASURED,
+    STATICS,
+    category_of,
+    schema_digest,
+)
 
 
 def test_names_and_items_are_there_once() -> None:
     names = [feature.name for feature in FEATURES]
-    assert len(set(names)) == len(names) == 111
-    items = [item_id for concept in CONCEPTS for item_id in set(concept.item_ids)]
+    assert len(set(names)) == len(names) == 236
+    measured = [item_id for concept in MEASURED for item_id in concept.item_ids]
+    items = measured + [item_id for treatment in TREATMENTS for item_id in treatment.item_ids]
     assert len(set(items)) == len(items)
     assert len(set(GRID_CHANNELS)) == len(GRID_CHANNELS) == 46
 
 
 def test_units_of_one_item_do_not_overlap() -> None:
-    items = sorted((item.item_id, item.low, item.high) for concept in CONCEPTS for item in concept.items)
+    items = sorted((item.item_id, item.low, item.high) for concept in MEASURED for item in concept.items)
     twice = [(one, other) for one, other in pairwise(items) if one[0] == other[0]]
     assert [one[0] for one, _ in twice] == [223835]
     assert all(one[2] <= other[1] for one, other in twice)
@@ -30,12 +41,50 @@ def test_categoricals_end_with_other() -> None:
 
 
 def test_limits_are_in_order_and_conversions_right() -> None:
-    for concept in CONCEPTS:
-        assert all(item.low < item.high for item in concept.items)
+    for concept in MEASURED:
+        assert all(unit.low < unit.high for unit in concept.units.values())
+        assert max(map(abs, concept.limits)) <= 100_000.01  # what ``first_day`` has room for
     temperature = next(concept for concept in CONCEPTS if concept.name == "temperature")
     fahrenheit = temperature.items[1]
     assert 212 * fahrenheit.factor + fahrenheit.offset == pytest.approx(100)
     assert 32 * fahrenheit.factor + fahrenheit.offset == pytest.approx(0)
+
+
+def test_every_feature_tells_its_concept_source_and_range() -> None:
+    concepts = {concept.name for concept in MEASURED} | {treatment.name for treatment in TREATMENTS} | {"gcs_total"}
+    assert {feature.concept for feature in FEATURES} == concepts | {feature.concept for feature in STATICS}
+    for feature in FEATURES:
+        assert feature.table, feature.name
+        assert bool(feature.item_ids) == bool(feature.aggregate) == (feature not in STATICS), feature.name
+        assert feature.kind == "categorical" or feature.low is not None, feature.name
+        assert feature.high is None or feature.low is None or feature.low < feature.high, feature.name
+
+
+def test_what_the_first_day_sums_up() -> None:
+    kinds = {concept.name: concept.aggregates for concept in CONCEPTS}
+    assert kinds["heart_rate"] == ("min", "max", "mean", "first", "last", "count")
+    assert {kinds[concept.name] for concept in LABS} == {("min", "max", "last", "count")}
+    assert all({"min", "last", "count"} <= set(kinds[part]) for part in GCS_PARTS)
+    assert all("count" in concept.aggregates for concept in CONCEPTS if concept.name in GRID_CHANNELS)
+
+
+def test_other_units_say_the_same_value() -> None:
+    for concept in (*VITALS, *LABS):
+        for unit in concept.other_units:
+            ends = [end * unit.factor + unit.offset for end in (unit.low, unit.high)]
+            assert ends == pytest.approx(concept.limits), (concept.name, unit.name)
+    glucose = next(concept for concept in LABS if concept.name == "glucose_lab")
+    assert glucose.units["mmol/L"].factor * 5.55 == pytest.approx(100, abs=0.1)
+    creatinine = next(concept for concept in LABS if concept.name == "creatinine")
+    assert creatinine.units["umol/L"].factor * 88.42 == pytest.approx(1)
+
+
+def test_a_hospital_declares_the_unit_of_one_item() -> None:
+    temperature = next(concept for concept in VITALS if concept.name == "temperature")
+    declared = temperature.declared({223761: "degC", 50912: "umol/L"})
+    assert {item.item_id: item.unit.name for item in declared.items} == {223762: "degC", 223761: "degC"}
+    assert declared.item_ids == (223762, 223761) and temperature.declared({}) == temperature
+    assert units_of_item(50912) == ("mg/dL", "umol/L")
 
 
 @pytest.mark.parametrize(
@@ -80,5 +129,5 @@ def test_raw_values_of_mimic(feature: str, raw: str | None, category: str) -> No
 
 def test_the_digest_follows_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     before = schema_digest()
-    monkeypatch.setattr(schema, "CONCEPTS", CONCEPTS[:-1])
+    monkeypatch.setattr(schema, "MEASURED", MEASURED[:-1])
     assert schema_digest() != before

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lemof_model.features import CONCEPTS, FEATURES, GRID_CHANNELS
+from lemof_model.features import COMORBIDITIES, CONCEPTS, FEATURES, GRID_CHANNELS
 from lemof_model.pyramid import EhrBatch
 from lemof_model.stays import (
     CATEGORY_COLUMNS,
@@ -80,9 +80,8 @@ def test_a_channel_is_scaled_by_the_features_that_are_known_of_it() -> None:
         known = {a: NUMERIC_NAMES.index(f"{name}_{a}") for c in CONCEPTS if c.name == name for a in c.aggregates}
         if "mean" in known:
             expected = mean[known["mean"]], scale[known["mean"]]
-        elif len(known) == 1:  # the scores of which only the minimum is kept
-            (column,) = known.values()
-            expected = mean[column], scale[column]
+        elif "max" not in known:  # the parts of the coma scale
+            expected = mean[known["min"]], scale[known["min"]]
         else:
             low, high = known["min"], known["max"]
             expected = (mean[low] + mean[high]) / 2, max(scale[low], scale[high])
@@ -92,7 +91,9 @@ def test_a_channel_is_scaled_by_the_features_that_are_known_of_it() -> None:
 def test_statics_are_the_numbers_that_no_channel_tells() -> None:
     assert [NUMERIC_NAMES[column] for column in STATIC_COLUMNS] == [
         "age", "icu_admission_hour", "hours_to_icu", "num_earlier_admissions", "num_earlier_icu_stays",
-        "height_mean", "weight_mean",
+        "hours_since_discharge", *(f"earlier_{name}" for name in COMORBIDITIES), "height_mean", "weight_mean",
+        "urine_sum", "urine_count", "gcs_total_min", "invasive_ventilation_hours", "noninvasive_ventilation_hours",
+        "vasopressor_given", "vasopressor_hours", "vasopressor_drugs", "renal_replacement_given",
     ]  # fmt: skip
 
 

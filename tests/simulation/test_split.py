@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -160,6 +161,15 @@ def test_site_files_find_tables_and_ecgs(source: Path, tmp_path: Path) -> None:
     assert num_stays == NUM_STAYS
     whole = prepare(load_site(source / "site.yaml"), load_plan_sections(None), Console(quiet=True)).manifest
     assert num_with_ecg == whole["num_stays_with_ecg"] > 0
+
+
+def test_a_source_without_treatments_gives_hospitals_without(source: Path, tmp_path: Path) -> None:
+    shutil.copytree(source, tmp_path / "source")
+    (tmp_path / "source/icu/inputevents.csv.gz").unlink()
+    split(tmp_path / "source", None, tmp_path / "out", num_sites=2, by="random")
+    assert {path.name for path in (tmp_path / "out").glob("*/icu/*")} == {
+        f"{name}.csv.gz" for name in ("icustays", "chartevents", "outputevents", "procedureevents")
+    }
 
 
 def test_without_ecg_the_section_is_left_out(source: Path, tmp_path: Path) -> None:

@@ -108,6 +108,33 @@ LABEVENTS = [  # subject_id, hadm_id, itemid, charttime, storetime, valuenum
     (1, 11, 50889, at(12), at(12), 40.5),
     (3, 31, 50983, "2150-05-01 12:00:00", "2150-05-01 13:00:00", 130),
 ]
+OUTPUTEVENTS = [  # stay_id, itemid, charttime, value
+    (10, 226559, at(-1), 900),  # before admission
+    (10, 226559, at(0), 0),  # nought is a value
+    (10, 226560, at(24), 400),
+    (10, 227489, at(5), 3000),
+    (10, 227488, at(4), 2500),  # rinsed in
+    (10, 226559, at(6), 20_000),  # out of range
+    (10, 226583, at(6), 70),  # stool
+    (13, 226559, "2150-03-01 08:00:00", 55.5),
+]
+INPUTEVENTS = [  # stay_id, itemid, starttime, endtime
+    (10, 221906, at(1), at(3)),
+    (10, 221906, at(2), at(4)),  # overlaps
+    (10, 221749, at(2.5), at(3)),
+    (10, 222315, at(23), at(40)),  # goes on behind the prediction
+    (10, 221906, at(-9), at(-7)),  # too early, as the next is too late
+    (10, 221289, at(25), at(26)),
+    (10, 221906, at(9), at(8)),  # ends before it begins
+    (10, 225798, at(1), at(2)),  # an antibiotic
+    (14, 221906, "2150-03-10 01:00:00", "2150-03-10 02:00:00"),  # not in the cohort
+]
+PROCEDUREEVENTS = [
+    (10, 225792, at(-8), at(6)),  # before the first day begins, it is not counted
+    (13, 225794, "2150-03-01 10:00:00", "2150-03-01 11:30:00"),
+    (13, 225441, "2150-03-01 10:00:00", "2150-03-01 14:00:00"),
+    (10, 225436, at(1), at(2)),  # a filter is changed
+]
 RECORDS = [  # study_id, ecg_time: all of patient 1
     (100, at(-24, -1)),
     (101, at(-24)),
@@ -174,6 +201,9 @@ def site_path(tmp_path: Path) -> Path:
     _write(tmp_path / "icu/chartevents.csv.gz", _table("stay_id,itemid,charttime,valuenum", CHARTEVENTS))
     labs = _table("subject_id,hadm_id,itemid,charttime,storetime,valuenum", LABEVENTS)
     _write(tmp_path / "hosp/labevents.csv.gz", labs)
+    _write(tmp_path / "icu/outputevents.csv.gz", _table("stay_id,itemid,charttime,value", OUTPUTEVENTS))
+    for name, given in {"inputevents": INPUTEVENTS, "procedureevents": PROCEDUREEVENTS}.items():
+        _write(tmp_path / f"icu/{name}.csv.gz", _table("stay_id,itemid,starttime,endtime", given))
     paths = [f"files/p1000/p1/s{study}/{study}" if study % 2 else f"files/p1/s{study}/{study}" for study, _ in RECORDS]
     rows = [(1, study, study, time, path) for (study, time), path in zip(RECORDS, paths, strict=True)]
     _write(tmp_path / "ecg/record_list.csv", _table("subject_id,study_id,file_name,ecg_time,path", rows))

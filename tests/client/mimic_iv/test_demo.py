@@ -69,6 +69,10 @@ def test_equals_an_independent_count(cohort: Cohort, mimic: Path, stays: pd.Data
     np.testing.assert_array_equal(cohort.ecg_index >= 0, stays["stay_id"].isin(records["stay_id"]))
     _check_heart_rate(cohort, mimic, stays)
     _check_sodium(cohort, mimic, stays)
+    _check_coma_scale_and_temperature(cohort, mimic, stays)
+    _check_urine(cohort, mimic, stays)
+    _check_treatments(cohort, mimic, stays)
+    _check_history(cohort, mimic, stays)
     _check_statics_and_diseases(cohort, mimic, stays)
 
 
@@ -87,8 +91,10 @@ def _check_heart_rate(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
     for row, stay in enumerate(_rows(stays)):
         mine = chart[chart.stay_id == stay.stay_id]
         day = mine[(mine.charttime >= stay.intime - 6 * HOUR) & (mine.charttime <= stay.intime + DAY)]
-        expected = [day.valuenum.min(), day.valuenum.max(), day.valuenum.mean()]
-        found = [_column(cohort, f"heart_rate_{aggregate}")[row] for aggregate in ("min", "max", "mean")]
+        begin, end = (day.valuenum[day.charttime == time] for time in (day.charttime.min(), day.charttime.max()))
+        expected = [day.valuenum.min(), day.valuenum.max(), day.valuenum.mean(), begin.min(), end.max(), len(day)]
+        kinds = ("min", "max", "mean", "first", "last", "count")
+        found = [_column(cohort, f"heart_rate_{kind}")[row] for kind in kinds]
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         hour = (mine.charttime - stay.intime) // HOUR
         hourly = mine.groupby(hour).valuenum.mean().reindex(range(24))
@@ -102,8 +108,89 @@ def _check_sodium(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
         end = stay.intime + DAY
         day = labs[(labs.subject_id == stay.subject_id) & labs.charttime.between(stay.intime - 6 * HOUR, end)]
         day = day[~(day.storetime > end)]
-        found = [_column(cohort, f"sodium_{aggregate}")[row] for aggregate in ("min", "max")]
-        np.testing.assert_array_equal(found, np.array([day.valuenum.min(), day.valuenum.max()], np.float32))
+        last = day.valuenum[day.charttime == day.charttime.max()].max()
+        found = [_column(cohort, f"sodium_{aggregate}")[row] for aggregate in ("min", "max", "last", "count")]
+        expected = np.array([day.valuenum.min(), day.valuenum.max(), last, len(day)], np.float32)
+        np.testing.assert_array_equal(found, expected)
+
+
+def _check_coma_scale_and_temperature(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
+    chart = pd.read_csv(mimic / "icu/chartevents.csv.gz", parse_dates=["charttime"], low_memory=False)
+    chart = chart.merge(stays[["stay_id", "intime"]], on="stay_id")
+    chart = chart[(chart.charttime >= chart.intime - 6 * HOUR) & (chart.charttime <= chart.intime + DAY)]
+    parts = chart[chart.itemid.isin([220739, 223900, 223901]) & (chart.valuenum >= 1)]
+    wide = parts.pivot_table(index=["stay_id", "charttime"], columns="itemid", values="valuenum", aggfunc="min")
+    total = wide.dropna().sum(axis=1).groupby("stay_id").min().reindex(stays.stay_id)
+    np.testing.assert_array_equal(_column(cohort, "gcs_total_min"), total)
+    fahrenheit = chart[(chart.itemid == 223761) & chart.valuenum.between(70.001, 120)]
+    celsius = chart[(chart.itemid == 223762) & chart.valuenum.between(10.001, 50)]
+    both = pd.concat([fahrenheit.assign(valuenum=(fahrenheit.valuenum - 32) / 1.8), celsius])
+    expected = both.groupby("stay_id").valuenum.mean().reindex(stays.stay_id)
+    np.testing.assert_allclose(_column(cohort, "temperature_mean"), expected, rtol=1e-6)
+
+
+def _check_urine(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
+    output = pd.read_csv(mimic / "icu/outputevents.csv.gz", parse_dates=["charttime"])
+    output = output[
+        output.itemid.isin([*range(226557, 226562), 226563, 226564, 226565, 226567, 226584, 227488, 227489])
+    ]
+    output = output.merge(stays[["stay_id", "intime"]], on="stay_id")
+    output = output[(output.charttime >= output.intime) & (output.charttime <= output.intime + DAY)]
+    signed = output.value.where(output.itemid != 227488, -output.value)
+    by_stay = signed.groupby(output.stay_id).agg(["sum", "count"]).reindex(stays.stay_id)
+    assert by_stay["sum"].notna().sum() > 100
+    np.testing.assert_allclose(_column(cohort, "urine_sum"), by_stay["sum"], rtol=1e-6)
+    np.testing.assert_array_equal(_column(cohort, "urine_count"), by_stay["count"].fillna(0))
+
+
+def _seconds(table: pd.DataFrame, stay: Any, item_ids: list[int]) -> tuple[set[int], set[int]]:
+    """The seconds of the first day in which an item ran, counted one by one, and which items did."""
+    mine = table[(table.stay_id == stay.stay_id) & table.itemid.isin(item_ids)]
+    running: set[int] = set()
+    items: set[int] = set()
+    for event in _rows(mine):
+        begin, end = ((time - stay.intime).total_seconds() for time in (event.starttime, event.endtime))
+        if end >= begin and end >= -6 * 3600 and begin <= 24 * 3600:
+            running |= set(range(int(max(begin, -6 * 3600)), int(min(end, 24 * 3600))))
+            items.add(event.itemid)
+    return running, items
+
+
+def _check_treatments(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
+    times = ["starttime", "endtime"]
+    drips = pd.read_csv(mimic / "icu/inputevents.csv.gz", parse_dates=times)
+    procedures = pd.read_csv(mimic / "icu/procedureevents.csv.gz", parse_dates=times)
+    given = 0
+    for row, stay in enumerate(_rows(stays)):
+        seconds, drugs = _seconds(drips, stay, [221906, 221289, 221749, 222315, 221662, 221653, 221986])
+        found = [_column(cohort, f"vasopressor_{kind}")[row] for kind in ("given", "hours", "drugs")]
+        np.testing.assert_allclose(found, [bool(drugs), len(seconds) / 3600, len(drugs)], rtol=1e-6)
+        for name, item in {"invasive_ventilation": 225792, "noninvasive_ventilation": 225794}.items():
+            seconds, _ = _seconds(procedures, stay, [item])
+            np.testing.assert_allclose(_column(cohort, f"{name}_hours")[row], len(seconds) / 3600, rtol=1e-6)
+        _, items = _seconds(procedures, stay, [225441, 225802, 225803, 225805, 225809, 225955])
+        assert _column(cohort, "renal_replacement_given")[row] == bool(items)
+        given += bool(items) + bool(drugs)
+    assert given > 20
+
+
+def _check_history(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
+    admissions = pd.read_csv(mimic / "hosp/admissions.csv.gz", parse_dates=["admittime", "dischtime"])
+    codes = pd.read_csv(mimic / "hosp/diagnoses_icd.csv.gz", dtype={"icd_code": str})
+    renal = {9: "582 585 586 V56 5880 V420 V451 5830 5831 5832 5833 5834 5835 5836 5837 40301 40311 40391 40402 40403 "
+             "40412 40413 40492 40493".split(),
+             10: "N18 N19 I120 I131 N032 N033 N034 N035 N036 N037 N052 N053 N054 N055 N056 N057 N250 Z490 Z491 Z492 "
+             "Z940 Z992".split()}  # fmt: skip
+    is_renal = [
+        code.startswith(tuple(renal[version])) for code, version in codes[["icd_code", "icd_version"]].to_numpy()
+    ]
+    diabetic = [code.startswith(("250", "E10", "E11", "E12", "E13", "E14")) for code in codes.icd_code]
+    for row, stay in enumerate(_rows(stays.merge(admissions[["hadm_id", "admittime"]], on="hadm_id", how="left"))):
+        past = admissions[(admissions.subject_id == stay.subject_id) & (admissions.dischtime < stay.admittime)]
+        assert _column(cohort, "earlier_renal_disease")[row] == codes[is_renal].hadm_id.isin(past.hadm_id).any()
+        assert _column(cohort, "earlier_diabetes")[row] == codes[diabetic].hadm_id.isin(past.hadm_id).any()
+        since = (stay.admittime - past.dischtime.max()).total_seconds() / 3600
+        np.testing.assert_allclose(_column(cohort, "hours_since_discharge")[row], since, rtol=1e-6)
 
 
 def _check_statics_and_diseases(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
@@ -131,6 +218,7 @@ def test_linked_and_readable_are_counted_apart(mimic: Path, mimic_demo: Path, tm
     ecg = mimic_demo / "mimic-iv-ecg-demo-0.1"
     (tmp_path / "site.yaml").write_text(
         f"version: 1\nsite: {{name: demo}}\ndata: {{ehr: {{root: {mimic}}}, ecg: {{root: {ecg}}}}}\n"
+        "prepare: {max_bad_fraction: 1}\n"
     )
     manifest = prepare(load_site(tmp_path / "site.yaml"), PlanSections(), Console(quiet=True)).manifest
     assert manifest["num_stays_with_ecg"] == 82

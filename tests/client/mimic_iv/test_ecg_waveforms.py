@@ -1,135 +1,235 @@
-"""ECG records: equal to wfdb and scipy where those are right, rejected with a reason where they would be silent."""
+"""The store of ECGs: the same bytes from any number of processes, and from a run that was killed and run again."""
 
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import wfdb
-from scipy.signal import resample_poly
 
-from client.mimic_iv.ecg_waveforms import (
-    LIMIT_UV,
-    RejectedRecordError,
-    read_ecg,
-    read_plain,
-    read_with_wfdb,
-    write_ecgs,
-)
-from lemof_model.features import ECG_LEADS
+from client.mimic_iv import ecg_waveforms
+from client.mimic_iv.ecg_record import read_ecg
+from client.mimic_iv.ecg_waveforms import default_workers, write_ecgs
+from client.site import EcgData
+from lemof_model.errors import DiskError
 
-WriteRecord = Callable[..., None]
-Samples = Callable[..., np.ndarray]
-LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
+PATHS = [f"r{number:02}" for number in range(22)]
+BAD = {"r03": "E202 checksum wrong", "r08": "E202 file missing", "r21": "E202 checksum wrong"}
 
 
-@pytest.mark.parametrize("gain", ["200.0(0)", "187.5(12)"])
-def test_equals_wfdb_and_resample_poly(tmp_path: Path, write_record: WriteRecord, samples: Samples, gain: str) -> None:
-    write_record(tmp_path / "1", samples(), gain=gain)
-    record = wfdb.rdrecord(str(tmp_path / "1"))
-    by_name = {name: record.p_signal[:, column] for column, name in enumerate(record.sig_name)}
-    expected = np.stack([1000 * resample_poly(by_name[lead], 1, 5) for lead in ECG_LEADS]).clip(-LIMIT_UV, LIMIT_UV)
-    ecg = read_ecg(tmp_path / "1", (500,))
-    assert ecg.shape == (12, 1000)
-    assert ecg.dtype == np.int16
-    assert np.abs(ecg - expected).max() <= 0.5 + 1e-6
-    assert len(np.unique(ecg)) > 100
+@pytest.fixture
+def ecg(tmp_path: Path, write_record: Callable[..., None], samples: Callable[..., np.ndarray]) -> EcgData:
+    """Twenty-two records, three of them bad."""
+    root = tmp_path / "raw"
+    for number, path in enumerate(PATHS):
+        write_record(root / path, samples(number), checksum_error=int(path in ("r03", "r21")))
+    (root / "r08.dat").unlink()
+    return EcgData.model_validate({"root": root}, context={"folder": tmp_path})
 
 
-@pytest.mark.parametrize("hz", [250, 360, 1000])
-def test_an_accepted_frequency_is_resampled(
-    tmp_path: Path, write_record: WriteRecord, samples: Samples, hz: int
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ecg_waveforms, "BLOCK", 4)
+
+
+def folder(tmp_path: Path, name: str) -> Path:
+    (tmp_path / name).mkdir()
+    return tmp_path / name
+
+
+def whole(tmp_path: Path, ecg: EcgData) -> bytes:
+    """The array as numpy writes it."""
+    expected = np.stack([read_ecg(ecg, path) for path in PATHS if path not in BAD])
+    np.save(tmp_path / "expected.npy", expected)
+    return (tmp_path / "expected.npy").read_bytes()
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rows_are_the_readable_records_in_order(tmp_path: Path, ecg: EcgData, workers: int) -> None:
+    told: list[int] = []
+    out = folder(tmp_path, "out")
+    row_of, rejected = write_ecgs(out, ecg, PATHS, workers=workers, on_progress=told.append)
+    assert rejected == BAD
+    assert list(row_of) == [path for path in PATHS if path not in BAD]
+    assert list(row_of.values()) == list(range(len(PATHS) - len(BAD)))
+    assert (out / "ecg.npy").read_bytes() == whole(tmp_path, ecg)
+    assert os.listdir(out) == ["ecg.npy"]
+    assert told == [0, 4, 4, 4, 4, 4, 2]
+
+
+def test_a_hospital_without_ecgs(tmp_path: Path) -> None:
+    assert write_ecgs(tmp_path, None, []) == ({}, {})
+    assert np.load(tmp_path / "ecg.npy").shape == (0, 12, 1000)
+
+
+@pytest.mark.parametrize(("num_cores", "num_workers"), [(None, 1), (2, 2), (64, 4)])
+def test_processes_are_started_where_they_are_worth_it(
+    num_cores: int | None, num_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored = samples(num_samples=10 * hz)
-    write_record(tmp_path / "1", stored, hz=hz)
-    expected = resample_poly(stored[:, 0] * 5.0, 100, hz).clip(-LIMIT_UV, LIMIT_UV)
-    np.testing.assert_allclose(read_ecg(tmp_path / "1", (500, hz))[0], expected, atol=0.5 + 1e-6)
+    monkeypatch.setattr(os, "cpu_count", lambda: num_cores)
+    assert [default_workers(num_records) for num_records in (1999, 2000)] == [1, num_workers]
 
 
-def test_direct_reading_equals_wfdb(tmp_path: Path, write_record: WriteRecord, samples: Samples) -> None:
-    write_record(tmp_path / "1", samples(), gain="187.5(12)")
-    plain, slow = read_plain(tmp_path / "1"), read_with_wfdb(tmp_path / "1")
-    assert plain is not None
-    for name, value in vars(slow).items():
-        np.testing.assert_array_equal(getattr(plain, name), value)
+class Stop(Exception):
+    """Stands for whatever ends a run."""
 
 
-def test_what_is_not_plain_goes_through_wfdb(tmp_path: Path, samples: Samples) -> None:
-    signal = samples() / 200
-    wfdb.wrsamp(
-        "1", 500, ["mV"] * 12, list(LEADS), signal, fmt=["212"] * 12, adc_gain=[100] * 12, baseline=[0] * 12,
-        write_dir=str(tmp_path),
-    )  # fmt: skip
-    assert read_plain(tmp_path / "1") is None
-    expected = resample_poly(np.rint(signal[:, 0] * 100) * 10, 1, 5).clip(-LIMIT_UV, LIMIT_UV)
-    np.testing.assert_allclose(read_ecg(tmp_path / "1", (500,))[0], expected, atol=0.5 + 1e-6)
-
-
-def test_records_that_wfdb_writes_are_plain(tmp_path: Path, samples: Samples) -> None:
-    signal = samples() / 200
-    signal[100:200, 0] = np.nan
-    wfdb.wrsamp(
-        "1", 500, ["mV"] * 12, list(LEADS), signal, fmt=["16"] * 12, adc_gain=[200] * 12, baseline=[0] * 12,
-        write_dir=str(tmp_path),
-    )  # fmt: skip
-    assert read_plain(tmp_path / "1") is not None
-    gap_uv = 1000 * np.interp(np.arange(100, 200), [99, 200], signal[[99, 200], 0])
-    ecg = read_ecg(tmp_path / "1", (500,))
-    np.testing.assert_allclose(ecg[0, 25:35], gap_uv[25:75:5], atol=20)
-
-
-def test_flat_and_lost_leads_are_zero_and_artefacts_clipped(
-    tmp_path: Path, write_record: WriteRecord, samples: Samples
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("damage", ["nothing", "array too long", "journal torn", "other journal", "no array"])
+@pytest.mark.parametrize("num_blocks", [0, 3, 6])
+def test_a_stopped_run_goes_on_where_it_ended(
+    tmp_path: Path, ecg: EcgData, num_blocks: int, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored = samples()
-    stored[:, 0] = 500
-    stored[:, 1] = -32768
-    stored[2000:2500, 2] = 4000  # 20 mV
-    write_record(tmp_path / "1", stored)
-    ecg = read_ecg(tmp_path / "1", (500,))
-    assert not ecg[:2].any()
-    assert ecg[2, 450] == ecg.max() == LIMIT_UV
+    out = folder(tmp_path, "out")
+    _stop_after(num_blocks, out, ecg)
+    array, journal = out / "ecg.npy", out / "ecg.journal"
+    if damage == "array too long":  # written, and killed before the journal said so
+        array.write_bytes(array.read_bytes() + bytes(24_001))
+    elif damage == "journal torn":
+        journal.write_bytes(journal.read_bytes() + b'{"2": "E20')
+    elif damage == "other journal":
+        journal.write_bytes(journal.read_bytes().replace(b'"', b'"0', 1))
+    elif damage == "no array":
+        array.unlink()
+    read: list[str] = []
+
+    def noting(ecg: EcgData, path: str) -> np.ndarray:
+        read.append(path)
+        return read_ecg(ecg, path)
+
+    monkeypatch.setattr(ecg_waveforms, "read_ecg", noting)
+    row_of, rejected = write_ecgs(out, ecg, PATHS)
+    assert (rejected, len(row_of)) == (BAD, 19)
+    assert array.read_bytes() == whole(tmp_path, ecg)
+    assert os.listdir(out) == ["ecg.npy"]
+    is_continued = damage not in ("other journal", "no array")
+    assert read == PATHS[4 * num_blocks if is_continued else 0 :]
 
 
-@pytest.mark.parametrize(
-    ("reason", "change"),
-    [
-        ("checksum wrong", {"checksum_error": 5}),
-        ("unit not mV", {"unit": "uV"}),
-        ("sampling frequency not accepted", {"hz": 250}),
-        ("not 10 seconds long", {"num_samples": 4999}),
-        ("a lead missing or repeated", {"names": [*LEADS[:11], "V7"]}),
-        ("a lead missing or repeated", {"names": [*LEADS[:11], "V5"]}),
-        ("no lead has a signal", {"flat": True}),
-        ("file missing", {"delete": ".dat"}),
-        ("file missing", {"delete": ".hea"}),
-        ("file damaged", {"cut": ".dat"}),
-        ("file damaged", {"cut": ".hea"}),
-    ],
-)
-def test_what_cannot_be_used_is_rejected_with_its_reason(
-    tmp_path: Path, write_record: WriteRecord, samples: Samples, reason: str, change: dict[str, object]
-) -> None:
-    stored = samples(num_samples=change.pop("num_samples", 5000)) * (0 if change.pop("flat", False) else 1)
-    delete, cut = change.pop("delete", None), change.pop("cut", None)
-    write_record(tmp_path / "1", stored, **change)
-    if delete:
-        (tmp_path / f"1{delete}").unlink()
-    if cut:
-        file = tmp_path / f"1{cut}"
-        file.write_bytes(file.read_bytes()[: len(file.read_bytes()) // 2 + 1])
-    with pytest.raises(RejectedRecordError) as caught:
-        read_ecg(tmp_path / "1", (500,))
-    assert str(caught.value) == reason
+@pytest.mark.usefixtures("small_blocks")
+def test_other_settings_or_other_records_begin_anew(tmp_path: Path, ecg: EcgData) -> None:
+    out = folder(tmp_path, "out")
+    _stop_after(3, out, ecg)
+    row_of, _ = write_ecgs(out, ecg, PATHS[1:])
+    assert row_of["r01"] == 0
+    _stop_after(3, out, ecg)
+    _, rejected = write_ecgs(out, ecg.model_copy(update={"accept_hz": (250,)}), PATHS)
+    assert set(rejected.values()) == {"E203 sampling rate not accepted"}
 
 
-def test_records_are_written_one_after_the_other(tmp_path: Path, write_record: WriteRecord, samples: Samples) -> None:
-    for number in range(3):
-        write_record(tmp_path / str(number), samples(number), checksum_error=int(number == 1))
-    row_of, rejected = write_ecgs(tmp_path / "ecg.npy", tmp_path, ["0", "1", "2"], (500,))
-    assert (row_of, rejected) == ({"0": 0, "2": 1}, {"1": "checksum wrong"})
-    stored = np.load(tmp_path / "ecg.npy", mmap_mode="r")
-    expected = np.stack([read_ecg(tmp_path / name, (500,)) for name in "02"])
-    np.testing.assert_array_equal(stored, expected)
-    np.save(tmp_path / "plain.npy", expected)
-    assert (tmp_path / "ecg.npy").read_bytes() == (tmp_path / "plain.npy").read_bytes()
+@pytest.mark.usefixtures("small_blocks")
+def test_stopped_again_after_a_line_was_torn(tmp_path: Path, ecg: EcgData) -> None:
+    out = folder(tmp_path, "out")
+    _stop_after(2, out, ecg)
+    with (out / "ecg.journal").open("ab") as journal:
+        journal.write(b'{"2": "E20')
+    _stop_after(2, out, ecg)
+    told: list[int] = []
+    write_ecgs(out, ecg, PATHS, on_progress=told.append)
+    assert told == [16, 4, 2]
+    assert (out / "ecg.npy").read_bytes() == whole(tmp_path, ecg)
+
+
+def _stop_after(num_blocks: int, out: Path, ecg: EcgData) -> None:
+    calls = iter(range(num_blocks))
+
+    def stop(num_more: int) -> None:
+        if next(calls, None) is None:
+            raise Stop
+
+    with pytest.raises(Stop):
+        write_ecgs(out, ecg, PATHS, on_progress=stop)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from client.mimic_iv import ecg_waveforms
+from client.site import EcgData
+if __name__ == "__main__":
+    ecg_waveforms.BLOCK = 4
+    root, out, *paths = sys.argv[1:]
+    ecg = EcgData.model_validate({"root": root}, context={"folder": Path(root)})
+    ecg_waveforms.write_ecgs(Path(out), ecg, paths, workers=2, on_progress=lambda num: print(num, flush=True))
+"""
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_killed_in_the_midst_of_two_processes(tmp_path: Path, ecg: EcgData) -> None:
+    """SIGKILL leaves no process behind, and the next run finishes what was begun."""
+    out, script = folder(tmp_path, "out"), tmp_path / "run.py"
+    script.write_text(KILLED)
+    many = PATHS * 20  # more than is read before the signal arrives
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    run = subprocess.Popen(
+        [sys.executable, str(script), str(ecg.root), str(out), *many], stdout=subprocess.PIPE, env=environment
+    )
+    assert run.stdout is not None
+    assert [int(run.stdout.readline()) for _ in range(4)] == [0, 4, 4, 4]
+    children = _children(run.pid)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    run.stdout.close()
+    assert len(children) >= 2
+    deadline = time.monotonic() + 20
+    while any(_is_running(child) for child in children):
+        assert time.monotonic() < deadline, "a reading process outlived its parent"
+        time.sleep(0.05)
+    assert len((out / "ecg.journal").read_text().splitlines()) >= 4
+    write_ecgs(out, ecg, many)
+    clean = folder(tmp_path, "clean")
+    write_ecgs(clean, ecg, many)
+    assert (out / "ecg.npy").read_bytes() == (clean / "ecg.npy").read_bytes()
+
+
+def _children(pid: int) -> list[int]:
+    """Processes whose parent is ``pid``."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(status.parent.name))
+    return found
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_reading_process_that_is_ended_is_told(tmp_path: Path, ecg: EcgData, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = folder(tmp_path, "out")
+
+    def end_processes(num_more: int) -> None:
+        for process in multiprocessing.active_children():
+            os.kill(process.pid or 0, signal.SIGKILL)
+
+    with pytest.raises(DiskError, match=r"is memory short\?.*--workers 1"):
+        write_ecgs(out, ecg, PATHS, workers=2, on_progress=end_processes)
+    write_ecgs(out, ecg, PATHS)
+    assert (out / "ecg.npy").read_bytes() == whole(tmp_path, ecg)
+
+
+def test_journal_is_plain_json(tmp_path: Path, ecg: EcgData) -> None:
+    def stop(num_more: int) -> None:
+        if num_more:
+            raise Stop
+
+    with pytest.raises(Stop):
+        write_ecgs(tmp_path, ecg, PATHS, on_progress=stop)
+    key, block = [json.loads(line) for line in (tmp_path / "ecg.journal").read_text().splitlines()]
+    assert len(key) == 64
+    assert block == {"3": BAD["r03"], "8": BAD["r08"], "21": BAD["r21"]}

@@ -1,0 +1,207 @@
+"""One streaming pass over an event table, the same for every concept: what is wanted, what becomes of it, and counts.
+
+Every wanted row meets one fate: it is used, or dropped for the first rule that it breaks. The rows that are used go to
+a parquet file of a few narrow columns, and all rows into a small summary by item and fate; memory does not grow with
+the table. In a table that is joined by patient, a row counts once for each stay that the patient has in the cohort.
+
+A row whose time cannot be read is met again in a second pass, only to tell its line; most tables have none.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from client.mimic_iv.tables import LINE, TIME, Columns, Source, collect, collect_all, form_of, is_too_many
+from lemof_model.errors import DataError
+
+HOURS_BEFORE = 6  # the first day begins 6 h before admission: MIT-LCP/mimic-code, concepts/firstday
+USED, BAD_TIME = "used", "time_unreadable"
+MAX_LINES = 100_000  # of those that cannot be read; all are counted
+OnRows = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class EventTable:
+    """What is read of an event table: the key to a stay, the times, and the columns of values."""
+
+    key: str
+    times: tuple[str, ...]
+    values: Columns = field(default_factory=dict)
+    optional: Columns = field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """All columns that the table must have."""
+        return {self.key: pl.Int64, "itemid": pl.Int64, **dict.fromkeys(self.times, TIME), **self.values}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a pass does with the wanted rows, in expressions over the table's columns, ``row`` and ``intime`` of the
+    stay, and the columns of ``items``.
+
+    Attributes:
+        items: one row for each wanted ``itemid``, with whatever the expressions need.
+        dropped: reason -> whether a row is dropped for it, after unreadable times and unknown stays, in this order.
+        kept: the columns of a row that is used.
+        by, totals: how the summary groups besides item and fate, and what it adds up besides ``num``.
+    """
+
+    items: pl.DataFrame
+    dropped: Mapping[str, pl.Expr]
+    kept: Sequence[pl.Expr | str]
+    by: Sequence[pl.Expr] = ()
+    totals: Sequence[pl.Expr] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass met: ``counts`` of rows, the ``summary`` by itemid and fate, and the lines with unreadable times."""
+
+    counts: dict[str, Any]
+    summary: pl.DataFrame
+    bad_lines: list[int]
+
+
+class Tally:
+    """Rows met so far, and those without a readable item id. A streaming engine calls from several threads, and
+    ``list.append`` is atomic."""
+
+    def __init__(self, on_rows: OnRows) -> None:
+        self.blocks: list[tuple[int, int]] = []
+        self._on_rows = on_rows
+
+    def count(self, block: pl.DataFrame) -> pl.DataFrame:
+        """The block as it came."""
+        self.blocks.append((block.height, block["itemid"].null_count()))
+        self._on_rows(block.height)
+        return block
+
+
+def first_day(time: str, window_hours: int) -> pl.Expr:
+    """Whether a time lies from 6 h before ICU admission to the prediction, both included."""
+    return seconds_since_admission(time).is_between(-HOURS_BEFORE * 3600, window_hours * 3600)
+
+
+def seconds_since_admission(time: str) -> pl.Expr:
+    """Seconds from ICU admission to a time."""
+    return (pl.col(time) - pl.col("intime")).dt.total_seconds()
+
+
+def run_pass(
+    source: Source,
+    table: EventTable,
+    rules: Rules,
+    stays: pl.DataFrame,
+    target: Path,
+    *,
+    max_bad_fraction: float,
+    on_rows: OnRows = lambda _: None,
+) -> Outcome:
+    """Read a table once: the rows that are used go to ``target`` (parquet), the others are counted.
+
+    Raises:
+        DataError: the table is damaged, or too many of its times or ids cannot be read.
+        DiskError: ``target`` does not fit on the disk.
+    """
+    tally = Tally(on_rows)
+    raw = source.raw(table.columns, table.optional)
+    typed = source.typed(raw, {**table.columns, **table.optional})
+    broken = {
+        BAD_TIME: pl.any_horizontal(pl.col(time).is_null() for time in table.times),
+        "id_unreadable": pl.col(table.key).is_null(),
+        "not_in_cohort": pl.col("row").is_null(),
+        **rules.dropped,
+    }
+    own = stays.lazy().select("row", table.key, "intime", again=~pl.col(table.key).is_first_distinct())
+    judged = (
+        raw.map_batches(tally.count, streamable=True, predicate_pushdown=False, projection_pushdown=False)
+        .filter(pl.col("itemid").is_in(rules.items["itemid"].to_list()))
+        .with_columns(typed)
+        .join(own, on=table.key, how="left")
+        .join(rules.items.lazy(), on="itemid", how="left")
+        .with_columns(fate=_first_of(list(broken.values())))
+    )
+    fates = [*broken, USED]
+    used = judged.filter(pl.col("fate") == len(broken)).select(*rules.kept)
+    summary = judged.group_by("itemid", "fate", *rules.by).agg(
+        pl.len().alias("num"), pl.col("again").sum().alias("num_again"), *rules.totals
+    )
+    _, found = collect_all([used.sink_parquet(target, lazy=True), summary], source.path)
+    found = found.with_columns(pl.col("fate").replace_strict(range(len(fates)), fates, return_dtype=pl.String))
+    counts = {"file": source.path.name, **_counted(tally, found, fates)}
+    is_bad = pl.col("fate") == BAD_TIME
+    num_bad_times = int(found.select((pl.col("num") - pl.col("num_again")).filter(is_bad).sum()).item())
+    bad_lines = _unreadable(source, table, rules, counts, num_bad_times, max_bad_fraction)
+    return Outcome(counts, found, bad_lines)
+
+
+def _first_of(broken: Sequence[pl.Expr]) -> pl.Expr:
+    """The place of the first expression that is true; their number where none is."""
+    places = (pl.when(is_so).then(pl.lit(place, pl.UInt8)) for place, is_so in enumerate(broken))
+    return pl.coalesce(*places, pl.lit(len(broken), pl.UInt8))
+
+
+def _counted(tally: Tally, summary: pl.DataFrame, fates: Sequence[str]) -> dict[str, int]:
+    """All rows = rows without an item id + of other items + wanted; wanted + counted again (for a second stay of the
+    patient) = the sum of the fates."""
+    rows, unreadable = (sum(block[place] for block in tally.blocks) for place in range(2))
+    by_fate = {fate: int(summary.filter(pl.col("fate") == fate)["num"].sum()) for fate in fates}
+    again = int(summary["num_again"].sum())
+    wanted = sum(by_fate.values()) - again
+    others = rows - unreadable - wanted
+    head = {"rows": rows, "itemid_unreadable": unreadable, "other_items": others, "wanted": wanted}
+    return {**head, "counted_again": again, **by_fate}
+
+
+def _unreadable(
+    source: Source,
+    table: EventTable,
+    rules: Rules,
+    counts: Mapping[str, Any],
+    num_bad_times: int,
+    max_bad_fraction: float,
+) -> list[int]:
+    """The lines whose times cannot be read, no more than the first ``MAX_LINES``.
+
+    Raises:
+        DataError: they are too many, or the ids are; or there is no row at all.
+    """
+    if not counts["rows"]:
+        raise DataError(f"The table must have rows, got none from {source.label}. Export it again. [E106]")
+    for what, num, rows in (
+        ("itemid", counts["itemid_unreadable"], counts["rows"]),
+        (table.key, counts["id_unreadable"], counts["wanted"]),
+    ):
+        if is_too_many(num, rows, max_bad_fraction):
+            raise DataError(
+                f"{what} must be a whole number, got {num:,} of {rows:,} rows in which it is not from {source.label}. "
+                "Mend the export, or raise prepare.max_bad_fraction. [E105]"
+            )
+    if not num_bad_times:
+        return []
+    raw = source.raw(table.columns, with_lines=True).filter(pl.col("itemid").is_in(rules.items["itemid"].to_list()))
+    typed = source.typed(raw, dict.fromkeys(table.times, TIME))
+    stored = {f"{time}_stored": pl.col(time).cast(pl.String, strict=False) for time in table.times}
+    bad = (
+        raw.select(LINE, *typed, **stored)
+        .filter(pl.any_horizontal(pl.col(time).is_null() for time in table.times))
+        .drop(*table.times[1:])
+    )
+    if is_too_many(num_bad_times, counts["wanted"], max_bad_fraction):
+        first = collect(bad.head(1), source.path).row(0, named=True)
+        raise DataError(bad_times_message(source, table.times, num_bad_times, counts["wanted"], first))
+    return sorted(collect(bad.select(pl.col(LINE).bottom_k(MAX_LINES)), source.path)[LINE].to_list())
+
+
+def bad_times_message(source: Source, times: Sequence[str], num: int, rows: int, first: Mapping[str, Any]) -> str:
+    """What is told of too many unreadable times: the first one's line and form, never its text."""
+    forms = ", ".join(repr(form_of(first[f"{time}_stored"])) for time in times)
+    return (
+        f"{' and '.join(times)} must match {source.time_format}, got {num:,} of {rows:,} rows that do not (first: line "
+        f"{first[LINE]:,}, form {forms}) from {source.label}. Set data.ehr.datetime_format, mend the export, or raise "
+        "prepare.max_bad_fraction. [E103]"
+    )

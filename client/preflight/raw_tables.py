@@ -1,0 +1,137 @@
+"""The raw tables: headers, a sample of the first rows (or every row), their number, and units that look like others."""
+
+from collections.abc import Iterator, Mapping
+
+import polars as pl
+from rich.progress import Progress
+
+from client.mimic_iv.icd_codes import DIAGNOSES_ICD
+from client.mimic_iv.labs import LABEVENTS
+from client.mimic_iv.measurements import BINS_PER_E, require_units
+from client.mimic_iv.stays import ADMISSIONS, ICUSTAYS, PATIENTS
+from client.mimic_iv.tables import (
+    OPTIONAL_TABLES,
+    TIME,
+    Columns,
+    Source,
+    collect,
+    estimate_rows,
+    form_of,
+    is_too_many,
+    open_optional_table,
+    open_table,
+)
+from client.mimic_iv.treatments import INTERVALS
+from client.mimic_iv.urine import OUTPUTEVENTS
+from client.mimic_iv.vitals import CHARTEVENTS
+from client.preflight.findings import Finding
+from client.site import EhrData
+from lemof_model.errors import DataError
+from lemof_model.features import MEASURED
+
+TABLES: Mapping[str, Columns] = {
+    "icustays": ICUSTAYS,
+    "patients": PATIENTS,
+    "admissions": ADMISSIONS,
+    "diagnoses_icd": DIAGNOSES_ICD,
+    "chartevents": CHARTEVENTS.columns,
+    "labevents": LABEVENTS.columns,
+    "outputevents": OUTPUTEVENTS.columns,
+    "inputevents": INTERVALS.columns,
+    "procedureevents": INTERVALS.columns,
+}
+SAMPLE_ROWS = 1000
+UNIT_ROWS = 100_000  # some twenty stays: the first thousand rows may be one patient's
+
+
+def check_table(
+    ehr: EhrData, name: str, *, max_bad_fraction: float, is_deep: bool, progress: Progress
+) -> Iterator[Finding]:
+    """One table: that it is there, has its columns, and that its values can be read.
+
+    Raises:
+        DataError: it is not there, lacks a column, or is damaged.
+    """
+    source = open_optional_table(ehr, name) if name in OPTIONAL_TABLES else open_table(ehr, name)
+    if source is None:
+        fix = f"Export it if this hospital has it, or set data.ehr.tables.{name}."
+        yield Finding(name, "warn", "not there: its features will be missing", fix, "E101")
+        return
+    columns = TABLES[name]
+    every_row = source.raw(dict.fromkeys(columns, pl.String))
+    rows = _watched(every_row, source, progress) if is_deep else every_row.head(SAMPLE_ROWS)
+    counts = collect(_counts(source, rows, columns), source.path).row(0, named=True)
+    num_rows = counts["rows"]
+    if not num_rows:
+        yield Finding(source.label, "fail", "no rows", "Export the table again.", "E106", DataError.exit_status)
+        return
+    is_whole = is_deep or num_rows < SAMPLE_ROWS
+    listed = f"{num_rows:,} rows" if is_whole else f"{estimate_rows(source.path):,} rows est."
+    yield Finding(source.label, "ok", f"has its {len(columns)} columns, {listed}")
+    for column, kind in columns.items():
+        if num_bad := counts.get(f"{column} bad", 0):
+            stops = is_too_many(num_bad, num_rows, max_bad_fraction) or 2 * num_bad > num_rows
+            yield _unreadable(source, column, kind, num_bad, num_rows, counts[f"{column} first"], stops=stops)
+    _require_units(source, ehr.units, every_row if is_deep else every_row.head(UNIT_ROWS))
+
+
+def _watched(rows: pl.LazyFrame, source: Source, progress: Progress) -> pl.LazyFrame:
+    """The rows with a bar that moves as they are read."""
+    bar = progress.add_task(source.label, total=estimate_rows(source.path))
+
+    def advance(block: pl.DataFrame) -> pl.DataFrame:
+        progress.advance(bar, block.height)
+        return block
+
+    return rows.map_batches(advance, streamable=True)
+
+
+def _counts(source: Source, rows: pl.LazyFrame, columns: Columns) -> pl.LazyFrame:
+    """One row: the number of rows; for each column the texts that cannot be read as its type, and the first of them."""
+    counts = [pl.len().alias("rows")]
+    for (name, kind), value in zip(columns.items(), source.typed(rows, columns), strict=True):
+        if kind != pl.String:
+            text = pl.col(name).cast(pl.String)
+            is_bad = value.is_null() & (text.str.strip_chars() != "")
+            counts += [is_bad.sum().alias(f"{name} bad"), text.filter(is_bad).first().alias(f"{name} first")]
+    return rows.select(counts)
+
+
+def _unreadable(
+    source: Source,
+    column: str,
+    kind: type[pl.DataType] | pl.DataType,
+    num_bad: int,
+    num_rows: int,
+    first: str,
+    *,
+    stops: bool,
+) -> Finding:
+    """The finding about values of the wrong form; their form is told, never a value."""
+    if kind == TIME:
+        rule, code, fix = f"do not match {source.time_format}", "E103", "Set data.ehr.datetime_format."
+    else:
+        rule, code, fix = f"are no {'integers' if kind == pl.Int64 else 'numbers'}", "E105", "Export the table again."
+    found = f"{num_bad:,} of {num_rows:,} '{column}' values {rule} (first: form '{form_of(first)}')"
+    if stops:
+        return Finding(source.label, "fail", found, fix, code, DataError.exit_status)
+    return Finding(source.label, "warn", found, "So few are skipped.", code)
+
+
+def _require_units(source: Source, units: Mapping[int, str], rows: pl.LazyFrame) -> None:
+    """Refuse items whose median is where that of another unit would be, as ``prepare`` does.
+
+    Raises:
+        DataError: names the items and units.
+    """
+    concepts = [concept.declared(units) for concept in MEASURED if concept.table == source.name and concept.usual]
+    if not concepts:
+        return
+    item_ids = [item_id for concept in concepts for item_id in concept.item_ids]
+    summary = (
+        rows.select(source.typed(rows, {"itemid": pl.Int64, "valuenum": pl.Float64}))
+        .filter(pl.col("itemid").is_in(item_ids))
+        .group_by("itemid", bin=(pl.col("valuenum").log() * BINS_PER_E).round().cast(pl.Int32, strict=False))
+        .agg(num=pl.len())
+    )
+    require_units(collect(summary, source.path), concepts, source)

@@ -1,0 +1,90 @@
+"""What in a hospital's data will keep it from taking part, or make it useless there. Told by ``check`` before a cohort
+exists, and by ``prepare``, ``check`` and the readiness page when there is one."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from client.mimic_iv.ecg_links import link_warning
+from client.preflight.findings import Finding, failures
+from client.site import Limits
+from lemof_model.errors import TooLittleDataError
+from lemof_model.study import Target
+
+MAX_OUT_OF_RANGE = 0.2  # share of a concept's values beyond which its unit is in doubt; po2 in MIMIC-IV has 0.08
+ENOUGH_VALUES = 100  # a share of fewer says little
+
+
+def concerns_of(
+    manifest: Mapping[str, Any], quality: Mapping[str, Any], limits: Limits, *, has_ecg_data: bool
+) -> Iterator[Finding]:
+    """Every concern of a prepared cohort, by what its manifest and its quality report say."""
+    ecg = manifest.get("ecg", {})
+    for finding in (
+        patients(manifest["num_patients"], limits),
+        labels(manifest["num_long_stays"], _num_labelled(manifest, quality), Target(**manifest["target"])),
+        ecg_links(manifest["num_stays_with_ecg"], manifest["num_stays"], ecg) if has_ecg_data else None,
+        ecg_records(ecg.get("records_rejected", {}), ecg.get("records_chosen", 0)),
+        *_measurements(quality.get("concepts", {})),
+    ):
+        if finding is not None and finding.result != "ok":
+            yield finding
+
+
+def _num_labelled(manifest: Mapping[str, Any], quality: Mapping[str, Any]) -> int:
+    """Stays that have a label; all of them, where the cohort was prepared without a quality report."""
+    return int(quality.get("labels", {}).get("num", manifest["num_stays"]))
+
+
+def patients(num_patients: int, limits: Limits) -> Finding:
+    """Whether there are as many patients as a sum must hold."""
+    if num_patients >= limits.min_patients:
+        return Finding("patients", "ok", f"{num_patients:,} after exclusions")
+    return Finding(
+        "patients", "warn",
+        f"{num_patients:,} after exclusions, limits.min_patients is {limits.min_patients:,}: no update would leave",
+        "Ask the coordinator, or widen the cohort.", "E901",
+    )  # fmt: skip
+
+
+def labels(num_long: int, num_stays: int, target: Target) -> Finding:
+    """Whether there are stays of both kinds."""
+    found = f"{target.unit} stay > {target.threshold_days:g} d: {num_long:,} of {num_stays:,} positive"
+    if 0 < num_long < num_stays:
+        return Finding("labels", "ok", f"{found} ({num_long / num_stays:.1%})")
+    return Finding(
+        "labels", "fail", f"{found}; both kinds are needed",
+        "Check outtime (all empty?), or ask the coordinator for another threshold.", "E902",
+        TooLittleDataError.exit_status,
+    )  # fmt: skip
+
+
+def ecg_links(num_linked: int, num_stays: int, counts: Mapping[str, int]) -> Finding:
+    """Whether stays have ECGs in the record list; ``counts`` are those of ``link_ecgs``."""
+    if num_linked:
+        outside = f"; {counts['records_unlinked']:,} of {counts['records_listed']:,} records are outside every stay"
+        found = f"{num_linked / num_stays:.1%} of stays have an ECG{outside if counts['records_unlinked'] else ''}"
+        return Finding("ECG to stay links", "ok", found)
+    (finding,) = failures("ECG to stay links", TooLittleDataError(link_warning(counts)))
+    return finding
+
+
+def ecg_records(rejected: Mapping[str, int], num_chosen: int) -> Finding:
+    """Whether the chosen records could all be read."""
+    if not rejected:
+        return Finding("ECG records", "ok", f"{num_chosen:,} whole")
+    reasons = ", ".join(f"{num:,} {reason}" for reason, num in rejected.items())
+    found = f"{sum(rejected.values()):,} of {num_chosen:,} not used: {reasons}"
+    return Finding("ECG records", "warn", found, "Their stays count as without ECG. See rejects.csv.gz.", "E202")
+
+
+def _measurements(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Concepts that were never measured, or whose values lie out of range too often."""
+    if absent := [name for name, counts in concepts.items() if not counts["used"]]:
+        fix = "Does this hospital use other item ids, or units?"
+        yield Finding("measurements", "warn", f"no value of {', '.join(absent)}", fix, "E107")
+    for name, counts in concepts.items():
+        total = counts["used"] + counts["out_of_range"]
+        if counts["used"] and total >= ENOUGH_VALUES and counts["out_of_range"] > MAX_OUT_OF_RANGE * total:
+            limits = f"{counts['low']:g} to {counts['high']:g} {counts['unit']}".rstrip()
+            found = f"{name}: {counts['out_of_range'] / total:.1%} of values outside {limits}"
+            yield Finding("measurements", "warn", found, "Are its unit and item ids this hospital's?", "E205")

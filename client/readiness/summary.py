@@ -1,0 +1,36 @@
+"""The readiness report in a few lines, for the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from client.preflight.findings import STYLES
+from client.readiness.concerns import concerns_of
+from client.site import SiteConfig
+
+
+def show_summary(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping[str, Any], console: Console) -> int:
+    """Print who is in, the outcome, the ECGs, what was measured seldom, and every concern; the exit status of these."""
+    first, *dropped, _ = manifest["attrition"]
+    num = manifest["num_stays"]
+    reasons = ", ".join(f"{row['num_stays']:,} {row['reason']}" for row in dropped if row["num_stays"])
+    has_ecg = site.data.ecg is not None
+    ecg = f"; ECG of {manifest['num_stays_with_readable_ecg'] / num:.1%} of stays" if has_ecg else ""
+    lines = [
+        f"kept {num:,} of {first['num_stays']:,} ICU stays{f' (dropped: {reasons})' if reasons else ''}",
+        f"{manifest['num_patients']:,} patients; long stays {manifest['num_long_stays'] / num:.1%}{ecg}",
+    ]
+    measured = {name: counts for name, counts in quality.get("concepts", {}).items() if counts["used"]}
+    coverage = {name: counts["coverage"] for name, counts in measured.items()}
+    if seldom := sorted(coverage, key=lambda name: coverage[name])[:3]:
+        lines.append(f"measured least: {', '.join(f'{name} {coverage[name]:.0%}' for name in seldom)} of stays")
+    for line in lines:
+        console.print(Text(line))
+    concerns = list(concerns_of(manifest, quality, site.limits, has_ecg_data=has_ecg))
+    for concern in concerns:
+        kind = Text("error" if concern.result == "fail" else "warning", style=STYLES[concern.result])
+        found = concern.found.removesuffix(".")
+        console.print(kind.append(f": {concern.check}: {found}. {concern.fix}  [{concern.code}]", style="default"))
+    return min((concern.exit_status for concern in concerns if concern.result == "fail"), default=0)

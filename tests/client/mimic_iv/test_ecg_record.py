@@ -1,0 +1,282 @@
+"""ECG records: equal to wfdb and scipy where those are right, rejected with a reason where they would be silent."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import wfdb
+from scipy.signal import resample_poly
+
+from client.mimic_iv.ecg_faults import ADVICE, Reason, RejectedRecordError, refuse_too_many
+from client.mimic_iv.ecg_header import parse_plain_header
+from client.mimic_iv.ecg_record import LIMIT_UV, has_flat_leads, read_ecg
+from client.site import EcgData
+from lemof_model.errors import DataError
+from lemof_model.features import ECG_LEADS
+
+WriteRecord = Callable[..., None]
+Samples = Callable[..., np.ndarray]
+LEADS = ["I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6"]
+INVALID = -32768
+
+
+def ecg_data(root: Path, **settings: Any) -> EcgData:
+    return EcgData.model_validate({"root": root, **settings}, context={"folder": root})
+
+
+def reference(path: Path, hz: int = 500) -> np.ndarray:
+    """What everybody would write, for a record without gaps."""
+    record = wfdb.rdrecord(str(path))
+    by_name = {name.upper(): record.p_signal[:, column] for column, name in enumerate(record.sig_name)}
+    microvolts = np.stack([1000 * resample_poly(by_name[lead.upper()], 100, hz) for lead in ECG_LEADS])
+    return microvolts.clip(-LIMIT_UV, LIMIT_UV)
+
+
+def rejection(ecg: EcgData, path: str) -> RejectedRecordError:
+    with pytest.raises(RejectedRecordError) as caught:
+        read_ecg(ecg, path)
+    return caught.value
+
+
+def test_equals_wfdb_and_resample_poly(tmp_path: Path, write_record: WriteRecord, samples: Samples) -> None:
+    """Headers that differ in gain, baseline, order and rate follow each other, so a wrong cache would show."""
+    rng = np.random.default_rng(0)
+    ecg = ecg_data(tmp_path, accept_hz=[250, 500, 1000])
+    for number in range(60):
+        hz = int(rng.choice([250, 500, 500, 1000]))
+        names = list(rng.permutation([name.lower() if number % 5 == 0 else name for name in LEADS]))
+        path = tmp_path / f"r{number}"
+        write_record(path, samples(number, 10 * hz), hz=hz, names=names, gain="GAIN")
+        gains = rng.choice(["200.0(0)", "200(0)", "187.5(12)", "1000(-300)", "187.5(-12)"], 12)
+        header = path.with_suffix(".hea")
+        first, *others = header.read_text().split("GAIN")
+        header.write_text(first + "".join(f"{gain}{text}" for gain, text in zip(gains, others, strict=True)))
+        if number % 3 == 0:
+            header.write_text(f"{header.read_text()}# <age>: ü\n", encoding="utf-8")
+        found = read_ecg(ecg, path.name)
+        assert found.dtype == np.int16
+        assert np.abs(found - reference(path, hz)).max() <= 0.5 + 1e-2
+        assert len(np.unique(found)) > 100
+
+
+def test_a_cached_layout_is_not_used_for_other_settings(
+    tmp_path: Path, write_record: WriteRecord, samples: Samples
+) -> None:
+    write_record(tmp_path / "1", samples(num_samples=2500), hz=250)
+    assert rejection(ecg_data(tmp_path), "1").reason == Reason.RATE
+    assert read_ecg(ecg_data(tmp_path, accept_hz=[250]), "1").any()
+    assert rejection(ecg_data(tmp_path), "1").reason == Reason.RATE
+
+
+@pytest.mark.parametrize("kind", ["16", "212", "24", "32"])
+def test_wfdb_reads_what_is_not_plain(tmp_path: Path, samples: Samples, kind: str) -> None:
+    signal = samples() / 400
+    signal[100:200, 0] = np.nan
+    wfdb.wrsamp(
+        "1", 500, ["mV"] * 12, LEADS, signal, fmt=[kind] * 12, adc_gain=[200] * 12, baseline=[7] * 12,
+        write_dir=str(tmp_path),
+    )  # fmt: skip
+    ecg = ecg_data(tmp_path)
+    assert (parse_plain_header((tmp_path / "1.hea").read_text(), ecg) is None) == (kind != "16")
+    found = read_ecg(ecg, "1")
+    assert np.abs(found[1:] - reference(tmp_path / "1")[1:]).max() <= 0.5 + 1e-2
+    gap_uv = 1000 * np.interp(np.arange(100, 200), [99, 200], signal[[99, 200], 0])
+    np.testing.assert_allclose(found[0, 25:35], gap_uv[25:75:5], atol=20)
+
+
+def test_plain_reading_equals_wfdb(
+    tmp_path: Path, write_record: WriteRecord, samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = samples()
+    stored[100:300, 4] = INVALID
+    write_record(tmp_path / "1", stored, gain="187.5(12)")
+    plain = read_ecg(ecg_data(tmp_path), "1")
+    monkeypatch.setattr("client.mimic_iv.ecg_record.parse_plain_header", lambda *_: None)
+    np.testing.assert_array_equal(read_ecg(ecg_data(tmp_path), "1"), plain)
+
+
+def test_up_to_five_flat_or_lost_leads_are_zero_and_artefacts_clipped(
+    tmp_path: Path, write_record: WriteRecord, samples: Samples
+) -> None:
+    stored = samples()
+    stored[:, 0] = 500
+    stored[:, 1] = INVALID
+    stored[2000:2500, 2] = 4000  # 20 mV
+    write_record(tmp_path / "1", stored)
+    found = read_ecg(ecg_data(tmp_path), "1")
+    assert not found[:2].any()
+    assert found[2, 450] == found.max() == LIMIT_UV
+
+
+@pytest.mark.parametrize("value", [0, INVALID])
+@pytest.mark.parametrize(("num_leads", "num_still", "is_dropped"), [(6, 500, True), (6, 499, False), (5, 5000, False)])
+def test_a_second_without_signal_in_six_leads_drops_a_record(
+    tmp_path: Path, write_record: WriteRecord, samples: Samples, num_leads: int, num_still: int, is_dropped: bool,
+    value: int,
+) -> None:  # fmt: skip
+    stored = samples()
+    for lead in range(num_leads):
+        start = 0 if num_still == 5000 else 137 * (lead + 1)
+        stored[start : start + num_still, lead] = value
+        stored[start - 1 : start, lead] = stored[start + num_still : start + num_still + 1, lead] = 99
+    write_record(tmp_path / "1", stored)
+    if is_dropped:
+        assert rejection(ecg_data(tmp_path), "1").reason == Reason.FLAT
+    else:
+        read_ecg(ecg_data(tmp_path), "1")
+
+
+def test_flat_seconds_are_found_as_a_slow_search_finds_them() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        hz = int(rng.choice([20, 21, 50]))
+        samples_CT = rng.integers(0, 9, (12, 10 * hz)).astype(np.int16)
+        for lead in range(12):
+            start, size = rng.integers(0, 9 * hz), rng.integers(hz - 3, hz + 3)
+            samples_CT[lead, start : start + size] = 3
+        slow = sum(
+            any(np.ptp(samples_T[start : start + hz]) == 0 for start in range(9 * hz + 1)) for samples_T in samples_CT
+        )
+        allowed = int(rng.integers(0, 12))
+        assert has_flat_leads(samples_CT, hz, allowed) == (slow > allowed)
+
+
+def test_missing_leads_are_zero_where_the_site_says_so(
+    tmp_path: Path, write_record: WriteRecord, samples: Samples
+) -> None:
+    write_record(tmp_path / "12", samples())
+    write_record(tmp_path / "10", samples()[:, 2:], names=LEADS[2:])
+    write_record(tmp_path / "6", samples()[:, 6:], names=LEADS[6:])
+    zero = ecg_data(tmp_path, on_missing_lead="zero")
+    expected = read_ecg(zero, "12")
+    expected[:2] = 0
+    np.testing.assert_array_equal(read_ecg(zero, "10"), expected)
+    error = rejection(zero, "6")
+    assert (error.reason, error.detail) == (Reason.LEAD_MISSING, "I II III aVR aVL aVF")
+    assert str(rejection(ecg_data(tmp_path), "10")) == "E204 lead missing: I II"
+
+
+def test_flat_leads_count_with_missing_ones(tmp_path: Path, write_record: WriteRecord, samples: Samples) -> None:
+    stored = samples()[:, 2:]
+    stored[:, :4] = 0
+    write_record(tmp_path / "1", stored, names=LEADS[2:])
+    assert rejection(ecg_data(tmp_path, on_missing_lead="zero"), "1").reason == Reason.FLAT
+
+
+def test_more_channels_than_twelve_leads_do_no_harm(
+    tmp_path: Path, write_record: WriteRecord, samples: Samples
+) -> None:
+    stored = np.hstack([samples(1), samples(2)[:, :3]])
+    write_record(tmp_path / "15", stored, names=[*LEADS, "Vx", "Vy", "Vz"])
+    write_record(tmp_path / "12", samples(1))
+    np.testing.assert_array_equal(read_ecg(ecg_data(tmp_path), "15"), read_ecg(ecg_data(tmp_path), "12"))
+
+
+@pytest.mark.parametrize("unit", ["mV", "uV"])
+def test_microvolts_of_a_whole_site(tmp_path: Path, write_record: WriteRecord, samples: Samples, unit: str) -> None:
+    write_record(tmp_path / "mv", samples(), gain="200(0)")
+    write_record(tmp_path / "uv", samples(), gain="0.2(0)", unit=unit)
+    expected = read_ecg(ecg_data(tmp_path), "mv")
+    np.testing.assert_array_equal(read_ecg(ecg_data(tmp_path, units="uV"), "uv"), expected)
+    assert rejection(ecg_data(tmp_path, units="uV"), "mv").reason == Reason.AMPLITUDE
+    assert rejection(ecg_data(tmp_path), "uv").reason == (Reason.UNIT if unit == "uV" else Reason.AMPLITUDE)
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "change"),
+    [
+        (Reason.CHECKSUM, "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6", {"checksum_error": 5}),
+        (Reason.UNIT, "uV", {"unit": "uV"}),
+        (Reason.RATE, "250 Hz", {"hz": 250}),
+        (Reason.RATE, "499 Hz", {"hz": 499}),
+        (Reason.DURATION, "9.998 s", {"num_samples": 4999}),
+        (Reason.EMPTY, "", {"no_samples": ".dat"}),
+        (Reason.LEAD_MISSING, "V6", {"names": [*LEADS[:11], "V7"]}),
+        (Reason.LEAD_REPEATED, "V5", {"names": [*LEADS[:11], "v5"]}),
+        (Reason.GAIN, "0", {"gain": "0(0)"}),
+        (Reason.GAIN, "-200", {"gain": "-200(0)"}),
+        (Reason.AMPLITUDE, None, {"gain": "0.2(0)"}),
+        (Reason.AMPLITUDE, None, {"gain": "200000(0)"}),
+        (Reason.FLAT, "", {"flat": True}),
+        (Reason.MISSING, "", {"delete": ".dat"}),
+        (Reason.MISSING, "", {"delete": ".hea"}),
+        (Reason.UNREADABLE, "Is a directory", {"folder": ".dat"}),
+        (Reason.SIZE, "60,000 bytes, header says 120,000", {"cut": ".dat"}),
+        (Reason.SIZE, "0 bytes, header says 120,000", {"empty": ".dat"}),
+        (Reason.DAMAGED, "", {"cut": ".hea"}),
+        (Reason.DAMAGED, "", {"empty": ".hea"}),
+        (Reason.DAMAGED, "", {"noise": ".hea"}),
+    ],
+)
+def test_what_cannot_be_used_is_rejected_with_its_reason(
+    tmp_path: Path, write_record: WriteRecord, samples: Samples, reason: Reason, detail: str | None,
+    change: dict[str, Any],
+) -> None:  # fmt: skip
+    (tmp_path / "a b").mkdir()
+    change = dict(change)
+    stored = samples()[: change.pop("num_samples", None)] * (0 if change.pop("flat", False) else 1)
+    damage = {kind: change.pop(kind, None) for kind in ("delete", "cut", "empty", "no_samples", "noise", "folder")}
+    write_record(tmp_path / "a b/1", stored, **change)
+    if damage["no_samples"]:
+        header = tmp_path / "a b/1.hea"
+        header.write_text(header.read_text().replace("12 500 5000", "12 500 0"))
+    for kind, suffix in damage.items():
+        if suffix:
+            file = tmp_path / f"a b/1{suffix}"
+            content = file.read_bytes()
+            file.unlink()
+            if kind == "folder":
+                file.mkdir()
+            elif kind != "delete":
+                file.write_bytes(
+                    {"cut": content[: len(content) // 2], "noise": np.random.default_rng(0).bytes(500)}.get(kind, b"")
+                )
+    error = rejection(ecg_data(tmp_path), "a b/1")
+    assert error.reason == reason
+    assert detail is None or error.detail == detail
+    assert error.reason[:4] in ADVICE
+
+
+def test_records_outside_the_tree_are_refused(tmp_path: Path, write_record: WriteRecord, samples: Samples) -> None:
+    root = tmp_path / "tree"
+    write_record(tmp_path / "away/1", samples())
+    write_record(root / "in/1", samples())
+    (root / "in/1.hea").rename(root / "in/2.hea")
+    (root / "in/1.hea").write_text((root / "in/2.hea").read_text().replace("1.dat", "../../away/1.dat"))
+    (root / "linked").symlink_to(tmp_path / "away")
+    (root / "within").symlink_to(root / "in")
+    write_record(root / "file/1", samples())
+    (root / "file/1.dat").unlink()
+    (root / "file/1.dat").symlink_to(tmp_path / "away/1.dat")
+    ecg = ecg_data(root)
+    for path in ("linked/1", "../away/1", str(tmp_path / "away/1"), "in/../../away/1", "file/1", "in/1"):
+        assert rejection(ecg, path).reason == Reason.OUTSIDE, path
+    assert read_ecg(ecg, "within/2").any()
+    (tmp_path / "root").symlink_to(root)
+    assert read_ecg(ecg_data(tmp_path / "root"), "in/2").any()
+
+
+def test_a_header_for_wfdb_names_no_file_outside_the_tree(
+    tmp_path: Path, write_record: WriteRecord, samples: Samples
+) -> None:
+    write_record(tmp_path / "away/1", samples())
+    write_record(tmp_path / "tree/1", samples())
+    header = tmp_path / "tree/1.hea"
+    header.write_text(header.read_text().replace("1.dat 16 ", "../away/1.dat 16x1 "))
+    assert rejection(ecg_data(tmp_path / "tree"), "1").reason == Reason.OUTSIDE
+
+
+def test_too_many_bad_records_stop_a_preparation() -> None:
+    bad = {f"p1/{number}": str(Reason.UNIT) for number in range(10)}
+    refuse_too_many(bad, 10, 0.01)  # a handful stops nothing
+    bad |= {f"p2/{number}": str(Reason.CHECKSUM) for number in range(5)}
+    refuse_too_many(bad, 1500, 0.01)
+    with pytest.raises(
+        DataError,
+        match=r"usable but for 14 of 1,499, got 15 bad ones \(10 unit not mV, 5 checksum wrong; first: row 1,234 of "
+        r"the record list\)\. Set data\.ecg\.units: uV .* \[E205\]",
+    ) as caught:
+        refuse_too_many(bad, 1499, 0.01, {"p1/0": 1234})
+    assert "p1" not in str(caught.value)
