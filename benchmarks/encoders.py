@@ -72,7 +72,7 @@ class Run(NamedTuple):
         encoders: dict[str, Any] = {**COMPANION, self.modality: EncoderSpec(self.name)}
         splits = dataclasses.replace(PLAN.splits, salt=f"{PLAN.splits.salt} {self.seed}")
         spec = dataclasses.replace(PLAN.encoders, num_rounds=self.num_rounds)
-        return dataclasses.replace(PLAN, seed=self.seed, splits=splits, encoders=spec, **encoders)
+        return dataclasses.replace(PLAN, seed=self.seed, splits=splits, encoders=spec, few_sites="allow", **encoders)
 
 
 class Scored(NamedTuple):

@@ -14,9 +14,11 @@ from typing import Annotated
 import click
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from client.command_line import run_command
-from client.site import find_site_file, load_plan_sections, load_site
+from client.site import Privacy, find_site_file, load_plan_sections, load_site, load_study
+from lemof_model.errors import ConfigError
 
 log = logging.getLogger("lemof")
 app = typer.Typer(
@@ -25,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Plan = Annotated[Path | None, typer.Option(help="Study plan; without it, the default plan.")]
+
+ledger_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(ledger_app, name="ledger")
 
 
 def main() -> None:
@@ -129,6 +134,95 @@ def _console() -> Console:
     if not console.is_terminal:
         console.width = 160
     return console
+
+
+@app.command(name="dry-run")
+def dry_run(
+    context: typer.Context,
+    plan: Annotated[Path | None, typer.Option(help="Study plan; without it, the default plan.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print dry-run.json to stdout.")] = False,
+) -> None:
+    """Run every stage of a study on the site's own data and tell exactly what would leave. Sends and charges nothing.
+
+    Example: lemof-client --site hospital_a dry-run --plan site_configs/plans/default.yaml
+    """
+    from client.dry_run import dry_run as run_every_stage
+    from client.dry_run import lines_of, write
+
+    site_file = _site_file(context)
+    told = run_every_stage(load_site(site_file), load_study(plan))
+    text = json.dumps(told, indent=2)
+    path = write(text, site_file.parent)
+    for line in lines_of(told):
+        typer.echo(line, err=True)
+    if as_json:
+        typer.echo(text)
+    typer.echo(f"written to {path}", err=True)
+
+
+@ledger_app.callback(invoke_without_command=True)
+def ledger(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the statement to stdout as JSON.")] = False,
+) -> None:
+    """Show what was spent of the site's privacy budget, on what, and what is left.
+
+    Example: lemof-client --site hospital_a ledger
+    """
+    from client.ledger import read_ledger
+    from client.statement import rows_of, statement
+
+    if context.invoked_subcommand is not None:
+        return
+    privacy = _privacy(context)
+    found = statement(read_ledger(privacy.ledger), privacy.budget)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    header, *rows = rows_of(found)
+    table = Table(*header, box=None)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(table)
+    for study in found["studies"]:
+        console.print(f"{study['name']} ({study['study'][:12]}): epsilon {study['epsilon']:.3f}, {study['last'][:10]}")
+    console.print(
+        f"Spent: epsilon {found['epsilon']:.3f} of {privacy.epsilon:g} at delta {privacy.delta:g}, in "
+        f"{found['num_answers']} answers. It is the largest column: each patient is in one of them."
+    )
+
+
+@ledger_app.command(name="verify")
+def verify_ledger(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result to stdout as JSON.")] = False,
+) -> None:
+    """Recompute the ledger's chain and every epsilon in it from the charges.
+
+    Example: lemof-client --site hospital_a ledger verify
+    """
+    from client.ledger import read_ledger
+    from client.statement import verify
+
+    entries = read_ledger(_privacy(context).ledger)
+    epsilon = verify(entries)
+    if as_json:
+        typer.echo(json.dumps({"holds": True, "num_answers": len(entries), "epsilon": epsilon}, indent=2))
+    else:
+        typer.echo(f"ok: {len(entries)} answers in an unbroken chain, epsilon {epsilon:.6f} from all charges", err=True)
+
+
+def _privacy(context: typer.Context) -> Privacy:
+    """The privacy section of the site file."""
+    path = _site_file(context)
+    privacy = load_site(path).privacy
+    if privacy is None:
+        raise ConfigError(
+            f"privacy must be in the site file for a ledger, got none from {path.name}. Without it nothing is charged; "
+            "to set a budget: privacy: {epsilon: 8, delta: 1.0e-5}"
+        )
+    return privacy
 
 
 def _site_option(context: typer.Context) -> str:

@@ -1,11 +1,11 @@
-"""The door: everything that leaves a hospital passes ``release``, and nothing else makes an ``Answer``.
+"""The door: a request comes in by ``admit``, what leaves goes by ``release``, and nothing else makes an ``Answer``.
 
 What a stage has summed up comes as groups: one group of patients each (site x split x modality, or site x subgroup x
 label). The door leaves out every group with too few patients, and every group whose rest within a larger one that may
-leave would have too few (or a subtraction would tell what was left out), and says so. It refuses values that are not
-finite and answers larger than the site allows. Refusals are made here too: a message that could hold a path or a limit
-of the hospital goes to the hospital's log, and a fixed sentence leaves. Noise and the privacy ledger belong at this
-same place.
+leave would have too few (or a subtraction would tell what was left out), and says so. Of the others nothing leaves but
+what ``allowed.py`` lists, in the listed shapes and types, finite, within the norm that clipping and noise allow, and
+all of it no larger than the site allows. Refusals are made here too: a message that could hold a path or a limit of the
+hospital goes to the hospital's log, and a fixed sentence leaves.
 """
 
 import hashlib
@@ -17,13 +17,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from client.allowed import MAX_COUNT, Form, Forms, forms_of
+from client.askable import check_model
 from client.hospital import Hospital
 from client.site import Limits
 from client.source import source_digest
-from lemof_model.errors import DoorError, LemofError, TooLittleDataError
+from lemof_model.errors import DoorError, LemofError, NotAllowedError, TooLittleDataError
+from lemof_model.study import FEW_SITES
 from lemof_model.wire import Answer, Refusal, Request
 
 log = logging.getLogger("lemof")
+
+_NOTHING_SENT = "Nothing was sent. This is not what the plan implies: install the same lemof release on both sides."
 
 
 @dataclass(frozen=True)
@@ -45,26 +50,56 @@ class Group:
     counted_by: str = ""
 
 
-def release(hospital: Hospital, limits: Limits, request: Request, groups: Sequence[Group]) -> Answer:
+def admit(limits: Limits, request: Request) -> None:
+    """Refuse a request that the hospital does not take part in, before anything is computed.
+
+    Raises:
+        NotAllowedError: a stage that the site file forbids, or a total over too few hospitals.
+        DoorError: the request asks for what no answer may hold, or brings numbers that are none.
+    """
+    if request.stage not in limits.stages:
+        raise NotAllowedError(
+            f"{request.stage} must be among the stages that the hospital allows (limits.stages), got a request for it. "
+            "Nothing was sent. Leave the hospital out of the study, or ask it to allow the stage."
+        )
+    if request.num_sites < FEW_SITES and "refuse" in (request.study.few_sites, limits.few_sites):
+        raise NotAllowedError(
+            f"At least {FEW_SITES} hospitals must stand behind a total, got {request.num_sites} in {request.stage}: "
+            "each would learn what the others hold. Nothing was sent. Invite more, or say few_sites: allow in the plan "
+            "and limits.few_sites: allow in every site file."
+        )
+    check_model(request, is_whole=False)
+    forms_of(request)
+
+
+def release(
+    hospital: Hospital,
+    limits: Limits,
+    request: Request,
+    groups: Sequence[Group],
+    max_norms: Mapping[str, float] | None = None,
+) -> Answer:
     """Check every group and make the answer of those that may leave.
+
+    Under a privacy budget ``max_norms`` has the norm that clipping and noise keep each array below, by ``group/name``
+    (``norms.py``).
 
     Raises:
         TooLittleDataError: no group is large enough, and something is to be fitted; counts alone are just left out.
-        DoorError: a value is not finite, or the answer is too large.
+        DoorError: an array or a count is not on the list, not finite or out of bounds, or the answer is too large.
     """
+    forms = forms_of(request)
+    for group in groups:  # the names of those that are left out leave too
+        _check_name(group, request.stage, forms)
     passed = _large_enough(groups, limits)
     if not passed and any(group.minimum == "patients" for group in groups):
         raise TooLittleDataError(
             f"{request.stage} needs at least {limits.min_patients} patients in a group (limits.min_patients; "
             f"limits.min_cell is {limits.min_cell}), got fewer in every one. Nothing was sent."
         )
+    for group in passed:
+        _check_arrays(group, request.stage, forms[group.name], max_norms)
     sums = {f"{group.name}/{name}": value for group in passed for name, value in _counted(group, limits).items()}
-    for name, value in sums.items():
-        if not np.isfinite(value).all():
-            raise DoorError(
-                f"{request.stage} must send finite numbers, got NaN or infinity in {name}. Nothing was sent. "
-                "A learning rate that is too high does this."
-            )
     num_bytes = sum(value.nbytes for value in sums.values())
     if num_bytes > limits.max_update_mb * 1_000_000:
         raise DoorError(
@@ -97,6 +132,42 @@ def refuse(site: str, request: Request, error: LemofError) -> Refusal:
         plan_digest=request.study.digest,
         source_digest=source_digest(),
     )
+
+
+def _check_name(group: Group, stage: str, forms: Forms) -> None:
+    """Refuse a group that is not on the list of the stage, and a count that is more than a count."""
+    if group.name not in forms:
+        raise DoorError(f"{stage} must send listed groups only, got {group.name!r}. {_NOTHING_SENT}")
+    if not isinstance(group.num_stays, int | np.integer) or not 0 <= group.num_stays <= MAX_COUNT:
+        raise DoorError(
+            f"{stage} must count the stays of {group.name} in one whole number, got {_kind(group.num_stays)}. "
+            f"{_NOTHING_SENT}"
+        )
+
+
+def _check_arrays(group: Group, stage: str, forms: Mapping[str, Form], max_norms: Mapping[str, float] | None) -> None:
+    """Refuse an array of a group that is not on the list, not as listed, not finite, or larger than noise makes it."""
+    for name, value in group.sums.items():
+        key, form = f"{group.name}/{name}", forms.get(name)
+        if form is None:
+            raise DoorError(f"{stage} must send listed arrays only, got {key!r}. {_NOTHING_SENT}")
+        if not form.fits(value):
+            raise DoorError(f"{stage} must send {key} as {form}, got {_kind(value)}. {_NOTHING_SENT}")
+        if not np.isfinite(value).all():
+            raise DoorError(
+                f"{stage} must send finite numbers, got NaN or infinity in {key}. Nothing was sent. "
+                "A learning rate that is too high does this."
+            )
+        if max_norms is not None and not np.linalg.norm(np.ravel(value)) <= max_norms.get(key, -1.0):
+            raise DoorError(
+                f"{stage} must send {key} within the norm that clipping and noise allow, got a larger one. "
+                f"{_NOTHING_SENT}"
+            )
+
+
+def _kind(value: Any) -> str:
+    """What a value is, without telling the value."""
+    return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _large_enough(groups: Sequence[Group], limits: Limits) -> list[Group]:

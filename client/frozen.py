@@ -45,8 +45,8 @@ def levels(hospital: Hospital, model: lemof.Model, kind: str = "levels") -> Leve
             stays = hospital.stays
             rows = np.flatnonzero(stays.has_ecg_N) if modality == "ecg" else np.arange(len(stays.split_N))
             out = np.full((len(stays.split_N), 3), np.nan)
+            network = lemof.network(hospital.study, modality, model)
             if len(rows):
-                network = lemof.network(hospital.study, modality, model)
                 out[rows] = training.log_odds(network, batches_of(hospital, modality, model), rows)
             np.save(folder / f"{modality}.npy", out)
 
@@ -95,8 +95,8 @@ class Tokens:
                 store[filled : filled + len(part)] = part.numpy()
                 filled += len(part)
             if store is None:
-                width = network.encoder.token_widths[level - 1]
-                np.save(folder / f"{modality}.npy", np.zeros((0, 1, width), np.float32))
+                with torch.inference_mode():  # as many tokens as the encoder has, whoever is here
+                    np.save(folder / f"{modality}.npy", tokens(batch_of(rows)).numpy())
             else:
                 store.flush()
 

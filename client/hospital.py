@@ -3,6 +3,7 @@
 Labels, splits and folds are made here from the threshold and the salt in the request; the cohort holds none of them.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +27,8 @@ AGE_LIMIT_YEARS = 65
 class Hospital:
     """One site in one study.
 
-    ``groups`` are the diseases and subgroups that an evaluation is stratified by, one bool array each.
+    ``groups`` are the diseases and subgroups that an evaluation is stratified by, one bool array each. Under a privacy
+    budget a patient has one stay; ``num_left_out`` counts the others.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Hospital:
     study: Study
     stays: Stays
     groups: dict[str, NDArray[np.bool_]]
+    num_left_out: int = 0
 
 
 def open_hospital(site: SiteConfig, study: Study) -> Hospital:
@@ -47,11 +50,11 @@ def open_hospital(site: SiteConfig, study: Study) -> Hospital:
     folder = site.prepare.output
     manifest = folder / "manifest.json"
     stamp = manifest.stat().st_mtime_ns if manifest.is_file() else 0
-    return _open(site.site.name, folder, stamp, study.to_json())
+    return _open(site.site.name, folder, stamp, study.to_json(), site.privacy is not None)
 
 
 @lru_cache(maxsize=16)
-def _open(name: str, folder: Path, stamp: int, study_json: str) -> Hospital:
+def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool) -> Hospital:
     """Read the cohort; ``stamp`` makes a changed cohort a new one."""
     study = Study.from_json(study_json)
     cohort = load_cohort(folder)
@@ -74,8 +77,22 @@ def _open(name: str, folder: Path, stamp: int, study_json: str) -> Hospital:
         fold_N=fold_of(patient, study.splits.salt),
         patient_N=patient,
     )
-    digest = str(cohort.manifest["digests"]["cohort"])
-    return Hospital(name, folder, digest, study, stays.select(kept), _groups(cohort.stays.iloc[kept]))
+    digest, num_left_out = str(cohort.manifest["digests"]["cohort"]), 0
+    if is_private:
+        one = _one_stay_per_patient(patient[kept], cohort.stays["stay_id"].to_numpy()[kept], study.splits.salt)
+        digest, num_left_out, kept = f"{digest}/one", len(kept) - len(one), kept[one]
+    return Hospital(name, folder, digest, study, stays.select(kept), _groups(cohort.stays.iloc[kept]), num_left_out)
+
+
+def _one_stay_per_patient(patient_N: NDArray[np.uint64], stay_id_N: NDArray[np.int64], salt: str) -> NDArray[np.int64]:
+    """The row of each patient's stay with the smallest hash, in the order of rows: no stay is likelier than another,
+    and the choice depends on no other patient."""
+    hashes = [hashlib.blake2b(f"{salt}/stay\0{stay}".encode()).digest() for stay in stay_id_N.tolist()]
+    smallest: dict[int, int] = {}
+    for row, patient in enumerate(patient_N.tolist()):
+        if patient not in smallest or hashes[row] < hashes[smallest[patient]]:
+            smallest[patient] = row
+    return np.sort(np.fromiter(smallest.values(), np.int64, len(smallest)))
 
 
 def _is_open(features_NF: NDArray[np.float32], study: Study) -> NDArray[np.bool_]:

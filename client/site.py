@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -24,11 +24,15 @@ from pydantic import (
     field_validator,
 )
 
+from client.accounting import Budget
 from lemof_model.concepts import units_of_item
 from lemof_model.errors import ConfigError, problem_sentence
-from lemof_model.study import CohortSpec, SplitSpec, Target
+from lemof_model.study import CohortSpec, SplitSpec, Study, Target
 
 SITE_FOLDER = Path("site_configs")
+
+Stage = Literal["census", "statistics", "encoders", "meta", "importance", "attention", "final", "evaluation"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 def _beside_site_file(path: Path, info: ValidationInfo) -> Path:
@@ -135,11 +139,41 @@ class Prepare(_Section):
 
 
 class Limits(_Section):
-    """What the site never lets out: sums over fewer patients, groups of fewer patients, larger answers than these."""
+    """What the site never lets out: sums over fewer patients, groups of fewer patients, larger answers than these; any
+    answer to a stage that is not among ``stages``, or in a study where fewer than three sites stand behind a total."""
 
     min_patients: PositiveInt = 50
     min_cell: PositiveInt = 11
     max_update_mb: PositiveInt = 100
+    stages: tuple[Stage, ...] = STAGES
+    few_sites: Literal["refuse", "allow"] = "refuse"
+
+
+class Privacy(_Section):
+    """The privacy budget of the site's patients, over all studies; a site without this section keeps no ledger.
+
+    ``study_epsilon`` is the most that one study may spend: by default all of it.
+    """
+
+    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    delta: Annotated[float, Field(gt=0, lt=1e-3)]
+    study_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    ledger: SitePath = Path("ledger.jsonl")
+
+    @field_validator("study_epsilon")
+    @classmethod
+    def _within_epsilon(cls, study_epsilon: float | None, info: ValidationInfo) -> float | None:
+        if study_epsilon is not None and study_epsilon > info.data.get("epsilon", study_epsilon):
+            raise ValueError(
+                f"privacy.study_epsilon must be at most privacy.epsilon = {info.data['epsilon']:g}, got "
+                f"{study_epsilon:g}. Lower it, or leave it out."
+            )
+        return study_epsilon
+
+    @property
+    def budget(self) -> Budget:
+        """The limits as values."""
+        return Budget(self.epsilon, self.delta, self.study_epsilon or self.epsilon)
 
 
 class Server(_Section):
@@ -159,6 +193,7 @@ class SiteConfig(_Section):
     prepare: Prepare = Field(default_factory=dict)  # type: ignore[assignment]
     limits: Limits = Limits()
     server: Server = Server()
+    privacy: Privacy | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,6 +254,20 @@ def load_plan_sections(plan_path: Path | None) -> PlanSections:
     if problems:
         raise ConfigError("\n".join(problems))
     return PlanSections(**sections)
+
+
+def load_study(plan_path: Path | None) -> Study:
+    """Read a whole plan, as the coordinator does; without one, the default study.
+
+    Raises:
+        ConfigError: lists every problem of the plan with its key.
+    """
+    if plan_path is None:
+        return Study()
+    try:
+        return TypeAdapter(Study).validate_python(_read_yaml(plan_path))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_problems(error, plan_path.name, Study))) from None
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 A handler sees one hospital and one request; it keeps nothing between calls but the cache of what is frozen, so a
 request that is repeated gets the same answer, to the bit. What it returns are groups of patients; ``egress.release``
-alone decides what leaves.
+alone decides what leaves. A hospital with a privacy budget has handlers of its own (``private_stages.py``).
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from client import egress, frozen
+from client import egress, frozen, membership, private_stages
 from client.egress import Group
 from client.hospital import Hospital, open_hospital
 from client.references import reference_scores
@@ -45,16 +45,21 @@ def answer(site: SiteConfig, request: Request) -> Answer | Refusal:
     """Answer a request, or say why not. Nothing that a user can mend is raised."""
     torch.set_num_threads(1)  # one thread under every engine: equal bits, and no two processes fighting for cores
     try:
+        egress.admit(site.limits, request)
         with threadpool_limits(1):  # numpy's too: its sums depend on how many threads share them
             hospital = open_hospital(site, request.study)
+            if isinstance(request, CensusRequest):
+                _check_versions(request)
+            if site.privacy is not None:
+                return private_stages.answer(site, hospital, request)
             groups = HANDLERS[type(request)](hospital, request)
             return egress.release(hospital, site.limits, request, groups)
     except LemofError as error:
         return egress.refuse(site.site.name, request, error)
 
 
-def census(hospital: Hospital, request: CensusRequest) -> list[Group]:
-    """Counts by split, label and modality, after checking that both sides mean the same."""
+def _check_versions(request: CensusRequest) -> None:
+    """Both sides must mean the same."""
     for what, ours, theirs in (
         ("source", source_digest(), request.source_digest),
         ("feature schema", schema_digest(), request.schema_digest),
@@ -64,6 +69,10 @@ def census(hospital: Hospital, request: CensusRequest) -> list[Group]:
                 f"The {what} digest must be {ours[:12]}, got {theirs[:12]} from the coordinator. "
                 "Install the same lemof release on both sides."
             )
+
+
+def census(hospital: Hospital, request: CensusRequest) -> list[Group]:
+    """Counts by split, label and modality."""
     groups = []
     for split in SPLITS:
         for modality in MODALITIES:
@@ -180,7 +189,7 @@ def evaluation(hospital: Hospital, request: EvaluationRequest) -> list[Group]:
                 within = () if name == "all" else (f"{population}/all/{label}",)
                 group = f"{population}/{name}/{label}"
                 groups.append(_group(hospital, group, rows[index], "cell", sums, within=within))
-    return groups
+    return groups + (membership.audit(hospital, model) if held_out else [])
 
 
 def _group(

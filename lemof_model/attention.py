@@ -43,6 +43,21 @@ class TokenMaps(nn.Module):
         return mixed.flatten(1)
 
 
+class NoEcgToken(nn.Module):
+    """The learnt token of a stay without ECG. Shape: ``(B, 1, 1), 1 where there is no ECG -> (B, 1, D)``.
+
+    It has a module of its own, one tensor in and one out: so Opacus finds its per-sample gradients.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.token_D = nn.Parameter(torch.zeros(width))
+
+    def forward(self, absent_B11: Tensor) -> Tensor:
+        """Return the token where there is no ECG, else 0."""
+        return self.token_D * absent_B11
+
+
 class CrossModalAttention(nn.Module):
     """Both directions, concatenated, through a logistic output (eq. 12): log-odds of omega_2.
 
@@ -62,7 +77,7 @@ class CrossModalAttention(nn.Module):
 
     def __init__(self, ecg_width: int, ehr_width: int, *, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.no_ecg_token_D = nn.Parameter(torch.zeros(ecg_width))
+        self.no_ecg = NoEcgToken(ecg_width)
         self.ecg = TokenMaps(ecg_width, width, num_heads, dropout)
         self.ehr = TokenMaps(ehr_width, width, num_heads, dropout)
         self.output = nn.Linear(2 * width, 1)
@@ -71,7 +86,7 @@ class CrossModalAttention(nn.Module):
         """Return ``omega_2_B1`` in log-odds."""
         ecg_BTD, ehr_BTD, has_ecg_B = inputs
         present = has_ecg_B[:, None, None]
-        ecg_BTD = ecg_BTD * present + self.no_ecg_token_D * (1.0 - present)
+        ecg_BTD = ecg_BTD * present + self.no_ecg(1.0 - present)
         ecg_query, ecg_key = self.ecg.queries_and_keys(ecg_BTD)
         ehr_query, ehr_key = self.ehr.queries_and_keys(ehr_BTD)
         ecg_asks_BW = self.ehr.answer(ecg_query, ehr_key, ehr_BTD)

@@ -3,12 +3,16 @@
     LemofError                     1   our own bug when it is raised bare
     |-- DoorError                  1   an answer that the hospital's door does not let out
     |-- ConfigError                3   a plan or a site file says something that cannot be
+    |   `-- NotAllowedError        3   a plan that asks for what a site file forbids
     |-- DataError                  4   the raw tables, ECG records or a cohort are not as they must be
-    |   `-- OtherPlanError         4   a cohort that was prepared for another plan
+    |   |-- OtherPlanError         4   a cohort that was prepared for another plan
+    |   `-- LedgerError            4   a privacy ledger that was changed or cut
     |-- DiskError                  6   disk, memory or permission
     |-- NetworkError               7   server, certificate or connection
     |-- VersionError               8   two sides that cannot talk to each other
-    `-- TooLittleDataError         9   too few patients, or only one class
+    |-- TooLittleDataError         9   too few patients, or only one class
+    `-- BudgetError                9   a privacy budget that does not last for what was asked
+        `-- OtherSplitsError       9   splits other than those that a budget is kept for
 
 A message says what must hold, what came, and what to do; never a patient's id or value. It may hold paths and limits of
 a hospital, so it stays there: the coordinator is told ``told_outside``, or the message itself where that is None.
@@ -38,6 +42,12 @@ class ConfigError(LemofError):
     exit_status = 3
 
 
+class NotAllowedError(ConfigError):
+    """A plan that asks for what the hospital's site file forbids. The message names the rule, so it may leave."""
+
+    told_outside: ClassVar[str | None] = None
+
+
 class DataError(LemofError):
     """Raw data or a prepared cohort that is not as it must be."""
 
@@ -49,6 +59,12 @@ class OtherPlanError(DataError):
     """A cohort that was prepared for another plan. The message names no path, so it may leave."""
 
     told_outside = None
+
+
+class LedgerError(DataError):
+    """A privacy ledger that was changed, cut or cannot be read: nothing leaves until a person has looked."""
+
+    told_outside = "The hospital's privacy ledger is not as it must be, so nothing was sent; its own log says why."
 
 
 class DiskError(LemofError):
@@ -76,6 +92,22 @@ class TooLittleDataError(LemofError):
 
     exit_status = 9
     told_outside = "Too few patients in every group that was asked for; nothing was sent."
+
+
+class BudgetError(LemofError):
+    """A request that would pass the privacy budget of the hospital."""
+
+    exit_status = 9
+    told_outside = "The hospital's privacy budget must last for what is asked, and does not; nothing was sent."
+
+
+class OtherSplitsError(BudgetError):
+    """A plan whose splits are not those that the ledger counts in."""
+
+    told_outside = (
+        "The splits (salt and fractions) must be those of the first study under the hospital's privacy budget, got "
+        "others; nothing was sent. State the same splits in the plan."
+    )
 
 
 def error_with(exit_status: int) -> type[LemofError]:

@@ -15,6 +15,13 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
 
+NUM_NOISY_STEPS = 3
+"""Newton steps where a hospital's sums are noisy: every one costs it privacy, and a fourth would add more noise than it
+takes error away."""
+
+NOISY_STEP = 1.0
+"""The longest of them: where log-odds are too sure of themselves a Hessian is nearly 0, and a step from it wild."""
+
 
 class LogisticSums(NamedTuple):
     """What a site sends of its rows: all of it adds up across sites."""
@@ -95,9 +102,29 @@ class Newton:
             is_done=decrement < 1e-9, **shared,  # type: ignore[arg-type]
         )  # fmt: skip
 
+    def advance_noisy(self, total: LogisticSums, hessian_deviation: float) -> "Newton":
+        """Take the next of ``NUM_NOISY_STEPS`` from sums that are noisy, no longer than ``NOISY_STEP``.
+
+        The loss is not known, so there is no search along the line. Eigenvalues of the summed Hessian are no smaller
+        than the ridge, nor than the largest that its noise alone would have (semicircle law; ``hessian_deviation`` is
+        that of a diagonal element, ``1 / sqrt 2`` of it beside the diagonal): hardly a step into what noise hides.
+        """
+        num = len(self.theta)
+        penalty = np.append(np.full(num - 1, self.ridge), 0.0)
+        value_P, vector_PP = np.linalg.eigh(total.hessian)
+        least = max(self.ridge, hessian_deviation * float(np.sqrt(2 * num)))
+        hessian = (vector_PP * np.maximum(value_P, least)) @ vector_PP.T + np.diag(penalty)
+        step = -np.linalg.solve(hessian, total.gradient + penalty * self.theta)
+        step *= min(1.0, NOISY_STEP / max(float(np.linalg.norm(step)), NOISY_STEP))
+        taken = self.num_steps + 1
+        return Newton(
+            self.theta + step, self.ridge, anchor=self.theta, hessian=hessian, num_steps=taken,
+            is_done=taken >= NUM_NOISY_STEPS,
+        )  # fmt: skip
+
     @property
     def found(self) -> Float:
-        """The optimum, or, while it is not reached, the best point whose loss is known."""
+        """The optimum, or, while it is not reached, the best point whose loss is known (noisy steps know none)."""
         return self.theta if self.is_done or self.anchor is None else self.anchor
 
     def without_history(self) -> "Newton":
@@ -108,6 +135,14 @@ class Newton:
 def start(num_inputs: int, c: float) -> Newton:
     """Begin at zero coefficients with scikit-learn's ``C``."""
     return Newton(np.zeros(num_inputs + 1), 1.0 / c)
+
+
+def start_noisy(num_inputs: int, c: float, num_alike: int) -> Newton:
+    """Begin at the mean of the first ``num_alike`` inputs, which are all log-odds of the label: what is best when noise
+    hides everything else."""
+    theta = np.zeros(num_inputs + 1)
+    theta[:num_alike] = 1.0 / num_alike
+    return Newton(theta, 1.0 / c)
 
 
 def num_errors(theta: Float, rows_NP: Float, labels_N: NDArray[np.generic]) -> int:

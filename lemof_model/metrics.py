@@ -51,6 +51,34 @@ def fine_edges(counts_B: NDArray[Any], edges: Float, cuts: Sequence[float]) -> F
     return np.sort(np.concatenate([edges[[0, -1]], inner, cuts]))
 
 
+def bulk(counts_B: Float) -> Float:
+    """The counts without the half per cent at either end: where noise was added, no bin is empty by itself.
+
+    Example:
+        >>> bulk(np.array([0.4, 0.0, 50.0, 49.2, 0.4])).tolist()
+        [0.0, 0.0, 50.0, 49.2, 0.0]
+    """
+    below = np.cumsum(counts_B)
+    inside = (below > 0.005 * below[-1]) & (below - counts_B < 0.995 * below[-1])
+    return np.asarray(np.where(inside, counts_B, 0.0))
+
+
+def nonnegative(counts_B: Float) -> Float:
+    """The nearest counts of the same total that are not negative, as noise can make them; others stay as they are.
+
+    To set negative counts to 0 alone would leave the noise of empty bins that went up, and call it stays.
+
+    Example:
+        >>> nonnegative(np.array([5.0, 1.0, -2.0])).tolist()
+        [4.0, 0.0, 0.0]
+    """
+    if (counts_B >= 0).all():
+        return counts_B
+    largest = np.sort(counts_B)[::-1]
+    shift = (np.cumsum(largest) - max(float(counts_B.sum()), 0.0)) / np.arange(1, len(counts_B) + 1)
+    return np.asarray(np.maximum(counts_B - shift[np.flatnonzero(largest >= shift)[-1]], 0.0))
+
+
 def middles(edges: Float) -> Float:
     """Log-odds in the middle of each bin."""
     return np.asarray((edges[:-1] + edges[1:]) / 2.0)

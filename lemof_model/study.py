@@ -16,6 +16,8 @@ from lemof_model.errors import ConfigError
 MODALITIES = ("ecg", "ehr")
 SPLITS = ("train", "stack", "tuning", "held_out")
 NUM_LEVELS = 3
+FEW_SITES = 3
+"""A total over fewer sites than these tells each of them what the others hold."""
 
 
 def _check(what: object, rules: Mapping[str, tuple[bool, str]]) -> None:
@@ -248,13 +250,17 @@ class EvaluationSpec:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that the plan fixes. Two studies with one digest give the same model from the same cohorts."""
+    """Everything that the plan fixes. Two studies with one digest give the same model from the same cohorts.
+
+    ``few_sites`` says whether totals over one or two hospitals may be made; each hospital decides for itself as well.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str = "lemof"
     seed: int = 7
     min_sites: int = 2
+    few_sites: Literal["refuse", "allow"] = "refuse"
     cohort: CohortSpec = field(default_factory=CohortSpec)
     target: Target = field(default_factory=Target)
     splits: SplitSpec = field(default_factory=SplitSpec)
@@ -299,6 +305,11 @@ class Study:
         """
         study: Study = _build(cls, json.loads(text))
         return study
+
+    @property
+    def fewest_sites(self) -> int:
+        """How many sites at least must stand behind a total."""
+        return 1 if self.few_sites == "allow" else FEW_SITES
 
     @property
     def digest(self) -> str:

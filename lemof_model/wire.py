@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lemof_model.errors import VersionError
 from lemof_model.study import Study
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -34,12 +34,14 @@ class Packet(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What the coordinator asks of one hospital. ``model`` holds every parameter known so far, under the names of
-    ``lemof.py``; so any request can be answered by a site that has only its cohort."""
+    ``lemof.py``; so any request can be answered by a site that has only its cohort. ``num_sites`` states how many sites
+    will stand behind the smallest total that is made of the answers; a census does not know, and states the asked."""
 
     stage: ClassVar[str]
 
     study: Study
     round: int
+    num_sites: int = 0
     source_digest: str = ""
     wire_version: int = WIRE_VERSION
     model: Arrays = field(default_factory=dict)
@@ -167,7 +169,8 @@ def request_from_packet(packet: Packet) -> Request:
 class Answer:
     """What a hospital sends back: sums over its patients by ``group/name``, stays counted by group, and the groups
     that the door left out because they hold too few patients. ``cohort_digest`` is salted with the plan: it tells that
-    a cohort is still the same one, and nothing else."""
+    a cohort is still the same one, and nothing else; a site with a privacy budget does not even tell that, but how much
+    ``epsilon`` at ``delta`` it has spent so far, in all studies. A ``delta`` of 0 says that there is no budget."""
 
     stage: str
     round: int
@@ -179,6 +182,8 @@ class Answer:
     sums: Arrays
     counts: Mapping[str, int]
     too_small: tuple[str, ...] = ()
+    epsilon: float = 0.0
+    delta: float = 0.0
 
     def to_packet(self) -> Packet:
         """Turn the answer into three plain dicts."""
@@ -189,7 +194,8 @@ class Answer:
             "too_small": json.dumps(self.too_small),
         }
         metrics: dict[str, int | float] = {f"count/{name}": int(n) for name, n in self.counts.items()}
-        return Packet(dict(self.sums), {**metrics, "round": self.round, "wire_version": self.wire_version}, config)
+        metrics |= {name: getattr(self, name) for name in ("round", "wire_version", "epsilon", "delta")}
+        return Packet(dict(self.sums), metrics, config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,4 +236,6 @@ def answer_from_packet(packet: Packet) -> Answer | Refusal:
         sums=packet.arrays,
         counts={name.removeprefix("count/"): int(n) for name, n in metrics.items() if name.startswith("count/")},
         too_small=tuple(json.loads(config["too_small"])),
+        epsilon=float(metrics["epsilon"]),
+        delta=float(metrics["delta"]),
     )

@@ -20,7 +20,8 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the plan over the hospitals that have joined."""
     plan, out = (_absolute_path(context.run_config, key) for key in ("plan", "out"))
-    transport = FlowerTransport(grid, min_sites=load_plan(plan).min_sites)
+    study = load_plan(plan)
+    transport = FlowerTransport(grid, min_sites=max(study.min_sites, study.fewest_sites))
     run_plan(plan, out, transport, resume=bool(context.run_config["resume"]))
 
 

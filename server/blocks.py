@@ -32,8 +32,9 @@ class Block:
     judges: frozenset[str] = frozenset()
     is_done: bool = False
 
-    def judge(self, reply: Round, round_number: int, patience: int) -> None:
-        """Read the tuning loss of the weights that were sent, those after ``round_number`` rounds.
+    def judge(self, reply: Round, round_number: int, patience: int, first_judged: int = 0) -> None:
+        """Read the tuning loss of the weights that were sent, those after ``round_number`` rounds; rounds before
+        ``first_judged`` are not compared.
 
         Losses are compared over the same sites only: a round that one of the judges so far missed is not judged, and
         when a new one comes in the comparison begins anew. Without any judge the latest round is kept.
@@ -42,6 +43,8 @@ class Block:
         present = frozenset(reply.answered(group))
         loss = float(reply.sums[f"{group}/loss"]) / reply.counts[group] if present else np.nan
         self.losses.append(loss)
+        if round_number < first_judged:
+            return
         if present > self.judges:
             self.judges, self.best_loss = present, np.inf
         if present == self.judges and not loss >= self.best_loss:
@@ -69,8 +72,11 @@ def train_blocks(
     """Gradient rounds of some blocks, the best round of each kept; a Newton search may ride along to its end.
 
     The message of round r brings the tuning loss of the weights after round r - 1, so one more message than rounds is
-    sent; it trains nothing.
+    sent; it trains nothing. With a hospital that has a privacy budget losses are noisy, and the noise may be larger
+    than what rounds gain: all rounds are run, and only those of the last quarter are compared.
     """
+    is_private = bool(rounds.privacy)
+    patience, first_judged = (0, spec.num_rounds - spec.num_rounds // 4) if is_private else (spec.patience, 0)
     blocks = [Block(name, lemof.part(model, name), BlockStrategy(rounds.study.strategy)) for name in names]
     number = 0
     while True:
@@ -88,7 +94,7 @@ def train_blocks(
             ride.advance(reply, ride.name)
         for block in blocks:
             if not block.is_done and number <= spec.num_rounds + 1:
-                block.judge(reply, number - 1, spec.patience)
+                block.judge(reply, number - 1, patience, first_judged)
         for block in active:
             if not block.is_done:
                 block.step(reply, number)

@@ -6,14 +6,15 @@
 Each stage asks rounds (``rounds.py``), turns their sums into parameters, and adds these to the model.
 """
 
+import logging
 from typing import Any
 
 import numpy as np
 
-from lemof_model import importance, lemof
+from lemof_model import importance, lemof, published
 from lemof_model.features import schema_digest
 from lemof_model.stays import scaling_from
-from lemof_model.study import MODALITIES, NUM_LEVELS, Study
+from lemof_model.study import FEW_SITES, MODALITIES, NUM_LEVELS, Study
 from lemof_model.training import derive_seed
 from lemof_model.wire import (
     AttentionRequest,
@@ -35,6 +36,8 @@ from server.transport import Transport
 
 NUM_STABILITY_DRAWS = 1000
 
+log = logging.getLogger("lemof")
+
 
 def run_study(study: Study, transport: Transport, store: RunStore) -> Model:
     """Run the study to its end, or go on with it; the run folder then holds model, metrics and importance."""
@@ -54,11 +57,11 @@ def run_study(study: Study, transport: Transport, store: RunStore) -> Model:
 
     card = {
         "plan_digest": study.digest, "source_digest": source_digest(), "versions": versions(), "sites": rounds.sites,
-        "stages": notes, "cuts": cuts,
+        "stages": notes, "cuts": cuts, "few_sites": rounds.few_sites,
     }  # fmt: skip
     store.write_model(model, card)
     store.write_json("importance.json", ranking)
-    store.write_json("metrics.json", evaluation.metrics_of(held_out, study, model, cuts))
+    store.write_json("metrics.json", evaluation.metrics_of(held_out, study, model, cuts, rounds.privacy))
     store.write_timings()
     return model
 
@@ -76,20 +79,30 @@ def take_census(rounds: Rounds) -> bool:
 
     rounds.num_able = {modality: num_able(modality, "train", "stack") for modality in MODALITIES}
     rounds.num_able |= dict.fromkeys(("omega_1", "final"), num_able("ehr", "stack"))
+    for modality in MODALITIES:
+        able = [s for s in rounds.sites if {f"train/{modality}", f"stack/{modality}"} <= set(counted.sites[s].counts)]
+        if len(able) < FEW_SITES:
+            rounds.few_sites[modality] = able
+            log.warning("few: only %s can train the %s block; its totals tell each what the others hold.",
+                        " and ".join(able), modality)  # fmt: skip
     with_ecg, stays = (sum(counted.sites[s].counts.get(f"stack/{m}", 0) for s in rounds.sites) for m in MODALITIES)
     return with_ecg != stays
 
 
 def statistics(rounds: Rounds) -> Model:
-    """Mean and scale of every numeric feature from the federated sums."""
+    """Mean and scale of every numeric feature from the federated sums. A hospital with a privacy budget sends none;
+    where too few others are left to stand behind a total, published values do."""
     total = rounds.ask(StatisticsRequest)
+    if rounds.privacy and len(total.answered("ehr")) < rounds.study.fewest_sites:
+        return lemof.prefixed("scaling", published.scaling())
     sums = {name.removeprefix("ehr/"): value for name, value in total.sums.items()}
     return lemof.prefixed("scaling", scaling_from(sums))
 
 
 def meta(rounds: Rounds, model: Model, notes: dict[str, Any]) -> tuple[Model, dict[str, NewtonStage]]:
     """Both modality meta-learners (eq. 4) in one message a step; their mean inputs are the Shapley background."""
-    stages = {m: NewtonStage(f"meta/{m}", NUM_LEVELS, rounds.study) for m in MODALITIES}
+    is_noisy = bool(rounds.privacy)
+    stages = {m: NewtonStage(f"meta/{m}", NUM_LEVELS, rounds.study, is_noisy=is_noisy) for m in MODALITIES}
     while not all(stage.is_done for stage in stages.values()):
         for stage in stages.values():
             model[stage.name] = stage.search.theta
@@ -111,7 +124,7 @@ def level_importance(rounds: Rounds, model: Model, stages: dict[str, NewtonStage
     reply = rounds.ask(ImportanceRequest, model=model, keep_sites=True, needs=MODALITIES)
     ranking: dict[str, Any] = {}
     for modality in MODALITIES:
-        total, stage = reply.sums[f"{modality}/abs_shap"], stages[modality]
+        total, stage = np.maximum(reply.sums[f"{modality}/abs_shap"], 0.0), stages[modality]  # noise may be negative
         theta, hessian = stage.search.found, stage.search.hessian
         assert hessian is not None
         rng = np.random.default_rng(derive_seed(rounds.study.seed, "stability", modality))
@@ -140,7 +153,8 @@ def level_importance(rounds: Rounds, model: Model, stages: dict[str, NewtonStage
 def attention(rounds: Rounds, model: Model, notes: dict[str, Any], *, has_indicator: bool) -> Model:
     """Two cross-fit attention heads (eq. 10-12) by gradient rounds; omega_1 (eq. 8) rides along by Newton steps."""
     model |= lemof.initial_heads(rounds.study, model["best_level"])
-    ride = NewtonStage("omega_1", 5 if has_indicator else 4, rounds.study)
+    num_inputs, is_noisy = 5 if has_indicator else 4, bool(rounds.privacy)
+    ride = NewtonStage("omega_1", num_inputs, rounds.study, is_noisy=is_noisy, has_indicator=has_indicator)
     names = [f"attention/{fold}" for fold in range(lemof.NUM_HEADS)]
     spec = rounds.study.attention.training
     model = train_blocks(rounds, model, AttentionRequest, names, spec, notes, ride)
@@ -151,7 +165,7 @@ def attention(rounds: Rounds, model: Model, notes: dict[str, Any], *, has_indica
 
 def final(rounds: Rounds, model: Model, notes: dict[str, Any]) -> Model:
     """The integrated decision (eq. 13) by Newton steps."""
-    stage = NewtonStage("final", 2, rounds.study)
+    stage = NewtonStage("final", 2, rounds.study, is_noisy=bool(rounds.privacy))
     while not stage.is_done:
         model["final"] = stage.search.theta
         stage.advance(rounds.ask(FinalRequest, sites=stage.members, needs=["final"], model=model), "final")

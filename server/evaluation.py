@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lemof_model import logistic, metrics
+from lemof_model import logistic, membership, metrics
 from lemof_model.features import DISEASES
 from lemof_model.lemof import POPULATIONS, REFERENCES, SCORED, VARIANTS
 from lemof_model.study import Study
@@ -43,6 +43,8 @@ def calibrate_and_cut(tuning: Round, study: Study) -> tuple[dict[str, NDArray[An
     for population in POPULATIONS:
         cuts[population] = {}
         sites = _complete_sites(tuning, f"{population}/all")
+        if len(sites) < study.fewest_sites:
+            sites = []  # what follows is sent to every hospital
         for index, name in enumerate(SCORED):
             negative, positive = _histogram(tuning, f"{population}/all", sites, index, study.evaluation.num_bins)
             pair = np.array([1.0, 0.0])
@@ -50,14 +52,23 @@ def calibrate_and_cut(tuning: Round, study: Study) -> tuple[dict[str, NDArray[An
                 pair = metrics.platt(negative, positive, metrics.middles(edges))
             cuts[population][name] = metrics.best_cuts(negative, positive, edges, pair)
             found[f"calibration/{population}/{name}"] = pair
+            counts = negative + positive
+            if any(tuning.sites[site].delta for site in sites):
+                counts = metrics.bulk(counts)
             found[f"edges/{population}/{name}"] = metrics.fine_edges(
-                negative + positive, edges, list(cuts[population][name].values())
+                counts, edges, list(cuts[population][name].values())
             )
     return found, cuts
 
 
-def metrics_of(held_out: Round, study: Study, model: Mapping[str, Any], cuts: Cuts) -> dict[str, Any]:
-    """The content of ``metrics.json``."""
+def metrics_of(
+    held_out: Round,
+    study: Study,
+    model: Mapping[str, Any],
+    cuts: Cuts,
+    privacy: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Any]:
+    """The content of ``metrics.json``; ``privacy`` is what sites with a budget have spent."""
 
     def table(wanted: Sequence[str]) -> dict[str, Any]:
         return {
@@ -83,14 +94,35 @@ def metrics_of(held_out: Round, study: Study, model: Mapping[str, Any], cuts: Cu
         "variants": variants,
         "reference": references,
         "differences": {population: _differences(held_out, population) for population in POPULATIONS},
-        "privacy": {},
+        "membership": _membership(held_out),
+        "privacy": {site: dict(values) for site, values in (privacy or {}).items()},
+    }
+
+
+def _membership(held_out: Round) -> dict[str, Any]:
+    """The attack on members, of each learner: by site, and over all sites that sent both of its histograms."""
+
+    def one(learner: str, sites: Sequence[str]) -> dict[str, Any] | None:
+        names = [f"membership/{learner}/{who}" for who in ("members", "others")]
+        complete = [site for site in sites if all(name in held_out.sites[site].counts for name in names)]
+        if not complete:
+            return None
+        members, others = (
+            np.sum([held_out.sites[site].sums[f"{name}/histogram"] for site in complete], axis=0) for name in names
+        )
+        return membership.attack(members, others)
+
+    answered = held_out.answered()
+    return {
+        learner: {"pooled": one(learner, answered), "sites": {site: one(learner, [site]) for site in answered}}
+        for learner in membership.LEARNERS
     }
 
 
 def _incomplete(references: Any, variants: Any, name: str, population: str) -> dict[str, None]:
     """A reference that some hospital could not train is not over the same stays as the variants: no pooled metrics."""
     pooled, full = (table[population]["pooled"] for table in (references[name], variants["full"]))
-    return {"pooled": None} if pooled is not None and pooled["n"] != full["n"] else {}
+    return {"pooled": None} if pooled is not None and (full is None or pooled["n"] != full["n"]) else {}
 
 
 def _complete_sites(reply: Round, group: str) -> list[str]:
@@ -99,15 +131,20 @@ def _complete_sites(reply: Round, group: str) -> list[str]:
 
 
 def _histogram(reply: Round, group: str, sites: Sequence[str], index: int, num_bins: int) -> Counts:
-    """Counts per bin by label of one variant, added over sites; zeros over none."""
+    """Counts per bin by label of one variant, added over sites, noise below 0 mended; zeros over none."""
     if not sites:
         return np.zeros(num_bins), np.zeros(num_bins)
 
     def added(label: int) -> NDArray[np.float64]:
         rows = [reply.sites[site].sums[f"{group}/{label}/histogram"][index] for site in sites]
-        return np.asarray(np.sum(rows, axis=0), dtype=np.float64)
+        return metrics.nonnegative(np.asarray(np.sum(rows, axis=0), dtype=np.float64))
 
     return added(0), added(1)
+
+
+def _have_bootstrap(reply: Round, group: str, sites: Sequence[str]) -> bool:
+    """Whether there are sites, and all of them sent bootstrap histograms; one with a privacy budget does not."""
+    return bool(sites) and all(f"{group}/0/bootstrap" in reply.sites[site].sums for site in sites)
 
 
 def _bootstrap_aurocs(reply: Round, group: str, sites: Sequence[str], index: int) -> NDArray[np.float64]:
@@ -129,7 +166,7 @@ def _variant(reply: Round, population: str, name: str, scale: _Scale, cuts: Mapp
         complete = [site for site in sites if site in _complete_sites(reply, group)]
         counts = _histogram(reply, group, complete, index, len(scale.edges) - 1)
         interval = metrics.auroc_interval_delong(*counts) if sum(c.sum() for c in counts) else None
-        if complete and f"{group}/0/bootstrap" in reply.sites[complete[0]].sums:
+        if _have_bootstrap(reply, group, complete):
             interval = metrics.percentile_interval(_bootstrap_aurocs(reply, group, complete, index))
         return _metrics(counts, scale, cuts, interval)
 
@@ -149,7 +186,7 @@ def _metrics(
 ) -> dict[str, Any] | None:
     """One M of ``metrics.json``, or None over nobody."""
     negative, positive = counts
-    num_stays = negative.sum() + positive.sum()
+    num_stays = round(float(negative.sum() + positive.sum()))
     if not num_stays:
         return None
     at_cuts = {}
@@ -163,8 +200,8 @@ def _metrics(
     both = bool(negative.sum() and positive.sum())
     log_odds_B = metrics.calibrate(metrics.middles(scale.edges), scale.pair)
     return {
-        "n": int(num_stays),
-        "n_positive": int(positive.sum()),
+        "n": num_stays,
+        "n_positive": round(float(positive.sum())),
         "auroc": float(metrics.auroc(negative, positive)),
         "auroc_ci": list(interval) if interval is not None else None,
         "auroc_bound": metrics.auroc_bound(negative, positive) if both else None,
@@ -205,7 +242,7 @@ def _differences(reply: Round, population: str) -> dict[str, Any]:
     """Paired AUROC differences, full minus each other, over the same bootstrap draws and the same stays."""
     group = f"{population}/all"
     sites = _complete_sites(reply, group)
-    if not sites or f"{group}/0/bootstrap" not in reply.sites[sites[0]].sums:
+    if not _have_bootstrap(reply, group, sites):
         return {}
     full = SCORED.index("full")
     out = {}

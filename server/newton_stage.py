@@ -14,32 +14,43 @@ from server.run_store import Round
 
 class NewtonStage:
     """A Newton search over rounds. Its sites are fixed at the first step; when one leaves (or, where the search rides
-    along, comes back), it starts again with the new set from the current coefficients."""
+    along, comes back), it starts again with the new set from the current coefficients.
 
-    def __init__(self, name: str, num_inputs: int, study: Study) -> None:
+    With ``is_noisy``, sums come from a hospital with a privacy budget: the steps are a fixed few from the mean of the
+    inputs (without the last one, if that is an indicator), and go on whoever answers, for each of them was paid for.
+    """
+
+    def __init__(
+        self, name: str, num_inputs: int, study: Study, *, is_noisy: bool = False, has_indicator: bool = False
+    ) -> None:
         self.name = name
+        self._is_noisy = is_noisy
         self.search: Newton = logistic.start(num_inputs, study.logistic.c)
+        if is_noisy:
+            self.search = logistic.start_noisy(num_inputs, study.logistic.c, num_inputs - has_indicator)
         self.members: list[str] | None = None
         self._asked = self.search.theta
         self._reply: Round | None = None
         self._is_separated = False
+        self._variance = 0.0
         self._max_steps = study.logistic.max_steps
 
     @property
     def is_done(self) -> bool:
         """Converged, or out of steps."""
-        return self.search.is_done or self.search.num_steps >= self._max_steps
+        return self.search.is_done or (not self._is_noisy and self.search.num_steps >= self._max_steps)
 
     def advance(self, reply: Round, group: str) -> None:
         """Take the step that the group's sums give, unless the search has ended."""
         if self.is_done:
             return
         members = reply.answered(group)
-        if self.members is not None and members != self.members:
+        if self.members is not None and members != self.members and not self._is_noisy:
             self.search = self.search.without_history()
         self.members, self._asked, self._reply = members, self.search.theta, reply
-        self.search = self.search.advance(_logistic_sums(reply.sums, group))
-        self._is_separated = float(reply.sums[f"{group}/num_errors"]) == 0
+        self._variance = float(reply.sums.get(f"{group}/noise", np.zeros(2))[1])
+        self.search = self._next(self.search, _logistic_sums(reply.sums, group))
+        self._is_separated = not self._is_noisy and float(reply.sums[f"{group}/num_errors"]) == 0
 
     def without(self, site: str, group: str) -> NDArray[np.float64]:
         """Coefficients without one site: a Newton step from the last point asked, with the site's sums taken away. The
@@ -48,14 +59,19 @@ class NewtonStage:
         total = _logistic_sums(self._reply.sums, group)
         own = _logistic_sums(self._reply.sites[site].sums, group)
         rest = LogisticSums(*(a - b for a, b in zip(total, own, strict=True)))
-        return Newton(self._asked, self.search.ridge).advance(rest).theta
+        return self._next(Newton(self._asked, self.search.ridge), rest).theta
+
+    def _next(self, search: Newton, total: LogisticSums) -> Newton:
+        """The search after its next step."""
+        return search.advance_noisy(total, self._variance**0.5) if self._is_noisy else search.advance(total)
 
     def describe(self) -> dict[str, Any]:
         """What the card says of the search."""
         theta = self.search.found
         return {
             "coef": theta[:-1].tolist(), "intercept": float(theta[-1]), "num_steps": self.search.num_steps,
-            "converged": self.search.is_done, "separated": self._is_separated, "sites": self.members,
+            "converged": self.search.is_done and not self._is_noisy, "separated": self._is_separated,
+            "sites": self.members,
         }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """One round: ask every site, add what came, put it on disk. The coordinator is a sequence of these.
 
 A site that refuses or does not answer is left out of the round and named in the audit; below the plan's ``min_sites``
-the study stops with its state on disk.
+the study stops with its state on disk. So it does where fewer than three would stand behind a total, unless the plan
+allows it: such a total tells each of them what the others hold.
 """
 
 import logging
@@ -19,12 +20,18 @@ from server.transport import Transport
 
 log = logging.getLogger("lemof")
 
+_FEW = (
+    "A total over fewer than three hospitals tells each what the others hold. Invite more, or, where plan and "
+    "hospitals agree to it, say few_sites: allow in the plan and limits.few_sites: allow in each site file."
+)
+
 
 class Rounds:
     """Asks rounds of one study, and remembers the sites that its census fixed.
 
     ``sites``, the digests of their ``cohorts``, and ``num_able`` (how many of them can send a group) are empty until
-    the census.
+    the census; ``few_sites`` names the blocks that only one or two of them can train, and these. ``privacy`` has the
+    epsilon and delta that each site with a privacy budget stated last.
     """
 
     def __init__(self, study: Study, transport: Transport, store: RunStore) -> None:
@@ -33,6 +40,8 @@ class Rounds:
         self.sites: list[str] = []
         self.cohorts: dict[str, str] = {}
         self.num_able: dict[str, int] = {}
+        self.few_sites: dict[str, list[str]] = {}
+        self.privacy: dict[str, dict[str, float]] = {}
         self._transport = transport
         self._number = 0
 
@@ -57,9 +66,19 @@ class Rounds:
         self._number += 1
         stored = self.store.next_stored(kind.stage, self._number)
         if stored is not None:
+            self._note_privacy(stored)
             return stored
         asked = list(sites if sites is not None else self.sites) or self._transport.sites()
-        request = kind(study=self.study, round=self._number, source_digest=source_digest(), **fields)
+        if len(asked) < self.study.fewest_sites:
+            raise TooLittleDataError(f"{kind.stage} needs {self.study.fewest_sites} sites, got {len(asked)}. {_FEW}")
+        able = [self.num_able.get(group, len(asked)) for group in needs] if self.sites else []
+        request = kind(
+            study=self.study,
+            round=self._number,
+            num_sites=min([len(asked), *able]),
+            source_digest=source_digest(),
+            **fields,
+        )
         began = time.monotonic()
         answers = self._transport.ask(kind.stage, dict.fromkeys(sorted(asked), request))
         seconds = time.monotonic() - began
@@ -72,25 +91,34 @@ class Rounds:
         sums, counts = add(good)
         finished = Round(kind.stage, self._number, sums, counts, {s: _reply(a, keep_sites) for s, a in replies.items()})
         self.store.finish(finished)
+        self._note_privacy(finished)
         return finished
+
+    def _note_privacy(self, finished: Round) -> None:
+        """Remember what sites with a budget say they have spent."""
+        said = {site: {"epsilon": reply.epsilon, "delta": reply.delta} for site, reply in finished.sites.items()}
+        self.privacy |= {site: values for site, values in said.items() if values["delta"]}
 
     def _check_quorum(
         self, stage: str, group: str, good: Sequence[Answer], replies: Mapping[str, Answer | Refusal]
     ) -> None:
         """Stop before the round is kept when too few sites answered, or sent a needed group.
 
-        A group needs as many sites as a round does, but no more than the census found able to send it.
+        A group needs as many sites as a round does, but no more than the census found able to send it; and as many as
+        the plan wants behind a total.
         """
-        needed = min(self.study.min_sites, self.num_able.get(group, 1)) if group else self.study.min_sites
+        quorum = min(self.study.min_sites, self.num_able.get(group, 1)) if group else self.study.min_sites
+        needed = max(quorum, self.study.fewest_sites)
         if len(good) >= needed:
             return
         refusals = [reply for reply in replies.values() if isinstance(reply, Refusal)]
         codes = {refusal.code for refusal in refusals} or {TooLittleDataError.exit_status}
         error = error_with(codes.pop()) if len(codes) == 1 else NetworkError
         said = "".join(f"\n  {refusal.site}: {refusal.reason}" for refusal in refusals)
+        rule, advice = ("min_sites", "") if quorum == needed else ("few_sites", f"{_FEW}\n")
         raise error(
-            f"{stage} needs {f'sums of {group}' if group else 'answers'} from {needed} sites at least (min_sites), got "
-            f"{len(good)} of {len(replies)}.{said}\n"
+            f"{stage} needs {f'sums of {group}' if group else 'answers'} from {needed} sites at least ({rule}), got "
+            f"{len(good)} of {len(replies)}.{said}\n{advice}"
             "Finished rounds are on disk. When the sites are ready, run the same command with --resume."
         )
 
@@ -118,9 +146,10 @@ class Rounds:
             num_bytes[site] = {"sent": sent, "received": received}
         refused = {site: reply.reason for site, reply in replies.items() if isinstance(reply, Refusal)}
         left_out = {s: list(r.too_small) for s, r in replies.items() if isinstance(r, Answer) and r.too_small}
+        epsilon = {s: r.epsilon for s, r in replies.items() if isinstance(r, Answer) and r.delta}
         self.store.audit(
             stage=request.stage, round=request.round, plan_digest=request.study.digest, seconds=round(seconds, 3),
-            bytes=num_bytes, refused=refused, too_small=left_out,
+            bytes=num_bytes, refused=refused, too_small=left_out, epsilon=epsilon,
         )  # fmt: skip
         self.store.timed(request.stage, seconds, num_bytes)
         log.info("round %2d  %-10s  %d of %d sites  %5.1f s", request.round, request.stage,
@@ -133,4 +162,5 @@ def _reply(answer: Answer | Refusal, keep_sums: bool) -> SiteReply:
     """What the round keeps of one site."""
     if isinstance(answer, Refusal):
         return SiteReply({}, refused=answer.reason)
-    return SiteReply(answer.counts, answer.too_small, "", answer.cohort_digest, answer.sums if keep_sums else {})
+    sums = answer.sums if keep_sums else {}
+    return SiteReply(answer.counts, answer.too_small, "", answer.cohort_digest, answer.epsilon, answer.delta, sums)

@@ -32,12 +32,17 @@ from server.plan import dump_plan
 
 @dataclass(frozen=True)
 class SiteReply:
-    """What one site did in one round: its counts, or why it did not answer; its own sums where a stage needs them."""
+    """What one site did in one round: its counts, or why it did not answer; its own sums where a stage needs them.
+
+    ``epsilon`` and ``delta`` are what a site with a privacy budget has spent until then; 0 without a budget.
+    """
 
     counts: Mapping[str, int]
     too_small: tuple[str, ...] = ()
     refused: str = ""
     cohort_digest: str = ""
+    epsilon: float = 0.0
+    delta: float = 0.0
     sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
@@ -122,7 +127,7 @@ class RunStore:
         sites = {
             name: {
                 "counts": dict(reply.counts), "too_small": reply.too_small, "refused": reply.refused,
-                "cohort_digest": reply.cohort_digest,
+                "cohort_digest": reply.cohort_digest, "epsilon": reply.epsilon, "delta": reply.delta,
             }
             for name, reply in finished.sites.items()
         }  # fmt: skip

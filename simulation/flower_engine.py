@@ -31,7 +31,7 @@ def run_flower(sites: Sequence[Path], plan: Path, out: Path, resume: bool) -> Pa
     def main(grid: Grid, context: Context) -> None:
         """Run the plan over Ray's nodes."""
         transport = FlowerTransport(grid, min_sites=len(site_files), poll_seconds=0.02)
-        folders.append(run_plan(plan, out, transport, resume))
+        folders.append(run_plan(plan, out, transport, resume, is_simulation=True))
 
     with ray_at_home() as ray_folder:
         run_simulation(

@@ -16,6 +16,7 @@ SITE_FILE = """\
 version: 1
 site: {name: pooled}
 data: {ehr: {root: .}}
+limits: {few_sites: allow}
 """
 
 

@@ -29,7 +29,7 @@ def run(
     if engine == "local":
         num_processes = min(len(sites), os.cpu_count() or 1)
         with LocalTransport(sites, attendance, num_processes) as transport:
-            return run_plan(plan, out, transport, resume)
+            return run_plan(plan, out, transport, resume, is_simulation=True)
     if attendance is not None:
         raise ConfigError("--attendance must be used with --engine local, got flower. Leave one of them out.")
     from simulation.flower_engine import run_flower

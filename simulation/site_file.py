@@ -6,10 +6,15 @@ from lemof_model.errors import DiskError
 
 SMALL_HOSPITAL_STAYS = 500
 
+_LIMITS = """\
+# All hospitals of a simulation are in one hand, so totals over one or two of them give nothing away.
+# A real hospital must not allow them: what the total holds beyond its own part is the other's.
+limits: {few_sites: allow}
+"""
 _SMALL_LIMITS = """\
-# This hospital is a small demonstration, so its limits are far below the defaults (50 and 11).
-# A real hospital must not lower them: they keep sums over a few patients from leaving.
-limits: {min_patients: 5, min_cell: 1}
+# This hospital is a small demonstration, so its limits are far below the defaults (50 and 11; few_sites: refuse).
+# A real hospital must not lower them: they keep sums over a few patients, or of one other hospital, from leaving.
+limits: {min_patients: 5, min_cell: 1, few_sites: allow}
 """
 
 
@@ -18,7 +23,7 @@ def write_site_file(
 ) -> None:
     """Write ``folder/site.yaml``; without ``ecg_root`` the hospital has no ECGs. Paths start at the site file's folder.
 
-    Limits are the defaults unless the hospital has fewer than 500 stays.
+    Counts are limited by the defaults unless the hospital has fewer than 500 stays; totals over few sites are allowed.
     """
     lines = [
         "version: 1",
@@ -29,8 +34,7 @@ def write_site_file(
     if ecg_root is not None:
         lines += ["  ecg:", f"    root: {_quoted(ecg_root)}", f"    record_list: {_quoted(record_list)}"]
     text = "\n".join([*lines, "prepare: {output: cohort}", ""])
-    if num_stays < SMALL_HOSPITAL_STAYS:
-        text += _SMALL_LIMITS
+    text += _SMALL_LIMITS if num_stays < SMALL_HOSPITAL_STAYS else _LIMITS
     (folder / "site.yaml").write_text(text, encoding="utf-8")
 
 

@@ -25,10 +25,13 @@ def write_hospital(
     min_patients: int = 2,
     min_cell: int = 1,
     share: tuple[int, int] = (0, 1),
+    few_sites: str = "allow",
+    without: int = 0,
 ) -> Path:
     """Write ``folder/name/{site.yaml,cohort}`` and return the site file. ``signal`` 0 makes labels pure chance.
 
     ``share=(k, n)`` writes only the patients whose number leaves k when divided by n: the n shares are one hospital.
+    ``without`` leaves out one patient, with all stays.
     """
     rng = np.random.default_rng([seed, first_id])
     site = folder / name
@@ -49,7 +52,7 @@ def write_hospital(
     time = np.arange(ECG_SHAPE[1]) / 100.0
     wave = np.sin(2 * np.pi * (1.2 + 0.2 * rhythm[has_ecg])[:, None, None] * time)
     noise = 0.2 * rng.normal(size=(int(has_ecg.sum()), *ECG_SHAPE))
-    kept = subject % share[1] == share[0]
+    kept = (subject % share[1] == share[0]) & (subject != without)
     np.save(cohort / "ecg.npy", ((wave + noise) * 500).astype(np.int16)[kept[has_ecg]])
     stays = pd.DataFrame(
         {
@@ -84,7 +87,7 @@ def write_hospital(
         "version": 1,
         "site": {"name": name},
         "data": {"ehr": {"root": "."}},
-        "limits": {"min_patients": min_patients, "min_cell": min_cell},
+        "limits": {"min_patients": min_patients, "min_cell": min_cell, "few_sites": few_sites},
     }
     (site / "site.yaml").write_text(yaml.safe_dump(config))
     return site / "site.yaml"

@@ -21,6 +21,7 @@ def tiny_study(**changes: Any) -> Study:
     training = TrainingSpec(num_rounds=2, batch_size=16, client_lr=3e-3)
     study = Study(
         name="tiny",
+        few_sites="allow",
         ecg=EncoderSpec("resnet", {"width": 8, "num_tokens": 4, "dropout": 0, "augment": 0}),
         ehr=EncoderSpec("ft_transformer", {"width": 8, "num_heads": 2, "attention_dropout": 0, "ffn_dropout": 0}),
         splits=SplitSpec(train=0.3, stack=0.3, tuning=0.2, held_out=0.2),

@@ -58,6 +58,32 @@ def test_encoders_measures_every_kind_of_row(repository: Path, tmp_path: Path) -
     assert not list(tmp_path.glob("*/cohort/.cache"))
 
 
+def test_privacy_measures_every_kind_of_row(repository: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("hospital_a", "hospital_b", "hospital_c")):
+        write_hospital(tmp_path, name, num_stays=300, first_id=1 + 1000 * number)
+    command = [sys.executable, "benchmarks/privacy.py", "--json", str(tmp_path / "rows.json")]
+    options = ["--hospitals", str(tmp_path), "--epsilons", "8", "inf", "--seeds", "7", "--rounds", "1"]
+    options += ["--default-seeds", "--processes", "1", "--figure", str(tmp_path / "figure.png")]
+    done = subprocess.run([*command, *options], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    rows = {row["what"]: row for row in json.loads((tmp_path / "rows.json").read_text())}
+    assert done.returncode == int(not all(row["holds"] for row in rows.values()))
+    for kind in ("ecg resnet: private step of 64 stays", "ehr ft_transformer: private step of 64 stays"):
+        assert rows[kind]["ratio"] > 0 and rows[kind]["goal"] == "<= 2.5"
+    for kind in ("epsilon 8", "no budget, small plan"):
+        for population in ("with_ecg", "all"):
+            assert 0 < rows[f"{kind}: full, {population}"]["value"] < 1
+            assert f"{kind}: full, {population}, as reported" in rows
+        for learner in ("encoders", "attention"):
+            assert 0 < rows[f"{kind}: attack on {learner}"]["value"] < 1
+            assert f"{kind}: attack on {learner}, few false" in rows
+    spent = rows["epsilon 8: spent by a hospital"]
+    assert spent["holds"] and 7 < spent["value"] <= 8
+    assert "no budget: trees on the EHR table, all" in rows
+    assert (tmp_path / "figure.png").stat().st_size > 0
+    assert not list(tmp_path.glob("*/ledger*")) and not list(tmp_path.glob("*/cohort/.cache"))
+
+
 def test_prepare_measures_every_kind_of_row(repository: Path, tmp_path: Path) -> None:
     """On input so small that no time means anything; that all ways agree is checked inside."""
     command = [sys.executable, "benchmarks/prepare.py", "--json", str(tmp_path / "rows.json")]

@@ -54,6 +54,7 @@ def write_plan(folder: Path, ecg: str, ehr: str) -> Path:
     """The plan of a pair: one round of each kind."""
     training = {"num_rounds": 1, "batch_size": 16}
     plan = {
+        "few_sites": "allow",
         "ecg": {"name": ecg, "sizes": SIZES[ecg]},
         "ehr": {"name": ehr, "sizes": SIZES[ehr]},
         "splits": {"train": 0.3, "stack": 0.3, "tuning": 0.2, "held_out": 0.2},

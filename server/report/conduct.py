@@ -198,7 +198,7 @@ def _held_back(run: RunFiles) -> Iterator[str]:
 
 
 def privacy(run: RunFiles) -> Html:
-    """What protects patients beyond sums."""
+    """What protects patients beyond sums, whose totals tell too much, and how well members can be told from others."""
     budgets = run.metrics["privacy"]
     if budgets:
         lines = [f"{site}: epsilon {b['epsilon']:.2f} at delta {b['delta']:g}" for site, b in budgets.items()]
@@ -207,7 +207,41 @@ def privacy(run: RunFiles) -> Html:
             "No budget was set. Patients' data stayed at their hospital and groups under its minimum were held back, "
             "but the coordinator saw each hospital's exact sums, and sums alone are no guarantee."
         ]
-    return section("privacy", "Privacy", items(lines))
+    for block, sites in run.card.get("few_sites", {}).items():
+        names = " and ".join(sites) or "no hospital"
+        lines.append(f"Only {names} could train the {BLOCKS[block]}: its totals tell each what the others hold.")
+    return section("privacy", "Privacy", items(lines), *_membership(run))
+
+
+def _membership(run: RunFiles) -> Iterator[Html]:
+    """The attack on members, by learner and hospital."""
+    audits = run.metrics.get("membership")
+    if not audits:
+        return
+    rows = []
+    for learner, audit in audits.items():
+        for site, found in [("all hospitals", audit["pooled"]), *sorted(audit["sites"].items())]:
+            budget = run.metrics["privacy"].get(site)
+            told = f"epsilon {budget['epsilon']:.2f}" if budget else words.NOT_DEFINED
+            rows.append([f"{words.LEARNERS[learner]}, {site}", *_attack_cells(found), told])
+    yield element("h3", "Can members be told from others?")
+    yield note(
+        "A membership attack on the finished model: whoever it is surer of is called a member. AUROC 0.5 tells "
+        "nothing. Found: members found at a cut that calls at most this share of others members (1 %, or what ten of "
+        "them are); as many as false alarms tell nothing. Intervals are 95 %, for the share found with the cut held."
+    )
+    columns = ["Learner and hospital", "Members", "Others", "AUROC", "False alarms, at most", "Found", "Budget"]
+    yield table("Membership attack", columns, rows)
+
+
+def _attack_cells(found: Mapping[str, Any] | None) -> list[str]:
+    """How the attack went at one hospital, or over all."""
+    if found is None:
+        return [words.TOO_FEW, *[words.NOT_DEFINED] * 4]
+    auroc = f"{words.number(found['auroc'])} ({words.between(found['auroc_ci'])})"
+    share = f"{words.number(found['true_positive_rate'])} ({words.between(found['true_positive_rate_ci'])})"
+    most = words.number(found["max_false_positive_rate"])
+    return [words.count(found["num_members"]), words.count(found["num_others"]), auroc, most, share]
 
 
 def footer(run: RunFiles) -> Html:

@@ -9,13 +9,23 @@ import numpy as np
 import pytest
 
 from client import egress, stages
+from client.allowed import Form
 from client.egress import Group
 from client.site import Limits, load_site
 from lemof_model import lemof
-from lemof_model.errors import LemofError, TooLittleDataError
+from lemof_model.errors import DoorError, LemofError, NotAllowedError, TooLittleDataError
 from lemof_model.stays import NUMERIC_COLUMNS
-from lemof_model.study import Study
-from lemof_model.wire import REQUESTS, Answer, CensusRequest, MetaRequest, Refusal, StatisticsRequest
+from lemof_model.study import SPLITS, Study
+from lemof_model.wire import (
+    REQUESTS,
+    Answer,
+    CensusRequest,
+    EncodersRequest,
+    MetaRequest,
+    Refusal,
+    Request,
+    StatisticsRequest,
+)
 from tests.hospitals import write_hospital
 from tests.studies import tiny_study
 
@@ -29,7 +39,11 @@ def group(name: str, num_patients: int, minimum: Literal["patients", "cell"], **
 
 
 def release(*groups: Group) -> Answer:
-    return egress.release(HOSPITAL, LIMITS, REQUEST, groups)
+    """Release groups whose names and forms are all as listed: what the list is has tests of its own."""
+    forms = {g.name: {key: Form(value.shape, (value.dtype.name,)) for key, value in g.sums.items()} for g in groups}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(egress, "forms_of", lambda request: forms)
+        return egress.release(HOSPITAL, LIMITS, REQUEST, groups)
 
 
 def test_an_answer_holds_sums_and_counts_by_group_and_says_to_what_it_answers() -> None:
@@ -94,6 +108,113 @@ def test_an_element_with_too_few_stays_behind_it_is_nought() -> None:
     assert answer.sums["ehr/x"].tolist() == [7.0, 0.0, 9.0]
 
 
+# --- what a plan, or our own mistake, might try to get out ------------------------------------------------------------
+
+
+STUDY = tiny_study()
+TRAINED = lemof.part(lemof.initial_networks(STUDY), "ehr")
+
+
+def let_out(*groups: Group, max_norms: dict[str, float] | None = None) -> Answer:
+    """The real list, for a round of training."""
+    return egress.release(HOSPITAL, LIMITS, EncodersRequest(study=STUDY, round=2), groups, max_norms)
+
+
+def trained(**changes: Any) -> Group:
+    sums = {f"weights/{name}": np.asarray(value, np.float64) for name, value in TRAINED.items()}
+    return Group("ehr", 60, 60, "patients", sums | changes)
+
+
+def test_weights_as_the_plan_implies_them_leave() -> None:
+    assert len(let_out(trained()).sums) == len(TRAINED)
+
+
+@pytest.mark.parametrize(
+    ("group_", "message"),
+    [
+        (Group("patients", 60, 60, "patients"), "send listed groups only, got 'patients'"),
+        (Group("ehr", 60, 60, "patients", {"ages": np.zeros(60)}), "send listed arrays only, got 'ehr/ages'"),
+        (
+            Group("tuning/ehr", 60, 60, "cell", {"loss": np.zeros(60)}),
+            r"tuning/ehr/loss as float64 of shape \(\), got float64 of shape \(60,\)",
+        ),
+        (Group("tuning/ehr", 60, np.zeros(60), "cell"), r"in one whole number, got float64 of shape \(60,\)"),  # type: ignore[arg-type]
+        (Group("tuning/ehr", 60, [4, 2] * 30, "cell"), "in one whole number, got list"),  # type: ignore[arg-type]
+        (Group("tuning/ehr", 60, 2**4000, "cell"), "in one whole number, got int"),
+        (
+            trained(**{"weights/heads.0.bias": np.full(1, np.nan)}),
+            "finite numbers, got NaN or infinity in ehr/weights/he",
+        ),
+        (trained(**{"weights/heads.0.bias": np.zeros(10)}), r"float64 of shape \(1,\), got float64 of shape \(10,\)"),
+        (trained(**{"weights/heads.0.bias": np.zeros(1, complex)}), r"got complex128 of shape \(1,\)"),
+        (trained(**{"weights/heads.0.bias": [0.0]}), r"as float64 of shape \(1,\), got list"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Group) else "",
+)
+def test_what_is_not_on_the_list_does_not_leave(group_: Group, message: str) -> None:
+    with pytest.raises(DoorError, match=rf"encoders must .*{message}.*Nothing was sent"):
+        let_out(group_)
+
+
+def test_a_private_sum_beyond_what_clip_and_noise_allow_does_not_leave() -> None:
+    loss = Group("tuning/ehr", 60, 60, "cell", {"loss": np.asarray(90.0)})
+    assert let_out(loss, max_norms={"tuning/ehr/loss": 91.0}).sums["tuning/ehr/loss"] == 90.0
+    for most in ({"tuning/ehr/loss": 89.0}, {}):  # what has no limit may not leave under a budget
+        with pytest.raises(DoorError, match="tuning/ehr/loss within the norm that clipping and noise allow"):
+            let_out(loss, max_norms=most)
+
+
+def test_a_census_over_too_few_patients_tells_nothing() -> None:
+    request = CensusRequest(study=STUDY, round=1, schema_digest="")
+    small = [Group(f"{split}/ehr", 49, 49, "patients") for split in SPLITS]
+    with pytest.raises(TooLittleDataError, match=r"census needs at least 50 patients in a group.*Nothing was sent"):
+        egress.release(HOSPITAL, LIMITS, request, small)
+
+
+def admit(request: Request, **limits: Any) -> None:
+    egress.admit(Limits(**limits), request)
+
+
+def test_a_stage_that_the_site_forbids_is_refused_by_name() -> None:
+    request = StatisticsRequest(study=STUDY, round=1, num_sites=3)
+    admit(request)
+    with pytest.raises(NotAllowedError, match=r"statistics must be among the stages .* \(limits.stages\)") as caught:
+        admit(request, stages=("census", "encoders"))
+    assert caught.value.exit_status == 3 and caught.value.told_outside is None
+
+
+@pytest.mark.parametrize(
+    ("num_sites", "plan", "site", "is_admitted"),
+    [
+        (3, "refuse", "refuse", True),
+        (2, "refuse", "refuse", False),
+        (2, "allow", "refuse", False),
+        (2, "refuse", "allow", False),
+        (2, "allow", "allow", True),
+        (0, "allow", "refuse", False),
+    ],
+)
+def test_a_total_over_two_hospitals_needs_the_consent_of_plan_and_site(
+    num_sites: int, plan: str, site: str, is_admitted: bool
+) -> None:
+    request = StatisticsRequest(study=tiny_study(few_sites=plan), round=1, num_sites=num_sites)
+    if is_admitted:
+        admit(request, few_sites=site)
+        return
+    with pytest.raises(
+        NotAllowedError, match=f"At least 3 hospitals .*, got {num_sites} in statistics.*few_sites: allow"
+    ):
+        admit(request, few_sites=site)
+
+
+def test_weights_that_are_no_numbers_are_refused_before_anything_is_computed() -> None:
+    model = {"ehr/heads.0.bias": np.full(1, np.nan, np.float32)}
+    with pytest.raises(
+        DoorError, match=r"finite numbers up to 1e\+06, got NaN, infinity or more in ehr/heads\.0\.bias from"
+    ):
+        admit(EncodersRequest(study=STUDY, round=2, num_sites=3, model=model))
+
+
 # --- the same, met through a whole hospital ---------------------------------------------------------------------------
 
 
@@ -138,3 +259,13 @@ def test_another_release_is_refused_at_the_census(hospital: Callable[..., Path])
 
 def test_every_stage_has_a_handler() -> None:
     assert set(stages.HANDLERS) == set(REQUESTS.values())
+
+
+def test_whatever_is_refused_stands_in_the_log_of_the_site(
+    hospital: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    refusal = stages.answer(
+        load_site(hospital(few_sites="refuse")), StatisticsRequest(study=STUDY, round=2, num_sites=2)
+    )
+    assert isinstance(refusal, Refusal) and refusal.code == 3
+    assert refusal.reason in caplog.text and "statistics, round 2: At least 3 hospitals" in caplog.text

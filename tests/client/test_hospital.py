@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from client.hospital import open_hospital
-from client.site import SiteConfig, load_site
+from client.hospital import _one_stay_per_patient, open_hospital
+from client.site import Privacy, SiteConfig, load_site
 from lemof_model.errors import DataError
 from lemof_model.features import DISEASES
 from lemof_model.splits import fold_of, split_of
@@ -72,3 +72,31 @@ def test_opened_once_until_the_cohort_changes(site: SiteConfig) -> None:
     manifest = site.prepare.output / "manifest.json"
     os.utime(manifest, ns=(1, 1))
     assert open_hospital(site, study) is not first
+
+
+def with_budget(site: SiteConfig) -> SiteConfig:
+    ledger = site.prepare.output.parent / "ledger.jsonl"
+    return site.model_copy(update={"privacy": Privacy.model_construct(epsilon=1.0, delta=1e-5, ledger=ledger)})
+
+
+def test_under_a_budget_a_patient_has_one_stay(site: SiteConfig) -> None:
+    study = tiny_study()
+    every, one = open_hospital(site, study), open_hospital(with_budget(site), study)
+    assert len(np.unique(every.stays.patient_N)) < len(every.stays.patient_N), "the hospital must have repeated stays"
+    assert sorted(one.stays.patient_N.tolist()) == np.unique(every.stays.patient_N).tolist()
+    assert one.num_left_out == len(every.stays.patient_N) - len(one.stays.patient_N) and not every.num_left_out
+    assert len(one.groups["sex:male"]) == len(one.stays.patient_N)
+    assert one.cohort_digest != every.cohort_digest, "caches of the two must not mix"
+
+
+def test_which_stay_is_kept_depends_on_no_other_patient() -> None:
+    rng = np.random.default_rng(0)
+    patient, stay = rng.integers(0, 40, 100).astype(np.uint64), rng.permutation(100)
+    kept = {int(patient[row]): int(stay[row]) for row in _one_stay_per_patient(patient, stay, "salt")}
+    without = patient != 7
+    rest = _one_stay_per_patient(patient[without], stay[without], "salt")
+    assert {int(patient[without][row]): int(stay[without][row]) for row in rest} == {
+        who: stay for who, stay in kept.items() if who != 7
+    }
+    other = {int(patient[row]): int(stay[row]) for row in _one_stay_per_patient(patient, stay, "another")}
+    assert other != kept

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from client.accounting import Budget
 from client.site import PlanSections, find_site_file, load_plan_sections, load_site
 from lemof_model.errors import ConfigError
 from lemof_model.study import CohortSpec, SplitSpec, Target
@@ -123,3 +124,32 @@ def test_the_example_is_a_site_file(repository: Path) -> None:
     site = load_site(repository / "site_configs/example.yaml")
     assert site.prepare.output == repository / "site_configs/cohort"
     assert site.limits.min_patients == 50
+
+
+def test_a_privacy_budget_is_read_with_its_ledger_beside_the_site_file(tmp_path: Path) -> None:
+    assert load_site(_write(tmp_path, GOOD)).privacy is None
+    privacy = load_site(_write(tmp_path, GOOD + "privacy: {epsilon: 8, delta: 1.0e-5}\n")).privacy
+    assert privacy is not None
+    assert privacy.ledger == tmp_path / "ledger.jsonl"
+    assert privacy.budget == Budget(epsilon=8.0, delta=1e-5, study_epsilon=8.0)
+    text = GOOD + "privacy: {epsilon: 8, delta: 1.0e-5, study_epsilon: 2, ledger: kept/a.jsonl}\n"
+    privacy = load_site(_write(tmp_path, text)).privacy
+    assert privacy is not None
+    assert (privacy.ledger, privacy.budget.study_epsilon) == (tmp_path / "kept/a.jsonl", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("{epsilon: 0, delta: 1.0e-5}", r"privacy.epsilon must be greater than 0, got 0 from site.yaml"),
+        ("{epsilon: .inf, delta: 1.0e-5}", r"privacy.epsilon must be a finite number, got inf"),
+        ("{epsilon: 1, delta: 0.001}", r"privacy.delta must be less than 0.001, got 0.001"),
+        ("{epsilon: 1, delta: 0}", r"privacy.delta must be greater than 0, got 0"),
+        ("{epsilon: 1}", r"privacy.delta must be given, got nothing from site.yaml"),
+        ("{epsilon: 1, delta: 1.0e-5, study_epsilon: 2}", r"must be at most privacy.epsilon = 1, got 2. Lower it"),
+        ("{epsilon: 1, delta: 1.0e-5, epsylon: 2}", r"privacy.epsylon must be a known key.*Did you mean epsilon\?"),
+    ],
+)
+def test_a_wrong_privacy_budget_is_refused(tmp_path: Path, section: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_site(_write(tmp_path, f"{GOOD}privacy: {section}\n"))

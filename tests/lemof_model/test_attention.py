@@ -69,7 +69,7 @@ def test_a_stay_without_ecg_is_attention_over_one_learnt_token_whatever_its_ecg_
     found = built((ecg, ehr, has_ecg)).detach().numpy()[:, 0]
     other = built((ecg + 100.0 * (1.0 - has_ecg)[:, None, None], ehr, has_ecg)).detach().numpy()[:, 0]
     np.testing.assert_array_equal(found, other)
-    one_token = built.no_ecg_token_D.detach().numpy()[None]
+    one_token = built.no_ecg.token_D.detach().numpy()[None]
     np.testing.assert_allclose(found[1], slow(built, one_token, ehr[1].numpy()), rtol=0, atol=1e-12)
     with_ecg = built((ecg, ehr, ALL_PRESENT)).detach().numpy()[:, 0]
     np.testing.assert_allclose(found[[0, 3]], with_ecg[[0, 3]], rtol=0, atol=1e-12)
@@ -109,6 +109,6 @@ def test_over_one_token_queries_and_keys_learn_nothing() -> None:
 def test_the_learnt_token_is_trained_by_stays_without_ecg_alone() -> None:
     built, (ecg, ehr) = head(), tokens()
     built((ecg, ehr, ALL_PRESENT)).sum().backward()
-    assert built.no_ecg_token_D.grad is not None and not built.no_ecg_token_D.grad.any()
+    assert built.no_ecg.token_D.grad is not None and not built.no_ecg.token_D.grad.any()
     built((ecg, ehr, 0.0 * ALL_PRESENT)).sum().backward()
-    assert built.no_ecg_token_D.grad.abs().max() > 1e-6
+    assert built.no_ecg.token_D.grad.abs().max() > 1e-6

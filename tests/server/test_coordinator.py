@@ -103,3 +103,20 @@ def test_newton_does_not_move_after_its_end() -> None:
     there = stage.search.theta
     stage.advance(reply(stage, ["a"]), "final")
     assert stage.search.theta is there
+
+
+def test_noisy_steps_are_three_whoever_answers() -> None:
+    """Each was paid for; without noise they are nearly there, and are not called converged or separated."""
+    stage = NewtonStage("final", 2, tiny_study(), is_noisy=True)
+    for sites in (["a", "b"], ["b"], ["a", "b"]):
+        assert not stage.is_done
+        stage.advance(reply(stage, sites), "final")
+    assert stage.is_done and stage.search.num_steps == 3
+    assert not stage.describe()["converged"] and not stage.describe()["separated"]
+
+
+def test_of_noisy_losses_only_those_of_the_last_rounds_are_compared() -> None:
+    block = Block("ehr", {"w": np.array([0.0], np.float32)}, BlockStrategy(StrategySpec()))
+    for number, loss in enumerate([0.1, 0.5, 0.7, 0.6]):
+        block.judge(tuned(loss, 0.0), number, patience=0, first_judged=2)
+    assert (block.best_round, block.losses) == (3, [0.1, 0.5, 0.7, 0.6])

@@ -16,6 +16,8 @@ from lemof_model import lemof
 from lemof_model.features import DISEASES
 from lemof_model.study import Study
 from server.blocks import Model
+from server.evaluation import calibrate_and_cut
+from server.run_store import Round, SiteReply
 from tests.hospitals import write_hospital
 from tests.studies import run_tiny, tiny_study
 
@@ -169,6 +171,42 @@ def test_differences_are_those_of_the_pooled_aurocs(run: Run) -> None:
             assert difference["auroc"] == pytest.approx(full - other, abs=1e-12)
             low, high = difference["auroc_ci"]
             assert low <= high
+
+
+@pytest.mark.parametrize(("learner", "split"), [("encoders", "train"), ("attention", "stack")])
+def test_the_membership_attack_is_that_on_the_rows(run: Run, learner: str, split: str) -> None:
+    found, parts = run.metrics["membership"][learner], []
+    assert found["sites"]["secretive"] is None
+    for site in ("a", "b", "no_ecg"):
+        hospital = run.hospitals[site]
+        sides = []
+        for rows in (hospital.stays.rows(split), hospital.stays.rows("held_out")):
+            levels = {modality: value[rows] for modality, value in frozen.levels(hospital, run.model).items()}
+            score = lemof.omega_1_log_odds(levels, run.model, run.study)
+            if learner == "attention":
+                score = frozen.omega_2(hospital, run.model, rows).mean(axis=1)
+            sides.append(np.where(hospital.stays.long_stay_N[rows] == 1, score, -score))
+        parts.append(sides)
+        m = found["sites"][site]
+        assert (m["num_members"], m["num_others"]) == (len(sides[0]), len(sides[1]))
+    members, others = (np.concatenate(side) for side in zip(*parts, strict=True))
+    truth = np.repeat([1, 0], [len(members), len(others)])
+    assert found["pooled"]["auroc"] == pytest.approx(roc_auc_score(truth, np.concatenate([members, others])), abs=0.02)
+    assert found["pooled"]["num_members"] == len(members)
+
+
+@pytest.mark.parametrize(("few_sites", "is_fitted"), [("refuse", False), ("allow", True)])
+def test_calibration_and_edges_are_not_made_from_two_hospitals_unless_the_plan_allows_it(
+    few_sites: str, is_fitted: bool
+) -> None:
+    """Both are sent to every hospital with the next request."""
+    study = tiny_study(few_sites=few_sites)
+    num_bins = study.evaluation.num_bins
+    counts = np.random.default_rng(0).integers(0, 9, (2, len(lemof.SCORED), num_bins))
+    groups = {f"{population}/all/{label}": label for population in lemof.POPULATIONS for label in (0, 1)}
+    reply = SiteReply(dict.fromkeys(groups, 50), sums={f"{g}/histogram": counts[y] for g, y in groups.items()})
+    found, _ = calibrate_and_cut(Round("evaluation", 1, {}, {}, {"a": reply, "b": reply}), study)
+    assert (found["calibration/all/full"].tolist() != [1.0, 0.0]) == is_fitted
 
 
 def test_a_study_whose_cells_all_stay_at_home_ends_with_null_metrics(tmp_path: Path) -> None:

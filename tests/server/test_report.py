@@ -277,6 +277,22 @@ def test_a_privacy_budget_is_shown(finished_run: Path) -> None:
     assert "No budget was set" not in page
 
 
+def test_the_membership_attack_is_shown_for_every_hospital(finished_run: Path) -> None:
+    page = report_of(finished_run)
+    found = json.loads((finished_run / "metrics.json").read_text())["membership"]["encoders"]["pooled"]
+    assert f"<td>{words.number(found['auroc'])} (" in page
+    assert re.search(r"Encoders \(M1\), all hospitals</th><td>\d+</td>", page)
+    assert page.count("Attention (M2), hospital_") == 2
+    change(finished_run, "metrics.json", lambda m: m["membership"]["encoders"].update(pooled=None))
+    assert re.search(r"Encoders \(M1\), all hospitals</th><td>too few</td>", report_of(finished_run))
+    change(finished_run, "metrics.json", lambda m: m.pop("membership"))
+    assert "Membership attack" not in report_of(finished_run), "a run of an older release has none"
+
+
+def test_a_block_that_few_hospitals_could_train_is_named(finished_run: Path) -> None:
+    assert "Only hospital_a could train the ECG encoder" in report_of(finished_run)
+
+
 def test_without_state_the_census_is_left_out(finished_run: Path) -> None:
     shutil.rmtree(finished_run / "state")
     assert "Stays that hospitals brought" not in report_of(finished_run)

@@ -1,0 +1,206 @@
+"""What a study would take from this hospital: every stage on its own data, through the same door, and nothing sent.
+
+The coordinator is played here: it asks with an untrained model. Names, shapes, types, sizes and counts are those of a
+real study; values are not, and are not shown. A privacy budget is planned as the study would plan it now; the ledger is
+read and not written.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from client import accounting, egress, private_stages, stages
+from client.hospital import Hospital, open_hospital
+from client.ledger import read_ledger
+from client.norms import norms_of
+from client.privacy import Noise
+from client.site import Privacy, SiteConfig
+from client.source import source_digest
+from lemof_model import lemof
+from lemof_model.errors import DiskError, LemofError
+from lemof_model.features import schema_digest
+from lemof_model.logistic import NUM_NOISY_STEPS
+from lemof_model.stays import NUMERIC_COLUMNS, scaling_from
+from lemof_model.study import FEW_SITES, MODALITIES, NUM_LEVELS, Study
+from lemof_model.wire import (
+    Answer,
+    AttentionRequest,
+    CensusRequest,
+    EncodersRequest,
+    EvaluationRequest,
+    FinalRequest,
+    ImportanceRequest,
+    MetaRequest,
+    Request,
+    StatisticsRequest,
+)
+
+log = logging.getLogger("lemof")
+
+BEST_LEVEL = 3
+
+
+def dry_run(site: SiteConfig, study: Study) -> dict[str, Any]:
+    """Everything that would leave, stage by stage, as plain values; nothing is sent, charged or stored.
+
+    Raises:
+        DataError: no cohort, or one for another plan.
+        BudgetError: nothing is left of the privacy budget.
+    """
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        hospital = open_hospital(site, study)
+        budget = _Plan(site.privacy, study) if site.privacy else None
+        asked = _requests(study, NUM_NOISY_STEPS if budget else study.logistic.max_steps)
+        found = [_stage(site, hospital, request, times, budget) for request, times in asked]
+    told = {
+        "site": site.site.name,
+        "study": study.name,
+        "plan_digest": study.digest,
+        "num_stays": len(hospital.stays.split_N),
+        "num_stays_left_out": hospital.num_left_out,
+        "stages": found,
+        "bytes_at_most": sum(stage["times"] * stage["bytes"] for stage in found),
+    }
+    return told | ({"privacy": budget.describe()} if budget else {})
+
+
+class _Plan:
+    """The noise that a study would begin with now, from what the ledger leaves; it grows by the counts of a census."""
+
+    def __init__(self, privacy: Privacy, study: Study) -> None:
+        entries = read_ledger(privacy.ledger)
+        self._privacy, self._study = privacy, study
+        self._before = accounting.rdp(charge for entry in entries for charge in entry.charges)
+        mine = (entry for entry in entries if entry.study == study.digest)
+        self._own = accounting.rdp(charge for entry in mine for charge in entry.charges)
+        self.schedule = accounting.schedule(study, privacy.budget, before=self._before, own=self._own)
+
+    def count(self, counts: dict[str, int]) -> None:
+        """Plan DP-SGD, as a census does."""
+        known = {"before": self._before, "own": self._own}
+        self.schedule = accounting.with_counts(self.schedule, self._study, self._privacy.budget, counts, **known)
+
+    def describe(self) -> dict[str, Any]:
+        """The budget, and what has been spent of it."""
+        delta = self._privacy.delta
+        spent = max(accounting.epsilon_of(curve, delta) for curve in self._before.values())
+        budget = self._privacy.budget
+        return {"epsilon": budget.epsilon, "study_epsilon": budget.study_epsilon, "delta": delta, "spent": spent}
+
+
+def _requests(study: Study, num_steps: int) -> Iterator[tuple[Request, int]]:
+    """The study's requests in order, one of a kind, and how often it may come; each with all the model it needs.
+
+    ``num_steps`` are those of a Newton stage; ``num_sites`` is that of a study with enough hospitals.
+    """
+    shared: dict[str, Any] = {"study": study, "round": 0, "num_sites": FEW_SITES}
+    yield CensusRequest(**shared, source_digest=source_digest(), schema_digest=schema_digest()), 1
+    yield StatisticsRequest(**shared), 1
+    model = _untrained(study)
+    shared["model"] = model
+    yield EncodersRequest(**shared), study.encoders.num_rounds + 1
+    yield MetaRequest(**shared), num_steps
+    yield ImportanceRequest(**shared), 1
+    model["best_level"] = np.array([BEST_LEVEL] * len(MODALITIES))
+    model |= lemof.initial_heads(study, model["best_level"])
+    model["omega_1"] = np.zeros(6)
+    yield AttentionRequest(**shared), max(study.attention.training.num_rounds + 1, num_steps)
+    model["final"] = np.zeros(3)
+    yield FinalRequest(**shared), num_steps
+    yield EvaluationRequest(**shared, split="tuning"), 1
+    yield EvaluationRequest(**shared, split="held_out"), 1
+
+
+def _untrained(study: Study) -> dict[str, NDArray[Any]]:
+    """The model before its first round: networks of the study's seed, and learners that weigh all levels alike."""
+    num_numeric = len(NUMERIC_COLUMNS)
+    none = {"num_present": np.zeros(num_numeric), "x": np.zeros(num_numeric), "x2": np.zeros(num_numeric)}
+    model: dict[str, NDArray[Any]] = {**lemof.prefixed("scaling", scaling_from(none))}
+    model |= lemof.initial_networks(study)
+    for modality in MODALITIES:
+        model[f"meta/{modality}"] = np.append(np.ones(NUM_LEVELS), 0.0)
+        model[f"background/{modality}"] = np.zeros(NUM_LEVELS)
+    return model
+
+
+def _stage(site: SiteConfig, hospital: Hospital, request: Request, times: int, budget: _Plan | None) -> dict[str, Any]:
+    """What would leave at one request, or why nothing would."""
+    name = request.stage + (f" on {request.split}" if isinstance(request, EvaluationRequest) else "")
+    log.info("%s ...", name)
+    noise = Noise(budget.schedule) if budget else None
+    told: dict[str, Any] = {"stage": name, "times": times, "bytes": 0, "groups": {}, "left_out": [], "arrays": []}
+    try:
+        egress.admit(site.limits, request)
+        if noise is None:
+            groups = stages.HANDLERS[type(request)](hospital, request)
+        else:
+            groups = private_stages.groups_of(hospital, request, noise)
+            if budget and isinstance(request, CensusRequest):
+                budget.count({group.name: group.num_stays for group in groups})
+        most = norms_of(request, noise.schedule) if noise else None
+        answer = egress.release(hospital, site.limits, request, groups, most)
+    except LemofError as error:
+        return told | {"refused": str(error)}
+    finally:
+        if noise is not None:
+            told["charges"] = [dataclasses.asdict(charge) for charge in noise.charges]
+    return told | _contents(answer)
+
+
+def _contents(answer: Answer) -> dict[str, Any]:
+    """An answer without its values: groups with their counts, and arrays by name, shape, type and size."""
+    arrays = [
+        {"name": name, "shape": list(value.shape), "dtype": value.dtype.name, "bytes": value.nbytes}
+        for name, value in answer.sums.items()
+    ]
+    num_bytes = sum(value.nbytes for value in answer.sums.values())
+    return {"bytes": num_bytes, "groups": dict(answer.counts), "left_out": list(answer.too_small), "arrays": arrays}
+
+
+def write(text: str, folder: Path) -> Path:
+    """Write ``dry-run.json`` beside the site file.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    path = folder / "dry-run.json"
+    try:
+        path.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise DiskError(f"{path} must be writable, got: {error.strerror}. Free space or mend permissions.") from None
+    return path
+
+
+def lines_of(told: dict[str, Any]) -> Iterator[str]:
+    """The same for people."""
+    yield f"What {told['site']} would send in study {told['study']} (plan {told['plan_digest'][:12]}). Nothing is sent."
+    if told["num_stays_left_out"]:
+        yield f"{told['num_stays_left_out']:,} stays are left out: under a privacy budget a patient has one stay."
+    for stage in told["stages"]:
+        yield ""
+        yield f"{stage['stage']}: at most {stage['times']} x {stage['bytes']:,} bytes"
+        if "refused" in stage:
+            yield f"  REFUSED, nothing would leave: {stage['refused']}"
+        yield from (f"  count  {name} = {count:,}" for name, count in stage["groups"].items())
+        if stage["left_out"]:
+            yield f"  held back, too small or leaving a rest that is: {', '.join(stage['left_out'])}"
+        for array in stage["arrays"]:
+            yield f"  array  {array['name']}  {array['dtype']} {tuple(array['shape'])}  {array['bytes']:,} bytes"
+        for charge in stage.get("charges", ()):
+            steps = f" x {charge['steps']} at rate {charge['sample_rate']:.4f}" if charge["sample_rate"] < 1 else ""
+            yield f"  charge {charge['split']}: noise {charge['noise_multiplier']:.3f} of the sensitivity{steps}"
+    yield ""
+    yield f"All rounds of the study: at most {told['bytes_at_most']:,} bytes."
+    if privacy := told.get("privacy"):
+        yield (
+            f"Privacy: epsilon {privacy['spent']:.3f} of {privacy['epsilon']:g} is spent, at delta "
+            f"{privacy['delta']:g}; a study may spend up to {privacy['study_epsilon']:g}. Nothing was charged."
+        )

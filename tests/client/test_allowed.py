@@ -1,0 +1,128 @@
+"""The list of what may leave: whole for every stage, and with no room for anything else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client import allowed, stages
+from client.allowed import Form, forms_of
+from client.hospital import open_hospital
+from client.site import STAGES, load_site
+from client.source import source_digest
+from lemof_model import lemof
+from lemof_model.encoders.registry import ENCODERS
+from lemof_model.errors import DoorError
+from lemof_model.features import schema_digest
+from lemof_model.stays import NUMERIC_COLUMNS
+from lemof_model.study import EncoderSpec, EvaluationSpec, Study
+from lemof_model.wire import (
+    REQUESTS,
+    Answer,
+    AttentionRequest,
+    CensusRequest,
+    EncodersRequest,
+    EvaluationRequest,
+    FinalRequest,
+    ImportanceRequest,
+    MetaRequest,
+    Request,
+    StatisticsRequest,
+)
+from server.blocks import Model
+from tests.hospitals import write_hospital
+from tests.studies import tiny_study
+
+
+def whole_model(study: Study) -> Model:
+    """Every parameter that a study finds, untrained."""
+    num_numeric = len(NUMERIC_COLUMNS)
+    scaling = {"mean": np.zeros(num_numeric, np.float32), "scale": np.ones(num_numeric, np.float32)}
+    model = lemof.prefixed("scaling", scaling) | lemof.initial_networks(study)
+    model |= {f"meta/{m}": np.array([0.3, 0.3, 0.3, 0.0]) for m in ("ecg", "ehr")}
+    model |= {f"background/{m}": np.zeros(3) for m in ("ecg", "ehr")}
+    model["best_level"] = np.array([1, 3])
+    model |= lemof.initial_heads(study, model["best_level"])
+    return model | {"omega_1": np.full(6, 0.2), "final": np.full(3, 0.5)}
+
+
+def every_request(study: Study) -> Iterator[Request]:
+    """One request of each stage, and of both splits of an evaluation."""
+    shared: dict[str, Any] = {"study": study, "round": 1, "model": whole_model(study)}
+    yield CensusRequest(**shared, source_digest=source_digest(), schema_digest=schema_digest())
+    for kind in (StatisticsRequest, EncodersRequest, MetaRequest, ImportanceRequest, AttentionRequest, FinalRequest):
+        yield kind(**shared)
+    for split in ("tuning", "held_out"):
+        yield EvaluationRequest(**shared, split=split)
+
+
+def test_every_stage_sends_exactly_what_is_listed(tmp_path: Path) -> None:
+    site = load_site(write_hospital(tmp_path, num_stays=90, min_patients=1))
+    for request in every_request(tiny_study()):
+        answer = stages.answer(site, request)
+        assert isinstance(answer, Answer), answer
+        listed = forms_of(request)
+        arrays = {f"{group}/{name}": form for group, forms in listed.items() for name, form in forms.items()}
+        arrays = {name: form for name, form in arrays.items() if not name.endswith("/noise")}  # budgets only
+        assert set(answer.counts) | set(answer.too_small) == set(listed), request.stage
+        left_out = tuple(f"{group}/" for group in answer.too_small)
+        assert set(answer.sums) == {name for name in arrays if not name.startswith(left_out)}, request.stage
+        for name, value in answer.sums.items():
+            assert arrays[name].fits(value), (request.stage, name, value.dtype, value.shape)
+
+
+@pytest.mark.parametrize(("modality", "name"), [(m, name) for m, known in ENCODERS.items() for name in known])
+def test_weights_of_every_encoder_are_listed_by_name_and_shape(modality: str, name: str) -> None:
+    study = tiny_study(**{modality: EncoderSpec(name)})
+    weights = lemof.part(lemof.initial_networks(study), modality)
+    listed = forms_of(EncodersRequest(study=study, round=1))[modality]
+    assert listed == {f"weights/{key}": Form(value.shape) for key, value in weights.items()}
+
+
+def test_no_shape_depends_on_the_number_of_stays(tmp_path: Path) -> None:
+    sites = [load_site(write_hospital(tmp_path, f"h{n}", num_stays=n, min_patients=1)) for n in (60, 95)]
+    for request in every_request(tiny_study()):
+        small, large = (stages.answer(site, request) for site in sites)
+        assert isinstance(small, Answer) and isinstance(large, Answer)
+        for name in small.sums.keys() & large.sums.keys():
+            assert small.sums[name].shape == large.sums[name].shape, name
+
+
+def test_the_groups_of_an_evaluation_are_those_of_a_hospital(tmp_path: Path) -> None:
+    hospital = open_hospital(load_site(write_hospital(tmp_path)), tiny_study())
+    assert set(allowed.STRATA) == set(hospital.groups)
+
+
+def test_every_stage_is_known_to_the_site_file_and_to_the_list() -> None:
+    assert set(STAGES) == set(REQUESTS) == {request.stage for request in every_request(Study())}
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (
+            EncodersRequest(study=Study(), round=1, blocks="ecg patients"),
+            "blocks must be among ecg, ehr, got 'patients'",
+        ),
+        (AttentionRequest(study=Study(), round=1), "best_level must be two levels from 1 to 3"),
+        (EvaluationRequest(study=Study(), round=1, split="train"), "on tuning or held_out, got 'train'"),
+        (
+            EvaluationRequest(study=Study(), round=1, split="tuning", model={"edges/all/full": np.zeros(9_999)}),
+            r"edges/all/full must be the plan's 401 .* got an array of shape \(9999,\)",
+        ),
+    ],
+)
+def test_a_request_for_what_is_not_listed_is_refused(request_: Request, message: str) -> None:
+    with pytest.raises(DoorError, match=f"{message}.*Nothing was sent"):
+        forms_of(request_)
+
+
+def test_bootstraps_are_listed_only_on_held_out() -> None:
+    study = tiny_study(evaluation=EvaluationSpec(num_bins=40, num_bootstraps=3))
+    tuning = forms_of(EvaluationRequest(study=study, round=1, split="tuning"))
+    held_out = forms_of(EvaluationRequest(study=study, round=1, split="held_out"))
+    assert all(set(forms) == {"histogram"} for forms in tuning.values())
+    assert held_out["all/all/1"]["bootstrap"].shape == (3, len(lemof.SCORED), 40)
+    assert set(held_out) - set(tuning) >= {"all/sex:female/0", "membership/attention/members"}

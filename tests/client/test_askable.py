@@ -1,0 +1,66 @@
+"""What a request may bring: nothing that could take on the length of a hospital's data or break a bound on noise."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from client.askable import check_model
+from lemof_model import lemof
+from lemof_model.errors import DoorError
+from lemof_model.stays import NUMERIC_COLUMNS
+from lemof_model.wire import EvaluationRequest, ImportanceRequest, MetaRequest
+from tests.studies import tiny_study
+
+STUDY = tiny_study()
+NUM_BINS = STUDY.evaluation.num_bins
+
+
+def model(**changed: Any) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = dict(lemof.initial_networks(STUDY))
+    arrays |= {f"scaling/{name}": np.ones(len(NUMERIC_COLUMNS), np.float32) for name in ("mean", "scale")}
+    for modality in ("ecg", "ehr"):
+        arrays |= {f"meta/{modality}": np.zeros(4), f"background/{modality}": np.zeros(3)}
+    return arrays | {name.replace("__", "/"): value for name, value in changed.items()}
+
+
+def test_a_whole_model_passes() -> None:
+    check_model(ImportanceRequest(study=STUDY, round=9, model=model()), is_whole=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"background__ehr": np.zeros((1, 1, 3))},
+            r"got background/ehr of float64 and shape \(1, 1, 3\)",
+        ),
+        ({"background__ehr": np.zeros((313, 3))}, "background/ehr"),
+        ({"scaling__mean": np.zeros((313, len(NUMERIC_COLUMNS)))}, "scaling/mean"),
+        ({"meta__ehr": np.zeros(5)}, "meta/ehr"),
+        ({"meta__ehr": np.array(["a", "b", "c", "d"])}, "meta/ehr"),
+        ({"patients": np.zeros(3)}, "patients"),
+        ({"meta__ehr": np.array([1.7e308, -1.7e308, 0.0, 0.0])}, r"finite numbers up to 1e\+06, got .* in meta/ehr"),
+        ({"best_level": np.array([1, 4])}, "best_level must be two levels from 1 to 3"),
+    ],
+)
+def test_arrays_that_the_plan_does_not_imply_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(DoorError, match=message):
+        check_model(ImportanceRequest(study=STUDY, round=9, model=model(**changed)), is_whole=False)
+
+
+def test_a_model_that_lacks_what_the_stage_reads_is_refused_whoever_is_at_the_hospital() -> None:
+    lacking = {name: value for name, value in model().items() if not name.startswith("ecg/")}
+    check_model(MetaRequest(study=STUDY, round=9, model=lacking), is_whole=False)
+    with pytest.raises(DoorError, match="the whole model so far, got none of ecg/"):
+        check_model(MetaRequest(study=STUDY, round=9, model=lacking), is_whole=True)
+
+
+def test_edges_in_another_order_are_refused_for_a_bin_would_depend_on_other_stays() -> None:
+    edges = np.linspace(-8.0, 8.0, NUM_BINS + 1)
+    request = EvaluationRequest(study=STUDY, round=9, split="held_out", model={"edges/all/full": edges})
+    check_model(request, is_whole=False)
+    swapped = {"edges/all/full": edges[::-1].copy()}
+    with pytest.raises(DoorError, match="edges/all/full must be in rising order"):
+        check_model(EvaluationRequest(study=STUDY, round=9, split="held_out", model=swapped), is_whole=False)
