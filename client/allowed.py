@@ -126,15 +126,29 @@ def _newton(size: int) -> dict[str, Form]:
 
 def _attention(request: AttentionRequest) -> Forms:
     """Both heads between the best levels, and omega_1's sums."""
-    best, theta = request.model.get("best_level"), request.model.get("omega_1")
-    known = {level for level in range(1, NUM_LEVELS + 1)}
-    if best is None or best.shape != (len(MODALITIES),) or not set(best.tolist()) <= known:
-        raise DoorError("best_level must be two levels from 1 to 3, got others from the coordinator. Nothing was sent.")
+    best, theta = best_levels(request.model), request.model.get("omega_1")
     if theta is None or theta.shape not in [(size,) for size in OMEGA_1_SIZES]:
         raise DoorError("omega_1 must have 5 or 6 coefficients, got others from the coordinator. Nothing was sent.")
-    shapes = head_shapes(request.study.to_json(), tuple(int(level) for level in best))
+    shapes = head_shapes(request.study.to_json(), best)
     sizes = {f"attention/{fold}": shapes for fold in range(lemof.NUM_HEADS)}
     return {"omega_1": _newton(len(theta))} | _trained(request.blocks, sizes)
+
+
+def best_levels(model: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
+    """The best level of each modality in a request's model.
+
+    Raises:
+        DoorError: they are missing, or not whole numbers from 1 to 3.
+    """
+    best, known = model.get("best_level"), set(range(1, NUM_LEVELS + 1))
+    if (
+        best is None
+        or best.dtype.kind not in "iu"
+        or best.shape != (len(MODALITIES),)
+        or not set(best.tolist()) <= known
+    ):
+        raise DoorError("best_level must be two levels from 1 to 3, got others from the coordinator. Nothing was sent.")
+    return tuple(best.tolist())
 
 
 def _evaluation(request: EvaluationRequest) -> Forms:

@@ -5,9 +5,8 @@ hospital's data, overflow before noise is added, or put a score into a bin that 
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from client.allowed import OMEGA_1_SIZES, head_shapes, network_shapes
+from client.allowed import OMEGA_1_SIZES, best_levels, head_shapes, network_shapes
 from lemof_model import lemof
 from lemof_model.errors import DoorError
 from lemof_model.stays import NUMERIC_COLUMNS
@@ -80,16 +79,8 @@ def _shapes(request: Request) -> dict[str, tuple[tuple[int, ...], ...]]:
         for name in lemof.SCORED:
             shapes[f"calibration/{population}/{name}"] = ((2,),)
             shapes[f"edges/{population}/{name}"] = ((study.evaluation.num_bins + 1,),)
-    best = request.model.get("best_level")
-    if best is not None:
-        levels = _levels(best)
+    if "best_level" in request.model:
+        levels = best_levels(request.model)
         heads = {f"attention/{fold}": head_shapes(text, levels) for fold in range(lemof.NUM_HEADS)}
         shapes |= {f"{head}/{name}": (shape,) for head, of in heads.items() for name, shape in of.items()}
     return shapes
-
-
-def _levels(best: NDArray[np.int64]) -> tuple[int, ...]:
-    """The two best levels."""
-    if best.shape != (len(MODALITIES),) or best.dtype.kind not in "iu" or not set(best.tolist()) <= {1, 2, 3}:
-        raise DoorError("best_level must be two levels from 1 to 3, got others from the coordinator. Nothing was sent.")
-    return tuple(int(level) for level in best)

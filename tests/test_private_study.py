@@ -19,16 +19,17 @@ import numpy as np
 import pytest
 import yaml
 
-from client import stages
+from client import accounting, stages
 from client.hospital import Hospital
 from client.ledger import read_ledger
 from client.site import load_site
+from client.source import source_digest
 from client.statement import verify
 from lemof_model import lemof
-from lemof_model.errors import BudgetError
-from lemof_model.features import DISEASES
+from lemof_model.errors import BudgetError, LemofError
+from lemof_model.features import DISEASES, schema_digest
 from lemof_model.study import AttentionSpec, EncoderSpec, Study, TrainingSpec
-from lemof_model.wire import Answer, Refusal
+from lemof_model.wire import Answer, CensusRequest, Refusal
 from server.plan import dump_plan
 from server.report.page import write_report
 from server.run_store import RunStore
@@ -200,6 +201,29 @@ def test_a_plan_without_clipping_is_declined(tmp_path: Path) -> None:
     run_tiny(study_of(encoders=loose), kept, tmp_path / "run")
     [refused] = kept.answers["a"]
     assert isinstance(refused, Refusal) and "encoders.max_grad_norm must be from 1e-06" in refused.reason
+
+
+def test_what_fails_after_noise_was_drawn_is_charged_once_and_refused_in_fixed_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a census that fails for some noisy counts could be asked again and again, and tell the true ones."""
+    site = load_site(write_sites(tmp_path, {"a": {"epsilon": 8.0}})[0])
+    assert site.privacy is not None
+    request = CensusRequest(
+        study=study_of(), round=1, num_sites=3, source_digest=source_digest(), schema_digest=schema_digest()
+    )
+
+    def fail(*_: object, **__: object) -> None:
+        raise OverflowError("1234 stays")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accounting, "with_counts", fail)
+        refused = stages.answer(site, request)
+    assert isinstance(refused, Refusal) and refused.reason == LemofError.told_outside
+    [entry] = read_ledger(site.privacy.ledger)
+    assert entry.charges and 0 < verify([entry]) < 8.0
+    assert stages.answer(site, request) == refused, "the same request gets the same refusal"
+    assert len(read_ledger(site.privacy.ledger)) == 1
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
