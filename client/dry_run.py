@@ -147,12 +147,12 @@ def _stage(site: SiteConfig, hospital: Hospital, request: Request, times: int, b
                 budget.count({group.name: group.num_stays for group in groups})
         most = norms_of(request, noise.schedule) if noise else None
         answer = egress.release(hospital, site.limits, request, groups, most)
+        told |= _contents(answer)
     except LemofError as error:
-        return told | {"refused": str(error)}
-    finally:
-        if noise is not None:
-            told["charges"] = [dataclasses.asdict(charge) for charge in noise.charges]
-    return told | _contents(answer)
+        told["refused"] = str(error)
+    if noise is not None:
+        told["charges"] = [dataclasses.asdict(charge) for charge in noise.charges]
+    return told
 
 
 def _contents(answer: Answer) -> dict[str, Any]:

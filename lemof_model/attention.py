@@ -1,6 +1,6 @@
 """Level-guided fusion (paper, module 2, eq. 9-12): attention between the two best levels, in both directions.
 
-Shapes: B batch, T tokens, D level width, W attention width (the paper's d), H heads, E = W / H.
+Shapes: B batch, T tokens, D level width, W attention width (the paper's d). One attention head, as in the paper.
 """
 
 import torch
@@ -13,34 +13,30 @@ class TokenMaps(nn.Module):
     Queries and keys are read from the same tokens, so one matrix makes both.
     """
 
-    def __init__(self, token_width: int, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, token_width: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.scale = width**-0.5
         self.query_and_key = nn.Linear(token_width, 2 * width, bias=False)
         self.value = nn.Linear(token_width, width, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def queries_and_keys(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the queries, divided by the root of E, and the keys, ``(B, H, T, E)`` each."""
-        query_BHTE, key_BHTE = (
-            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.query_and_key(tokens_BTD).chunk(2, dim=2)
-        )
-        return query_BHTE * query_BHTE.shape[3] ** -0.5, key_BHTE
+        """Return the queries and the keys, ``(B, T, W)`` each."""
+        query_BTW, key_BTW = self.query_and_key(tokens_BTD).chunk(2, dim=2)
+        return query_BTW, key_BTW
 
-    def answer(self, query_BHTE: Tensor, key_BHTE: Tensor, tokens_BTD: Tensor) -> Tensor:
+    def answer(self, query_BTW: Tensor, key_BTW: Tensor, tokens_BTD: Tensor) -> Tensor:
         """Return ``Attn_{i <- j}`` (eq. 11) of these tokens j to the other modality's queries, averaged over them.
 
         Everything after the softmax is linear, so the mean over the asking tokens is taken of the weights, and the
         value map comes last: the same numbers at half the cost. NOTE[DIFF]: dropout therefore leaves out an answering
         token for all that ask.
 
-        Shape: ``(B, H, T_i, E), (B, H, T_j, E), (B, T_j, D) -> (B, W)``
+        Shape: ``(B, T_i, W), (B, T_j, W), (B, T_j, D) -> (B, W)``
         """
-        weight_BHT = torch.softmax(query_BHTE @ key_BHTE.transpose(2, 3), dim=3).mean(dim=2)
-        value_BHHE = self.value(self.dropout(weight_BHT) @ tokens_BTD).unflatten(2, (self.num_heads, -1))
-        mixed: Tensor = value_BHHE.diagonal(dim1=1, dim2=2).transpose(1, 2)
-        return mixed.flatten(1)
+        weight_B1T = torch.softmax(query_BTW @ key_BTW.mT * self.scale, dim=2).mean(dim=1, keepdim=True)
+        value_BW: Tensor = self.value((self.dropout(weight_B1T) @ tokens_BTD).squeeze(1))
+        return value_BW
 
 
 class NoEcgToken(nn.Module):
@@ -70,16 +66,16 @@ class CrossModalAttention(nn.Module):
     Shape: ``ecg (B, T_1, D_1), ehr (B, T_2, D_2), has_ecg (B,) -> (B, 1)``.
 
     Example:
-        >>> head = CrossModalAttention(4, 6, width=8, num_heads=2, dropout=0.0)
+        >>> head = CrossModalAttention(4, 6, width=8, dropout=0.0)
         >>> tuple(head((torch.zeros(3, 5, 4), torch.zeros(3, 7, 6), torch.tensor([1.0, 0.0, 1.0]))).shape)
         (3, 1)
     """
 
-    def __init__(self, ecg_width: int, ehr_width: int, *, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, ecg_width: int, ehr_width: int, *, width: int, dropout: float) -> None:
         super().__init__()
         self.no_ecg = NoEcgToken(ecg_width)
-        self.ecg = TokenMaps(ecg_width, width, num_heads, dropout)
-        self.ehr = TokenMaps(ehr_width, width, num_heads, dropout)
+        self.ecg = TokenMaps(ecg_width, width, dropout)
+        self.ehr = TokenMaps(ehr_width, width, dropout)
         self.output = nn.Linear(2 * width, 1)
 
     def forward(self, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:

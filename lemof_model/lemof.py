@@ -79,7 +79,7 @@ def build_head(study: Study, best_level: NDArray[np.int64], seed: int = 0) -> Cr
     spec: AttentionSpec = study.attention
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return CrossModalAttention(ecg, ehr, width=spec.width, num_heads=spec.num_heads, dropout=spec.dropout)
+        return CrossModalAttention(ecg, ehr, width=spec.width, dropout=spec.dropout)
 
 
 def initial_heads(study: Study, best_level: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

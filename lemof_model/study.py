@@ -184,12 +184,11 @@ class StrategySpec:
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """Cross-modal attention (eq. 10-12): width d, number of heads, dropout, and its training."""
+    """Cross-modal attention (eq. 10-12): width d, dropout, and its training."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     width: int = 32
-    num_heads: int = 1
     dropout: float = 0.1
     training: TrainingSpec = field(
         default_factory=lambda: TrainingSpec(num_rounds=20, num_epochs=4, client_lr=1e-3, patience=5)
@@ -199,8 +198,7 @@ class AttentionSpec:
         _check(
             self,
             {
-                "width": (self.width >= 1 and self.width % max(self.num_heads, 1) == 0, "be a multiple of num_heads"),
-                "num_heads": (self.num_heads >= 1, "be at least 1"),
+                "width": (self.width >= 1, "be at least 1"),
                 "dropout": (0 <= self.dropout < 1, "be from 0 to below 1"),
             },
         )

@@ -107,7 +107,7 @@ def train(
     optimizer = make_optimizer(model, spec, lr_factor * round_lr(spec, number))
     start = [p.detach().clone() for p in model.parameters()] if proximal_mu else []
     model.train()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "dropout"))
         for batch in draw_batches(rows, spec.batch_size, spec.num_epochs, derive_seed(seed, "batches")):
             optimizer.zero_grad()

@@ -26,7 +26,7 @@ def tiny_study(**changes: Any) -> Study:
         ehr=EncoderSpec("ft_transformer", {"width": 8, "num_heads": 2, "attention_dropout": 0, "ffn_dropout": 0}),
         splits=SplitSpec(train=0.3, stack=0.3, tuning=0.2, held_out=0.2),
         encoders=training,
-        attention=AttentionSpec(width=4, num_heads=2, dropout=0.0, training=training),
+        attention=AttentionSpec(width=4, dropout=0.0, training=training),
         evaluation=EvaluationSpec(num_bins=40, num_bootstraps=10),
     )
     return dataclasses.replace(study, **changes)

@@ -57,7 +57,6 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
         encoders=TrainingSpec(num_rounds=1, num_epochs=40, batch_size=32, client_lr=5e-3, weight_decay=0.0),
         attention=AttentionSpec(
             width=64,
-            num_heads=4,
             dropout=0.0,
             training=TrainingSpec(num_rounds=1, num_epochs=100, batch_size=32, client_lr=5e-3, weight_decay=0.0),
         ),

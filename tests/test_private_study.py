@@ -61,9 +61,7 @@ def study_of(name: str = "private", **changes: Any) -> Study:
         "name": name,
         "ehr": EncoderSpec("mlp", {"width": 8}),
         "encoders": training,
-        "attention": AttentionSpec(
-            width=4, num_heads=2, dropout=0.1, training=dataclasses.replace(training, num_rounds=3)
-        ),
+        "attention": AttentionSpec(width=4, dropout=0.1, training=dataclasses.replace(training, num_rounds=3)),
     }
     return tiny_study(**known | changes)
 

@@ -132,7 +132,7 @@ def without_chance(model: nn.Module) -> nn.Module:
 
 def head(seed: int = 3) -> CrossModalAttention:
     torch.manual_seed(seed)
-    return CrossModalAttention(6, 8, width=4, num_heads=2, dropout=0.0)
+    return CrossModalAttention(6, 8, width=4, dropout=0.0)
 
 
 def head_inputs(num_stays: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

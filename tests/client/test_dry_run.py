@@ -107,6 +107,13 @@ def test_with_a_budget_the_charges_are_told_and_the_ledger_is_not_touched(site: 
     assert "Nothing was charged" in "\n".join(lines_of(told))
 
 
+def test_what_is_refused_after_its_noise_was_drawn_tells_its_charge(site: Path) -> None:
+    change(site, privacy={"epsilon": 5.0, "delta": 1e-5, "study_epsilon": 4.0}, limits={"min_patients": 1_000_000})
+    refused = [found for found in dry_run(load_site(site), tiny_study())["stages"] if "refused" in found]
+    assert {"meta", "importance", "final"} <= {found["stage"] for found in refused}
+    assert all(found["charges"] for found in refused if found["stage"] in ("meta", "importance", "final"))
+
+
 def test_the_command_writes_beside_the_site_file(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = site.parent / "plan.yaml"
     plan.write_text(dump_plan(tiny_study()))
