@@ -17,6 +17,7 @@ The order of ECG leads is ``lemof_model.features.ECG_LEADS``.
 
 import dataclasses
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -144,6 +145,37 @@ def is_finished(path: Path, key: str) -> bool:
 
 
 @contextmanager
+def held_alone(path: Path) -> Iterator[None]:
+    """Nobody else makes the cohort at ``path`` until the block ends, however it ends.
+
+    Raises:
+        DiskError: somebody does, or the folder cannot be written.
+    """
+    lock = _beside(path, "lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("ab")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DiskError(
+                f"One prepare at a time must make a cohort, got another at work on {path}. Nothing was changed. Wait "
+                "until it has ended, then run the same command. [E604]"
+            ) from None
+        if os.fstat(file.fileno()).st_nlink == 0:  # of a run that ended this very moment
+            with held_alone(path):
+                yield
+            return
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
 def replacing(path: Path, key: str = "", *, anew: bool = False) -> Iterator[Path]:
     """A folder beside ``path`` to fill; it takes the place of ``path`` when the block ends without an error.
 
@@ -177,10 +209,7 @@ def replacing(path: Path, key: str = "", *, anew: bool = False) -> Iterator[Path
     except OSError as error:
         if not _is_of_writing(error, path, new, old):
             raise
-        raise DiskError(
-            f"The cohort must fit on the disk and be writable, got {error.strerror or error} at {path}. "
-            "An earlier cohort is unchanged. Free space or mend permissions, then run the same command. [E601]"
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         if not is_resumable:
             shutil.rmtree(new, ignore_errors=True)
@@ -197,6 +226,14 @@ def require_place(path: Path) -> None:
         raise DiskError(
             f"prepare.output must be a cohort or an empty folder, got other files at {path}. Name another. [E603]"
         )
+
+
+def _cannot_write(path: Path, error: OSError) -> DiskError:
+    """What to say of a disk that is full or may not be written."""
+    return DiskError(
+        f"The cohort must fit on the disk and be writable, got {error.strerror or error} at {path}. "
+        "An earlier cohort is unchanged. Free space or mend permissions, then run the same command. [E601]"
+    )
 
 
 def _beside(path: Path, state: str) -> Path:

@@ -17,7 +17,17 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from rich.console import Console
 
-from client.cohort import STATE, STAY_COLUMNS, Cohort, is_finished, load_cohort, long_stay_of, replacing, write_cohort
+from client.cohort import (
+    STATE,
+    STAY_COLUMNS,
+    Cohort,
+    held_alone,
+    is_finished,
+    load_cohort,
+    long_stay_of,
+    replacing,
+    write_cohort,
+)
 from client.mimic_iv.comorbidities import with_earlier_comorbidities
 from client.mimic_iv.diagnoses import with_diseases
 from client.mimic_iv.ecg_faults import refuse_too_many
@@ -56,8 +66,14 @@ def prepare(
     Raises:
         DataError: a raw table is missing or damaged, or too much of it cannot be used.
         TooLittleDataError: no stay is left.
-        DiskError: the cohort cannot be written. An earlier cohort is left as it was.
+        DiskError: the cohort cannot be written, or another run is making it. An earlier cohort is left as it was.
     """
+    with held_alone(site.prepare.output):
+        return _prepare(site, plan, console, force=force, workers=workers)
+
+
+def _prepare(site: SiteConfig, plan: PlanSections, console: Console, *, force: bool, workers: int | None) -> Cohort:
+    """``prepare``, held alone."""
     sources = sources_of(site)
     key = key_of(site, plan, sources)
     if not force and is_finished(site.prepare.output, key):

@@ -3,6 +3,8 @@
 import errno
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from client.cohort import STAY_COLUMNS, Cohort, load_cohort, long_stay_of, replacing, write_cohort
+from client.cohort import STAY_COLUMNS, Cohort, held_alone, load_cohort, long_stay_of, replacing, write_cohort
 from lemof_model.errors import DataError, DiskError
 from lemof_model.features import DISEASES, FEATURES, GRID_CHANNELS
 from lemof_model.splits import patient_hash_of, split_of
@@ -197,6 +199,31 @@ def test_an_old_cohort_beside_a_new_one_goes(cohort: Cohort) -> None:
         raise KeyboardInterrupt
     assert [path.name for path in cohort.path.parent.iterdir()] == ["cohort"]
     assert (cohort.path / "new").is_file()
+
+
+HOLD = "import sys, time; from pathlib import Path; from client.cohort import held_alone\n" + (
+    "with held_alone(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+)
+
+
+def test_two_runs_do_not_make_one_cohort_at_once_and_a_killed_one_holds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "cohort"
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(DiskError, match=r"got another at work on .*cohort\. Nothing was changed\. .*E604"),
+            held_alone(path),
+        ):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with held_alone(path):
+        pass
+    with held_alone(path.with_name("another")), held_alone(path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_new_cohort_replaces_the_old_one_whole(cohort: Cohort) -> None:
