@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemof_model.errors import BudgetError
-from lemof_model.logistic import NUM_NOISY_STEPS
 from lemof_model.study import Study, TrainingSpec
 
 ORDERS = tuple(float(order) for order in (*range(2, 64), 80, 96, 128, 192, 256, 512))
@@ -96,12 +95,12 @@ RELEASES: tuple[Release, ...] = (
     # stack: G is what every prediction passes through three times, so its sums get more than the attention heads
     Release("stack", "census", 0.03, _once),
     # gradient, Hessian and input sums of two learners
-    Release("stack", "meta", 0.25, lambda _: 3 * 2 * NUM_NOISY_STEPS),
+    Release("stack", "meta", 0.25, lambda _: 3 * 2),
     # only the largest of three is used
     Release("stack", "importance", 0.04, lambda _: 2),
     # gradient and Hessian
-    Release("stack", "omega_1", 0.15, lambda _: 2 * NUM_NOISY_STEPS),
-    Release("stack", "final", 0.15, lambda _: 2 * NUM_NOISY_STEPS),
+    Release("stack", "omega_1", 0.15, lambda _: 2),
+    Release("stack", "final", 0.15, lambda _: 2),
     Release("stack", "membership", 0.03, _once),
     # tuning: cuts and calibration hang on one histogram, the best round on many losses (every round's, of two blocks)
     Release("tuning", "census", 0.1, _once),

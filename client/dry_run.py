@@ -26,7 +26,6 @@ from client.source import source_digest
 from lemof_model import lemof
 from lemof_model.errors import DiskError, LemofError
 from lemof_model.features import schema_digest
-from lemof_model.logistic import NUM_NOISY_STEPS
 from lemof_model.stays import NUMERIC_COLUMNS, scaling_from
 from lemof_model.study import FEW_SITES, MODALITIES, NUM_LEVELS, Study
 from lemof_model.wire import (
@@ -58,7 +57,7 @@ def dry_run(site: SiteConfig, study: Study) -> dict[str, Any]:
     with threadpool_limits(1):
         hospital = open_hospital(site, study)
         budget = _Plan(site.privacy, study) if site.privacy else None
-        asked = _requests(study, NUM_NOISY_STEPS if budget else study.logistic.max_steps)
+        asked = _requests(study, 1 if budget else study.logistic.max_steps)
         found = [_stage(site, hospital, request, times, budget) for request, times in asked]
     told = {
         "site": site.site.name,

@@ -15,7 +15,7 @@ from client.accounting import Charge, Schedule, Sgd
 
 Float = NDArray[np.float64]
 
-RADIUS = 6.0
+RADIUS = 3.0
 """Public limit of the norm of a row ``[x, 1]`` of a logistic learner, in log-odds."""
 
 LOSS_LIMIT = 3.0

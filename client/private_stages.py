@@ -25,7 +25,6 @@ from client.privacy import LOSS_LIMIT, RADIUS, Noise, clip_rows
 from client.site import SiteConfig
 from lemof_model import importance, lemof, logistic, metrics, training
 from lemof_model.errors import BudgetError, DoorError, LemofError, TooLittleDataError
-from lemof_model.logistic import NUM_NOISY_STEPS
 from lemof_model.membership import LEARNERS, NUM_BINS
 from lemof_model.stays import Rows
 from lemof_model.study import MODALITIES, SPLITS, Study
@@ -207,11 +206,11 @@ def level_importance(hospital: Hospital, request: ImportanceRequest, noise: Nois
 
 def attention(hospital: Hospital, request: AttentionRequest, noise: Noise) -> list[Group]:
     """Noisy tuning losses of both heads, then DP-SGD of each on its fold; omega_1's noisy sums ride on the first
-    messages, as many as it takes steps."""
+    message."""
     study, stays, counts = hospital.study, hospital.stays, noise.schedule.counts
     stack, num_stack, groups = stays.rows("stack"), counts["stack/ehr"], []
     tokens = frozen.Tokens(hospital, request.model)
-    if request.number <= NUM_NOISY_STEPS:
+    if request.number == 1:
         theta, level = request.model["omega_1"], frozen.levels(hospital, request.model)
         inputs = _clipped(lemof.omega_1_rows(level, request.model, study, has_indicator=len(theta) == 6)[stack])
         sums = _newton_sums(hospital, theta, inputs, stack, noise, "omega_1")

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
 
-NUM_NOISY_STEPS = 3
-"""Newton steps where a hospital's sums are noisy: every one costs it privacy, and a fourth would add more noise than it
-takes error away."""
+EXPECTED_MOVE = 0.25
+"""How far a coefficient is thought to lie from a noisy step's start: what is expected before sums are seen."""
 
 NOISY_STEP = 1.0
-"""The longest of them: where log-odds are too sure of themselves a Hessian is nearly 0, and a step from it wild."""
+"""The longest noisy step: where log-odds are too sure of themselves a Hessian is nearly 0, and a step from it wild."""
 
 
 class LogisticSums(NamedTuple):
@@ -102,29 +101,29 @@ class Newton:
             is_done=decrement < 1e-9, **shared,  # type: ignore[arg-type]
         )  # fmt: skip
 
-    def advance_noisy(self, total: LogisticSums, hessian_deviation: float) -> "Newton":
-        """Take the next of ``NUM_NOISY_STEPS`` from sums that are noisy, no longer than ``NOISY_STEP``.
+    def advance_noisy(self, total: LogisticSums, gradient_deviation: float, hessian_deviation: float) -> "Newton":
+        """Take the one step from sums that are noisy, no longer than ``NOISY_STEP``, and end.
 
-        The loss is not known, so there is no search along the line. Eigenvalues of the summed Hessian are no smaller
-        than the ridge, nor than the largest that its noise alone would have (semicircle law; ``hessian_deviation`` is
-        that of a diagonal element, ``1 / sqrt 2`` of it beside the diagonal): hardly a step into what noise hides.
+        A second step would halve the budget of the first. A ridge holds the coefficients to where they are: the
+        gradient's noise over ``EXPECTED_MOVE``, and the largest eigenvalue that the Hessian's noise alone would have
+        (semicircle law; ``hessian_deviation`` is that of a diagonal element, ``1 / sqrt 2`` of it beside the diagonal).
+        So there is hardly a step into what noise hides.
         """
         num = len(self.theta)
         penalty = np.append(np.full(num - 1, self.ridge), 0.0)
+        hold = gradient_deviation / EXPECTED_MOVE + hessian_deviation * float(np.sqrt(2 * num))
         value_P, vector_PP = np.linalg.eigh(total.hessian)
-        least = max(self.ridge, hessian_deviation * float(np.sqrt(2 * num)))
-        hessian = (vector_PP * np.maximum(value_P, least)) @ vector_PP.T + np.diag(penalty)
+        hessian = (vector_PP * np.maximum(value_P, 0.0)) @ vector_PP.T + np.diag(penalty + max(hold, self.ridge))
         step = -np.linalg.solve(hessian, total.gradient + penalty * self.theta)
         step *= min(1.0, NOISY_STEP / max(float(np.linalg.norm(step)), NOISY_STEP))
-        taken = self.num_steps + 1
         return Newton(
-            self.theta + step, self.ridge, anchor=self.theta, hessian=hessian, num_steps=taken,
-            is_done=taken >= NUM_NOISY_STEPS,
+            self.theta + step, self.ridge, anchor=self.theta, hessian=hessian, num_steps=self.num_steps + 1,
+            is_done=True,
         )  # fmt: skip
 
     @property
     def found(self) -> Float:
-        """The optimum, or, while it is not reached, the best point whose loss is known (noisy steps know none)."""
+        """The optimum, or, while it is not reached, the best point whose loss is known (a noisy step knows none)."""
         return self.theta if self.is_done or self.anchor is None else self.anchor
 
     def without_history(self) -> "Newton":
@@ -135,14 +134,6 @@ class Newton:
 def start(num_inputs: int, c: float) -> Newton:
     """Begin at zero coefficients with scikit-learn's ``C``."""
     return Newton(np.zeros(num_inputs + 1), 1.0 / c)
-
-
-def start_noisy(num_inputs: int, c: float, num_alike: int) -> Newton:
-    """Begin at the mean of the first ``num_alike`` inputs, which are all log-odds of the label: what is best when noise
-    hides everything else."""
-    theta = np.zeros(num_inputs + 1)
-    theta[:num_alike] = 1.0 / num_alike
-    return Newton(theta, 1.0 / c)
 
 
 def num_errors(theta: Float, rows_NP: Float, labels_N: NDArray[np.generic]) -> int:

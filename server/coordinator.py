@@ -101,8 +101,8 @@ def statistics(rounds: Rounds) -> Model:
 
 def meta(rounds: Rounds, model: Model, notes: dict[str, Any]) -> tuple[Model, dict[str, NewtonStage]]:
     """Both modality meta-learners (eq. 4) in one message a step; their mean inputs are the Shapley background."""
-    is_noisy = bool(rounds.privacy)
-    stages = {m: NewtonStage(f"meta/{m}", NUM_LEVELS, rounds.study, is_noisy=is_noisy) for m in MODALITIES}
+    mean = [1 / NUM_LEVELS] * NUM_LEVELS if rounds.privacy else None
+    stages = {m: NewtonStage(f"meta/{m}", NUM_LEVELS, rounds.study, noisy_start=mean) for m in MODALITIES}
     while not all(stage.is_done for stage in stages.values()):
         for stage in stages.values():
             model[stage.name] = stage.search.theta
@@ -153,8 +153,9 @@ def level_importance(rounds: Rounds, model: Model, stages: dict[str, NewtonStage
 def attention(rounds: Rounds, model: Model, notes: dict[str, Any], *, has_indicator: bool) -> Model:
     """Two cross-fit attention heads (eq. 10-12) by gradient rounds; omega_1 (eq. 8) rides along by Newton steps."""
     model |= lemof.initial_heads(rounds.study, model["best_level"])
-    num_inputs, is_noisy = 5 if has_indicator else 4, bool(rounds.privacy)
-    ride = NewtonStage("omega_1", num_inputs, rounds.study, is_noisy=is_noisy, has_indicator=has_indicator)
+    num_inputs = 5 if has_indicator else 4
+    meta_ehr = np.eye(num_inputs)[2].tolist() if rounds.privacy else None  # every stay has an EHR
+    ride = NewtonStage("omega_1", num_inputs, rounds.study, noisy_start=meta_ehr)
     names = [f"attention/{fold}" for fold in range(lemof.NUM_HEADS)]
     spec = rounds.study.attention.training
     model = train_blocks(rounds, model, AttentionRequest, names, spec, notes, ride)
@@ -165,7 +166,7 @@ def attention(rounds: Rounds, model: Model, notes: dict[str, Any], *, has_indica
 
 def final(rounds: Rounds, model: Model, notes: dict[str, Any]) -> Model:
     """The integrated decision (eq. 13) by Newton steps."""
-    stage = NewtonStage("final", 2, rounds.study, is_noisy=bool(rounds.privacy))
+    stage = NewtonStage("final", 2, rounds.study, noisy_start=[1.0, 0.0] if rounds.privacy else None)  # omega_1
     while not stage.is_done:
         model["final"] = stage.search.theta
         stage.advance(rounds.ask(FinalRequest, sites=stage.members, needs=["final"], model=model), "final")

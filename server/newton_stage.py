@@ -1,6 +1,7 @@
 """A logistic learner fitted over rounds: the sites send sums, the server takes Newton's steps (method, section 3)."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,39 +17,37 @@ class NewtonStage:
     """A Newton search over rounds. Its sites are fixed at the first step; when one leaves (or, where the search rides
     along, comes back), it starts again with the new set from the current coefficients.
 
-    With ``is_noisy``, sums come from a hospital with a privacy budget: the steps are a fixed few from the mean of the
-    inputs (without the last one, if that is an indicator), and go on whoever answers, for each of them was paid for.
+    With ``noisy_start``, sums come from a hospital with a privacy budget: one step from these weights of the inputs
+    (intercept 0), which are what is best when noise hides everything else.
     """
 
-    def __init__(
-        self, name: str, num_inputs: int, study: Study, *, is_noisy: bool = False, has_indicator: bool = False
-    ) -> None:
+    def __init__(self, name: str, num_inputs: int, study: Study, *, noisy_start: Sequence[float] | None = None) -> None:
         self.name = name
-        self._is_noisy = is_noisy
+        self._is_noisy = noisy_start is not None
         self.search: Newton = logistic.start(num_inputs, study.logistic.c)
-        if is_noisy:
-            self.search = logistic.start_noisy(num_inputs, study.logistic.c, num_inputs - has_indicator)
+        if noisy_start is not None:
+            self.search = dataclasses.replace(self.search, theta=np.append(noisy_start, 0.0))
         self.members: list[str] | None = None
         self._asked = self.search.theta
         self._reply: Round | None = None
         self._is_separated = False
-        self._variance = 0.0
+        self._variance = np.zeros(2)
         self._max_steps = study.logistic.max_steps
 
     @property
     def is_done(self) -> bool:
         """Converged, or out of steps."""
-        return self.search.is_done or (not self._is_noisy and self.search.num_steps >= self._max_steps)
+        return self.search.is_done or self.search.num_steps >= self._max_steps
 
     def advance(self, reply: Round, group: str) -> None:
         """Take the step that the group's sums give, unless the search has ended."""
         if self.is_done:
             return
         members = reply.answered(group)
-        if self.members is not None and members != self.members and not self._is_noisy:
+        if self.members is not None and members != self.members:
             self.search = self.search.without_history()
         self.members, self._asked, self._reply = members, self.search.theta, reply
-        self._variance = float(reply.sums.get(f"{group}/noise", np.zeros(2))[1])
+        self._variance = reply.sums.get(f"{group}/noise", np.zeros(2))
         self.search = self._next(self.search, _logistic_sums(reply.sums, group))
         self._is_separated = not self._is_noisy and float(reply.sums[f"{group}/num_errors"]) == 0
 
@@ -63,7 +62,9 @@ class NewtonStage:
 
     def _next(self, search: Newton, total: LogisticSums) -> Newton:
         """The search after its next step."""
-        return search.advance_noisy(total, self._variance**0.5) if self._is_noisy else search.advance(total)
+        if self._is_noisy:
+            return search.advance_noisy(total, *np.sqrt(self._variance).tolist())
+        return search.advance(total)
 
     def describe(self) -> dict[str, Any]:
         """What the card says of the search."""

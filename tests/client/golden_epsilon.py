@@ -27,15 +27,13 @@ def charges_of(study: Any, schedule: Any) -> list[tuple[str, int, list[Any]]]:
     add("census", "train/census", "stack/census", "tuning/census", "held_out/census")
     for last in [False] * study.encoders.num_rounds + [True]:
         add("encoders", "tuning/losses", sgd=() if last else ("train",))
-    for _ in range(3):
-        add("meta", "stack/meta", num=6)
+    add("meta", "stack/meta", num=6)
     add("importance", "stack/importance", num=2)
     for number in range(study.attention.training.num_rounds + 1):
-        omega_1 = ("stack/omega_1",) * 2 if number < 3 else ()
+        omega_1 = ("stack/omega_1",) * 2 if number == 0 else ()
         is_last = number == study.attention.training.num_rounds
         add("attention", "tuning/losses", *omega_1, sgd=() if is_last else ("stack/0", "stack/1"))
-    for _ in range(3):
-        add("final", "stack/final", num=2)
+    add("final", "stack/final", num=2)
     add("evaluation", "tuning/evaluation")
     add("evaluation", "held_out/evaluation", "held_out/membership", "train/membership", "stack/membership")
     return [(stage, number, charges) for number, (stage, charges) in enumerate(answers, start=1)]

@@ -105,13 +105,12 @@ def test_newton_does_not_move_after_its_end() -> None:
     assert stage.search.theta is there
 
 
-def test_noisy_steps_are_three_whoever_answers() -> None:
-    """Each was paid for; without noise they are nearly there, and are not called converged or separated."""
-    stage = NewtonStage("final", 2, tiny_study(), is_noisy=True)
-    for sites in (["a", "b"], ["b"], ["a", "b"]):
-        assert not stage.is_done
-        stage.advance(reply(stage, sites), "final")
-    assert stage.is_done and stage.search.num_steps == 3
+def test_there_is_one_noisy_step_from_where_one_would_stay_without_it() -> None:
+    """It was paid for, and is not called converged or separated."""
+    stage = NewtonStage("final", 2, tiny_study(), noisy_start=[1.0, 0.0])
+    assert (stage.is_done, stage.search.theta.tolist()) == (False, [1.0, 0.0, 0.0])
+    stage.advance(reply(stage, ["a", "b"]), "final")
+    assert (stage.is_done, stage.search.num_steps) == (True, 1)
     assert not stage.describe()["converged"] and not stage.describe()["separated"]
 
 

@@ -34,6 +34,7 @@ PLAN = """
 name: pooled
 seed: {seed}
 min_sites: 1
+few_sites: allow
 splits: {{salt: pooled, train: 0.4, stack: 0.2, tuning: 0.1, held_out: 0.3}}
 ecg: {{name: resnet, sizes: {{width: 16}}}}
 ehr: {{name: ft_transformer, sizes: {{width: 16}}}}
