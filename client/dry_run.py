@@ -63,6 +63,7 @@ def dry_run(site: SiteConfig, study: Study) -> dict[str, Any]:
         "site": site.site.name,
         "study": study.name,
         "plan_digest": study.digest,
+        "note": "Exact counts of this hospital, for its own eyes: do not pass this file on.",
         "num_stays": len(hospital.stays.split_N),
         "num_stays_left_out": hospital.num_left_out,
         "stages": found,

@@ -81,7 +81,7 @@ def open_ledger(path: Path, budget: Budget) -> Iterator["Ledger"]:
         DiskError: the file cannot be made, read or written.
     """
     with _told_of_disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         file = path.open("a+b", buffering=0)
     with file:
         with _told_of_disk(path):
@@ -212,7 +212,7 @@ class Ledger:
         )
         is_new_study = entry.study not in {known.study for known in self.entries}
         with _told_of_disk(self.path):
-            self._answers.mkdir(exist_ok=True)
+            _make_folder(self._answers)
             _write_synced(self._answers / f"{digest}.npz", content)
             self._write_line(asdict(entry))
         self.entries.append(entry)
@@ -358,6 +358,14 @@ def _write_synced(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     _sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """A folder that is on the disk, with its name, when this returns."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -41,6 +41,7 @@ def _beside_site_file(path: Path, info: ValidationInfo) -> Path:
     return context["folder"] / path
 
 
+DatetimeFormat = Annotated[str, StringConstraints(min_length=2)]
 SitePath = Annotated[Path, AfterValidator(_beside_site_file)]
 TableName = Literal[
     "patients", "admissions", "diagnoses_icd", "labevents", "icustays", "chartevents", "outputevents", "inputevents",
@@ -85,7 +86,7 @@ class EhrData(_Section):
     tables: Tables = Tables()
     columns: dict[TableName, dict[str, str]] = {}
     units: dict[int, str] = {}
-    datetime_format: Annotated[str, StringConstraints(min_length=2)] = "%Y-%m-%d %H:%M:%S"
+    datetime_format: DatetimeFormat = "%Y-%m-%d %H:%M:%S"
 
     @field_validator("units")
     @classmethod
@@ -108,6 +109,7 @@ class EcgData(_Section):
 
     root: SitePath
     record_list: Path = Path("record_list.csv")
+    datetime_format: DatetimeFormat = "%Y-%m-%d %H:%M:%S"
     accept_hz: tuple[Annotated[int, Field(ge=50, le=20_000)], ...] = (500,)
     on_missing_lead: Literal["skip", "zero"] = "skip"
     units: Literal["mV", "uV"] = "mV"

@@ -1,7 +1,7 @@
 """One MIMIC-IV cut into K hospitals: every patient, with all stays, rows and ECGs, goes to exactly one.
 
-Tables are filtered row by row as text, streaming, so no value changes. Waveforms stay where they are: each hospital
-gets its own record list, and its site file names the source's ECG folder.
+Tables are filtered row by row, streaming, csv as text and parquet as it is, so no value changes. Waveforms stay where
+they are: each hospital gets its own record list, and its site file names the source's ECG folder.
 """
 
 import json
@@ -253,19 +253,31 @@ def _write_tables(mimic: Path, out: Path, assigned: pl.DataFrame) -> None:
     present = [name for name in FOLDERS if name not in absent]
     for table in track(present, "tables", console=bar, transient=True, disable=not bar.is_terminal):
         path = find_table(ehr, table)
-        rows = pl.scan_csv(path, infer_schema=False)
+        rows, sink, suffix = pl.scan_csv(path, infer_schema=False), _sink_csv, "csv.gz"
+        if path.suffix == ".parquet":
+            rows, sink, suffix = pl.scan_parquet(path), _sink_parquet, "parquet"
+        subject = pl.col("subject_id").cast(pl.String)
         sinks = [
-            rows.filter(pl.col("subject_id").is_in(own)).sink_csv(
-                out / str(site) / FOLDERS[table] / f"{table}.csv.gz", compression="gzip", mkdir=True, lazy=True
-            )
+            sink(rows.filter(subject.is_in(own)), out / str(site) / FOLDERS[table] / f"{table}.{suffix}")
             for site, own in subjects.items()
         ]
         try:
             pl.collect_all(sinks, engine="streaming")
         except pl.exceptions.PolarsError as error:
             raise DataError(
-                f"The table must be csv with subject_id, got {type(error).__name__} from {path.name}. Export it again."
+                f"The table must have a column subject_id, got {type(error).__name__} from {path.name}. "
+                "Export it again."
             ) from None
+
+
+def _sink_csv(rows: pl.LazyFrame, path: Path) -> pl.LazyFrame:
+    """Rows to be written as csv.gz."""
+    return rows.sink_csv(path, compression="gzip", mkdir=True, lazy=True)
+
+
+def _sink_parquet(rows: pl.LazyFrame, path: Path) -> pl.LazyFrame:
+    """Rows to be written as parquet."""
+    return rows.sink_parquet(path, mkdir=True, lazy=True)
 
 
 def _read_record_list(ecg: Path) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from client.mimic_iv.tables import TIME, TIME_FORMAT, Columns, collect, scan, unique_rows
+from client.mimic_iv.tables import TIME, Columns, collect, scan, unique_rows
 from client.site import EcgData
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec
@@ -34,7 +34,8 @@ def link_ecgs(
             f"The ECG record list must be a file, got none from {ecg.record_list}. Set data.ecg.record_list or "
             "data.ecg.root, or leave data.ecg out at a hospital without ECGs."
         )
-    listed = collect(scan(ecg.record_list, RECORD_LIST).with_row_index("list_row", offset=1), ecg.record_list)
+    rows = scan(ecg.record_list, RECORD_LIST, time_format=ecg.datetime_format)
+    listed = collect(rows.with_row_index("list_row", offset=1), ecg.record_list)
     records, num_repeated = unique_rows(listed, "study_id", ecg.record_list, on_duplicate)
     records = records.drop_nulls(["subject_id", "path"])
     timed = records.drop_nulls("ecg_time")
@@ -71,7 +72,9 @@ def link_warning(counts: Mapping[str, int]) -> str | None:
         ECGs must match stays by subject_id, got no patient in both (1 digit against 8). Same patient numbering? [E201]
     """
     if counts.get("records_without_readable_time") and not counts["records_linked"] + counts["records_unlinked"]:
-        return f"ecg_time must match {TIME_FORMAT}, got none that does. Mend the record list. [E103]"
+        return (
+            "ecg_time must match data.ecg.datetime_format, got none that does. Set it, or mend the record list. [E103]"
+        )
     if not counts["patients_listed"]:
         digits = (
             f"{counts['digits_listed']} digit{'s' * (counts['digits_listed'] != 1)} against {counts['digits_stays']}"

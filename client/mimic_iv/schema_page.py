@@ -29,7 +29,7 @@ first table but height, weight and urine, as means by the hour from ICU admissio
 The first day is from 6 h before ICU admission to the prediction time (24 h after admission in the default plan), both
 included; urine counts from admission. A value is used when it lies in its limits (the lower one itself left out),
 otherwise it is dropped and counted, never clipped. A laboratory value that was reported after the prediction time is
-not used.
+not used; one without a report time is.
 """
 AGGREGATES = """\
 `min`, `max`, `mean`, `sum`: of the used values. `first` and `last`: by time; of several at one time the smallest is

@@ -152,7 +152,9 @@ def open_optional_table(ehr: EhrData, name: str) -> Source | None:
         return None
 
 
-def scan(path: Path, columns: Columns, optional: Columns | None = None) -> pl.LazyFrame:
+def scan(
+    path: Path, columns: Columns, optional: Columns | None = None, *, time_format: str = TIME_FORMAT
+) -> pl.LazyFrame:
     """Scan the named columns of any csv, csv.gz or parquet file; ``optional`` ones are null where the file lacks them.
 
     Raises:
@@ -161,7 +163,7 @@ def scan(path: Path, columns: Columns, optional: Columns | None = None) -> pl.La
     frame = _raw(path, columns, optional or {}, None, None)
     stored = frame.collect_schema()
     wanted = {**columns, **(optional or {})}
-    return frame.select(_typed(name, stored[name], kind, TIME_FORMAT) for name, kind in wanted.items())
+    return frame.select(_typed(name, stored[name], kind, time_format) for name, kind in wanted.items())
 
 
 def collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from rich.console import Console
 
 from client.mimic_iv.prepare import prepare
@@ -58,6 +59,22 @@ def test_rows_are_shared_out_unchanged_and_in_order(source: Path, tmp_path: Path
         for site, folder in sites.items():
             expected = [row for row in rows if row.split(",")[column] in subjects[site]]
             assert lines(folder, table) == [header, *expected]
+
+
+def test_parquet_is_shared_out_as_it_is(source: Path, tmp_path: Path) -> None:
+    """The same hospitals as from csv, value by value and type by type."""
+    mimic = tmp_path / "mimic"
+    for table, folder in FOLDERS.items():
+        (mimic / folder).mkdir(parents=True, exist_ok=True)
+        pl.read_csv(source / folder / f"{table}.csv.gz").write_parquet(mimic / folder / f"{table}.parquet")
+    split(mimic, None, tmp_path / "parquet", num_sites=2, by="random")
+    split(source, None, tmp_path / "csv", num_sites=2, by="random")
+    for site in ("site_01", "site_02"):
+        for table, folder in FOLDERS.items():
+            place = f"{folder}/{table}"
+            types = pl.read_parquet_schema(mimic / f"{place}.parquet")
+            expected = pl.read_csv(tmp_path / "csv" / site / f"{place}.csv.gz", schema_overrides=types)
+            assert_frame_equal(pl.read_parquet(tmp_path / "parquet" / site / f"{place}.parquet"), expected)
 
 
 @pytest.mark.parametrize("by", ALL_WAYS)

@@ -85,6 +85,13 @@ def test_a_study_listed_twice_is_refused_unless_the_site_says_otherwise(tmp_path
         link_ecgs(ecg, stays_of([(1, START)]), CohortSpec())
 
 
+def test_times_in_the_sites_own_format(tmp_path: Path) -> None:
+    ecg = ecg_data(tmp_path, [line(10000032, 10, START.strftime("%d.%m.%Y %H:%M"))])
+    ecg = ecg.model_copy(update={"datetime_format": "%d.%m.%Y %H:%M"})
+    linked, counts = link_ecgs(ecg, stays_of([(10000032, START)]), CohortSpec())
+    assert (linked.height, counts["records_without_readable_time"]) == (1, 0)
+
+
 def test_no_record_list(tmp_path: Path) -> None:
     ecg = EcgData.model_validate({"root": tmp_path}, context={"folder": tmp_path})
     with pytest.raises(DataError, match=r"record list must be a file.*leave data\.ecg out"):
@@ -95,7 +102,7 @@ def test_no_record_list(tmp_path: Path) -> None:
     ("lines", "warning"),
     [
         ([line(7, 10, START)], "no patient in both (1 digit against 8). Same patient numbering? [E201]"),
-        ([line(10000032, 10, "09.01.2150")], "ecg_time must match %Y-%m-%d %H:%M:%S, got none that does."),
+        ([line(10000032, 10, "09.01.2150")], "ecg_time must match data.ecg.datetime_format, got none that does."),
         ([], "no patient in both (0 digits against 8). Same patient numbering? [E201]"),
         ([line(10000032, 10, START + timedelta(days=9))], "got none in time though 1 patients are in both."),
         ([line(10000032, 10, START), line(2, 11, START)], "1 of 2 ECGs are outside every stay and not used; 50.0% of"),
