@@ -165,6 +165,8 @@ def held_alone(path: Path) -> Iterator[None]:
                 f"One prepare at a time must make a cohort, got another at work on {path}. Nothing was changed. Wait "
                 "until it has ended, then run the same command. [E604]"
             ) from None
+        except OSError as error:
+            raise _cannot_write(path, error) from error
         if os.fstat(file.fileno()).st_nlink == 0:  # of a run that ended this very moment
             with held_alone(path):
                 yield
@@ -180,9 +182,8 @@ def replacing(path: Path, key: str = "", *, anew: bool = False) -> Iterator[Path
     """A folder beside ``path`` to fill; it takes the place of ``path`` when the block ends without an error.
 
     The folder holds what an interrupted run with the same ``key`` has left (unless ``anew``), its state in ``.state``.
-    It is kept when
-    the run is interrupted or the disk is full, and removed when the data have to change first, or without a key. A
-    cohort that an earlier run had set aside when it was stopped is put back before.
+    It is kept when the run is interrupted or the disk is full, and removed when the data have to change first, or
+    without a key. A cohort that an earlier run had set aside when it was stopped is put back before.
 
     Raises:
         DiskError: ``path`` holds something that is not a cohort, or cannot be written.
