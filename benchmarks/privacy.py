@@ -61,9 +61,10 @@ def study_rows(runs: Sequence[Run], found: Sequence[Found]) -> Iterator[Row]:
                 share = (mean(values) - 0.5) / (mean(one.auroc[population][name] for one in best) - 0.5)
                 each = "seeds: " + ", ".join(f"{value:.3f}" for value in values)
                 yield Row(f"{what}: {name}, {population}", each, mean(values), "AUROC", share)
-            reported = ", ".join(f"{one.reported[population]:.3f}" for one in own)
-            yield Row(f"{what}: full, {population}, as reported", f"seeds: {reported}",
-                      mean(one.reported[population] for one in own), "AUROC")  # fmt: skip
+            said = [one.reported[population] for one in own]
+            each = "seeds: " + ", ".join("-" if value is None else f"{value:.3f}" for value in said)
+            if stated := [value for value in said if value is not None]:
+                yield Row(f"{what}: full, {population}, as reported", each, mean(stated), "AUROC")
         for learner in membership.LEARNERS:
             yield from attack_rows(f"{what}: attack on {learner}", [one.attack[learner] for one in own])
         if plan == "private":

@@ -65,11 +65,12 @@ class Run(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What one study gave: by population and variant the AUROC, and what its own report states of ``full``; the attack
-    on each learner; the largest epsilon that a hospital spent; the time it took."""
+    """What one study gave: by population and variant the AUROC, and what its own report states of ``full`` (None where
+    noise left no stays of one kind); the attack on each learner; the largest epsilon that a hospital spent; the time it
+    took."""
 
     auroc: dict[str, dict[str, float]]
-    reported: dict[str, float]
+    reported: dict[str, float | None]
     trees: dict[str, float | None]
     attack: dict[str, dict[str, Any]]
     spent: float
@@ -98,7 +99,7 @@ def run_one(run: Run) -> Found:
         auroc = {p: aurocs(unlimited, model, p) for p in lemof.POPULATIONS}
         return Found(
             auroc,
-            {p: said["variants"]["full"][p]["pooled"]["auroc"] for p in lemof.POPULATIONS},
+            {p: (said["variants"]["full"][p]["pooled"] or {}).get("auroc") for p in lemof.POPULATIONS},
             {p: (said["reference"]["gbdt_ehr"][p]["pooled"] or {}).get("auroc") for p in lemof.POPULATIONS},
             attacks(hospitals, model),
             max((site["epsilon"] for site in said["privacy"].values()), default=math.inf),

@@ -107,7 +107,7 @@ class Newton:
         A second step would halve the budget of the first. A ridge holds the coefficients to where they are: the
         gradient's noise over ``EXPECTED_MOVE``, and the largest eigenvalue that the Hessian's noise alone would have
         (semicircle law; ``hessian_deviation`` is that of a diagonal element, ``1 / sqrt 2`` of it beside the diagonal).
-        So there is hardly a step into what noise hides.
+        Where it is more than half of the mean eigenvalue, no step is taken: what it would gain is less than its noise.
         """
         num = len(self.theta)
         penalty = np.append(np.full(num - 1, self.ridge), 0.0)
@@ -116,6 +116,8 @@ class Newton:
         hessian = (vector_PP * np.maximum(value_P, 0.0)) @ vector_PP.T + np.diag(penalty + max(hold, self.ridge))
         step = -np.linalg.solve(hessian, total.gradient + penalty * self.theta)
         step *= min(1.0, NOISY_STEP / max(float(np.linalg.norm(step)), NOISY_STEP))
+        if hold > np.trace(total.hessian) / num / 2:
+            step = np.zeros(num)
         return Newton(
             self.theta + step, self.ridge, anchor=self.theta, hessian=hessian, num_steps=self.num_steps + 1,
             is_done=True,

@@ -75,7 +75,7 @@ def take_census(rounds: Rounds) -> bool:
     rounds.cohorts = {site: counted.sites[site].cohort_digest for site in rounds.sites}
 
     def num_able(modality: str, *splits: str) -> int:
-        return min(len(counted.answered(f"{split}/{modality}")) for split in splits)
+        return min(len(set(rounds.sites).intersection(counted.answered(f"{split}/{modality}"))) for split in splits)
 
     rounds.num_able = {modality: num_able(modality, "train", "stack") for modality in MODALITIES}
     rounds.num_able |= dict.fromkeys(("omega_1", "final"), num_able("ehr", "stack"))
@@ -120,30 +120,35 @@ def meta(rounds: Rounds, model: Model, notes: dict[str, Any]) -> tuple[Model, di
 
 
 def level_importance(rounds: Rounds, model: Model, stages: dict[str, NewtonStage]) -> tuple[Model, dict[str, Any]]:
-    """Mean absolute Shapley value by level (eq. 5), the best level (eq. 6), and how stable that choice is."""
+    """Mean absolute Shapley value by level (eq. 5), the best level (eq. 6), and how stable that choice is. Noise of a
+    hospital with a privacy budget may make sums negative, and how far it sways the choice is not known."""
     reply = rounds.ask(ImportanceRequest, model=model, keep_sites=True, needs=MODALITIES)
     ranking: dict[str, Any] = {}
     for modality in MODALITIES:
-        total, stage = np.maximum(reply.sums[f"{modality}/abs_shap"], 0.0), stages[modality]  # noise may be negative
+        total, stage = reply.sums[f"{modality}/abs_shap"], stages[modality]
         theta, hessian = stage.search.found, stage.search.hessian
         assert hessian is not None
         rng = np.random.default_rng(derive_seed(rounds.study.seed, "stability", modality))
         without = {
             site: importance.best_level(
                 importance.under(
-                    stage.without(site, modality), theta, total - reply.sites[site].sums[f"{modality}/abs_shap"]
+                    stage.without(site, modality),
+                    theta,
+                    np.maximum(total - reply.sites[site].sums[f"{modality}/abs_shap"], 0.0),
                 )
             )
             for site in reply.answered(modality)
             if site in (stage.members or []) and len(stage.members or []) > 1
         }
         ranking[modality] = {
-            "level_importance": (total / reply.counts[modality]).tolist(),
+            "level_importance": (np.maximum(total, 0.0) / reply.counts[modality]).tolist(),
             "best_level": importance.best_level(total),
             "num_stays": reply.counts[modality],
             "background": model[f"background/{modality}"].tolist(),
             "coef": theta[:-1].tolist(),
-            "winners_in_draws": importance.winner_counts(theta, hessian, total, num_draws=NUM_STABILITY_DRAWS, rng=rng),
+            "winners_in_draws": None
+            if rounds.privacy
+            else importance.winner_counts(theta, hessian, total, num_draws=NUM_STABILITY_DRAWS, rng=rng),
             "best_level_without_site": without,
         }
     model["best_level"] = np.array([ranking[m]["best_level"] for m in MODALITIES], dtype=np.int64)

@@ -165,7 +165,9 @@ def _variant(reply: Round, population: str, name: str, scale: _Scale, cuts: Mapp
         group = f"{population}/{member}"
         complete = [site for site in sites if site in _complete_sites(reply, group)]
         counts = _histogram(reply, group, complete, index, len(scale.edges) - 1)
-        interval = metrics.auroc_interval_delong(*counts) if sum(c.sum() for c in counts) else None
+        interval = None
+        if sum(c.sum() for c in counts) and not any(reply.sites[site].delta for site in complete):
+            interval = metrics.auroc_interval_delong(*counts)
         if _have_bootstrap(reply, group, complete):
             interval = metrics.percentile_interval(_bootstrap_aurocs(reply, group, complete, index))
         return _metrics(counts, scale, cuts, interval)

@@ -17,13 +17,12 @@ class NewtonStage:
     """A Newton search over rounds. Its sites are fixed at the first step; when one leaves (or, where the search rides
     along, comes back), it starts again with the new set from the current coefficients.
 
-    With ``noisy_start``, sums come from a hospital with a privacy budget: one step from these weights of the inputs
-    (intercept 0), which are what is best when noise hides everything else.
+    With ``noisy_start`` the search begins at these weights of the inputs (intercept 0), which are what is best when
+    noise hides everything else. Sums with noise, of a hospital with a privacy budget, allow one step.
     """
 
     def __init__(self, name: str, num_inputs: int, study: Study, *, noisy_start: Sequence[float] | None = None) -> None:
         self.name = name
-        self._is_noisy = noisy_start is not None
         self.search: Newton = logistic.start(num_inputs, study.logistic.c)
         if noisy_start is not None:
             self.search = dataclasses.replace(self.search, theta=np.append(noisy_start, 0.0))
@@ -31,7 +30,7 @@ class NewtonStage:
         self._asked = self.search.theta
         self._reply: Round | None = None
         self._is_separated = False
-        self._variance = np.zeros(2)
+        self._is_noisy = False
         self._max_steps = study.logistic.max_steps
 
     @property
@@ -47,33 +46,40 @@ class NewtonStage:
         if self.members is not None and members != self.members:
             self.search = self.search.without_history()
         self.members, self._asked, self._reply = members, self.search.theta, reply
-        self._variance = reply.sums.get(f"{group}/noise", np.zeros(2))
-        self.search = self._next(self.search, _logistic_sums(reply.sums, group))
+        self._is_noisy = bool(_variance(reply.sums, group).any())
+        self.search = _next(self.search, _logistic_sums(reply.sums, group), _variance(reply.sums, group))
         self._is_separated = not self._is_noisy and float(reply.sums[f"{group}/num_errors"]) == 0
 
     def without(self, site: str, group: str) -> NDArray[np.float64]:
         """Coefficients without one site: a Newton step from the last point asked, with the site's sums taken away. The
         stage must have kept the sites' own sums."""
         assert self._reply is not None
-        total = _logistic_sums(self._reply.sums, group)
-        own = _logistic_sums(self._reply.sites[site].sums, group)
-        rest = LogisticSums(*(a - b for a, b in zip(total, own, strict=True)))
-        return self._next(Newton(self._asked, self.search.ridge), rest).theta
-
-    def _next(self, search: Newton, total: LogisticSums) -> Newton:
-        """The search after its next step."""
-        if self._is_noisy:
-            return search.advance_noisy(total, *np.sqrt(self._variance).tolist())
-        return search.advance(total)
+        total, own = self._reply.sums, self._reply.sites[site].sums
+        parts = zip(_logistic_sums(total, group), _logistic_sums(own, group), strict=True)
+        others = set(self._reply.answered(group)) - {site}
+        variance = sum((_variance(self._reply.sites[s].sums, group) for s in others), np.zeros(2))
+        return _next(Newton(self._asked, self.search.ridge), LogisticSums(*(a - b for a, b in parts)), variance).theta
 
     def describe(self) -> dict[str, Any]:
         """What the card says of the search."""
         theta = self.search.found
         return {
             "coef": theta[:-1].tolist(), "intercept": float(theta[-1]), "num_steps": self.search.num_steps,
-            "converged": self.search.is_done and not self._is_noisy, "separated": self._is_separated,
-            "sites": self.members,
+            "converged": self.search.is_done and not self._is_noisy, "noisy": self._is_noisy,
+            "separated": self._is_separated, "sites": self.members,
         }  # fmt: skip
+
+
+def _next(search: Newton, total: LogisticSums, variance: NDArray[np.float64]) -> Newton:
+    """The search after its next step."""
+    if variance.any():
+        return search.advance_noisy(total, *np.sqrt(variance).tolist())
+    return search.advance(total)
+
+
+def _variance(sums: Mapping[str, NDArray[Any]], group: str) -> NDArray[np.float64]:
+    """Variance of the noise in gradient and Hessian; 0 from hospitals without a budget."""
+    return np.asarray(sums.get(f"{group}/noise", np.zeros(2)), np.float64)
 
 
 def _logistic_sums(sums: Mapping[str, NDArray[Any]], group: str) -> LogisticSums:

@@ -31,6 +31,7 @@ from lemof_model.features import DISEASES, schema_digest
 from lemof_model.study import AttentionSpec, EncoderSpec, Study, TrainingSpec
 from lemof_model.wire import Answer, CensusRequest, Refusal
 from server.plan import dump_plan
+from server.report import words
 from server.report.page import write_report
 from server.run_store import RunStore
 from simulation.local_transport import LocalTransport
@@ -119,7 +120,11 @@ def test_a_study_ends_within_the_budget_and_says_what_it_cost(mixed: tuple[list[
     assert spent == sorted(spent) and spent[-1] == epsilon
     metrics = metrics_of(run)["variants"]["full"]["all"]
     assert metrics["pooled"]["n"] > 0 and metrics["sites"].keys() == {"a", "b", "c"}
-    assert write_report(run).read_text().count("at delta 1e-05") == 1
+    page = write_report(run).read_text()
+    assert page.count("at delta 1e-05") == 1 and words.NOISY in page and "out of steps" not in page
+    assert page.count("one noisy step, as planned") == 4 and page.count("not known: noise") == 6
+    assert metrics["pooled"]["auroc_ci"] is None is metrics["sites"]["a"]["auroc_ci"]
+    assert metrics["sites"]["b"]["auroc_ci"] is not None
     newton = json.loads((run / "model/card.json").read_text())["stages"]["final"]
     assert newton["num_steps"] == 1
 
@@ -143,6 +148,21 @@ def test_what_leaves_a_hospital_with_a_budget(mixed: tuple[list[Path], Study, Ke
             assert all(float(v) == 0 for name, v in answer.sums.items() if name.endswith(("/loss", "/num_errors")))
     rides = [answer for (stage, _), answer in by_stage.items() if stage == "attention" and "omega_1" in answer.counts]
     assert len(rides) == 1 < sum(stage == "attention" for stage, _ in by_stage)
+
+
+def test_a_hospital_that_its_own_noise_left_out_is_not_waited_for(tmp_path: Path) -> None:
+    """A census can put it below the minimum of stays and not below that of ECGs."""
+
+    class Unlucky(Watched):
+        def instead(self, site: str, answer: Answer | Refusal) -> Answer | Refusal:
+            if site == "a" and isinstance(answer, Answer) and answer.stage == "census":
+                kept = {name: n for name, n in answer.counts.items() if not name.startswith("train/ehr")}
+                return dataclasses.replace(answer, counts=kept, too_small=("train/ehr",))
+            return answer
+
+    transport = Unlucky(LocalTransport(write_sites(tmp_path, {"a": {"epsilon": 8.0}})))
+    run_tiny(study_of(), transport, tmp_path / "run")
+    assert metrics_of(tmp_path / "run")["variants"]["full"]["all"]["sites"].keys() == {"b", "c"}
 
 
 def test_the_same_study_again_costs_nothing_and_gets_the_same_bytes(
@@ -186,7 +206,7 @@ def test_where_all_have_budgets_the_study_ends_and_its_noise_is_of_no_seed(tmp_p
         models.append(run_tiny(study, sites, tmp_path / name / "run"))
         assert metrics_of(tmp_path / name / "run")["privacy"].keys() == {"a", "b", "c"}
         assert all(verify(read_ledger(site.parent / "ledger.jsonl")) <= 8.0 for site in sites)
-    trained = [name for name in models[0] if name.startswith(("ehr/", "final"))]
+    trained = [name for name in models[0] if name.startswith("ehr/")]
     differing = [name for name in trained if (models[0][name] != models[1][name]).any()]
     assert set(differing) == set(trained)
     np.testing.assert_array_equal(models[0]["scaling/mean"], models[1]["scaling/mean"])  # published

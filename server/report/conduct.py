@@ -81,7 +81,8 @@ def _level_table(modality: str, ranking: Mapping[str, Any]) -> Html:
     for level, mean in enumerate(importance, start=1):
         name = f"Level {level}" + (", best" if level == best else "")
         drawing = bar(mean / largest if largest else 0.0, f"importance {mean:.4f}", "" if level == best else "quiet")
-        rows.append([name, words.number(mean, 4), drawing, words.percent(wins[level - 1] / max(sum(wins), 1))])
+        won = words.percent(wins[level - 1] / max(sum(wins), 1)) if wins else "not known: noise"
+        rows.append([name, words.number(mean, 4), drawing, won])
     changed = {site: level for site, level in ranking["best_level_without_site"].items() if level != best}
     without = "; ".join(f"without {site} it is level {level}" for site, level in changed.items())
     if not ranking["best_level_without_site"]:
@@ -134,7 +135,7 @@ def _kept_round(losses: Sequence[str], best: int) -> str:
 
 
 def _learner_row(name: str, learner: Mapping[str, Any]) -> list[str]:
-    state = "yes" if learner["converged"] else "NO: out of steps"
+    state = "yes" if learner["converged"] else "one noisy step, as planned" if learner["noisy"] else "NO: out of steps"
     if learner["separated"]:
         state += "; inputs separate the outcomes"
     coefficients = ", ".join(words.number(weight, 2) for weight in learner["coef"])

@@ -130,6 +130,12 @@ def deaths_rule(target: Target) -> str:
     return "Stays that ended in death are kept, although a death shortens a stay."
 
 
+NOISY = (
+    "Hospitals with a privacy budget count their scores with noise. Where they take part there is no interval, and a "
+    "number may be off by more than the chance in patients: by some .1 at epsilon 1 and 2 (docs/privacy_utility.md)."
+)
+
+
 def performance(m: Mapping[str, Any] | None) -> str:
     """How well the full model ranks, held against chance."""
     if m is None or m["auroc"] is None:

@@ -172,6 +172,17 @@ def test_a_noisy_step_is_no_longer_than_one() -> None:
     assert np.linalg.norm(after.theta - search.theta) == pytest.approx(logistic.NOISY_STEP)
 
 
+def test_no_step_is_taken_where_noise_hides_what_it_would_gain() -> None:
+    rows, labels = level_rows(0)
+    start = from_the_mean()
+    total = logistic.sums(start.theta, rows, labels)
+    hold = float(np.trace(total.hessian)) / 4 / 2
+    little, much = (start.advance_noisy(total, share * hold * logistic.EXPECTED_MOVE, 0.0) for share in (0.99, 1.01))
+    assert np.abs(little.theta - start.theta).max() > 1e-3 and little.is_done
+    np.testing.assert_array_equal(much.theta, start.theta)
+    assert much.is_done and much.num_steps == 1
+
+
 def test_noise_moves_a_coefficient_no_further_than_expected_however_much_there_is_of_it() -> None:
     """The noise of gradient and Hessian grows together; a step that heeds it stays near where it began."""
     rows, labels = level_rows(0, num_stays=200)

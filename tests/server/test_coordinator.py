@@ -1,5 +1,7 @@
 """The coordinator's two machines: a block that keeps its best round, and a Newton search over a fixed set of sites."""
 
+import dataclasses
+
 import numpy as np
 
 from lemof_model import logistic
@@ -105,13 +107,39 @@ def test_newton_does_not_move_after_its_end() -> None:
     assert stage.search.theta is there
 
 
-def test_there_is_one_noisy_step_from_where_one_would_stay_without_it() -> None:
+def noisy(found: Round, deviation: float) -> Round:
+    """The same, with site a saying that its gradient has noise of this deviation."""
+    noise = {"final/noise": np.array([deviation**2, 0.0])}
+    own = dataclasses.replace(found.sites["a"], sums={**found.sites["a"].sums, **noise})
+    return dataclasses.replace(found, sums={**found.sums, **noise}, sites={**found.sites, "a": own})
+
+
+def test_there_is_one_step_from_noisy_sums_from_where_one_would_stay_without_it() -> None:
     """It was paid for, and is not called converged or separated."""
     stage = NewtonStage("final", 2, tiny_study(), noisy_start=[1.0, 0.0])
     assert (stage.is_done, stage.search.theta.tolist()) == (False, [1.0, 0.0, 0.0])
-    stage.advance(reply(stage, ["a", "b"]), "final")
+    stage.advance(noisy(reply(stage, ["a", "b"]), 0.1), "final")
     assert (stage.is_done, stage.search.num_steps) == (True, 1)
-    assert not stage.describe()["converged"] and not stage.describe()["separated"]
+    told = stage.describe()
+    assert (told["converged"], told["noisy"], told["separated"]) == (False, True, False)
+
+
+def test_where_no_noise_came_the_search_goes_to_its_end() -> None:
+    """A hospital with a budget was in the census, and has left."""
+    stage = NewtonStage("final", 2, tiny_study(), noisy_start=[1.0, 0.0])
+    while not stage.is_done:
+        stage.advance(reply(stage, ["a", "b"]), "final")
+    np.testing.assert_allclose(stage.search.theta, logistic.fit(ROWS, LABELS, 1.0), rtol=0, atol=1e-8)
+    assert stage.describe()["converged"] and not stage.describe()["noisy"]
+
+
+def test_without_the_noisy_site_the_others_sums_are_exact() -> None:
+    stage = NewtonStage("final", 2, tiny_study(), noisy_start=[0.1, 0.1])
+    stage.advance(noisy(reply(stage, ["a", "b"]), 1.0), "final")
+    exact = NewtonStage("final", 2, tiny_study(), noisy_start=[0.1, 0.1])
+    exact.advance(reply(exact, ["b"]), "final")
+    np.testing.assert_allclose(stage.without("a", "final"), exact.search.theta, rtol=0, atol=1e-12)
+    assert np.abs(stage.without("b", "final") - exact.search.theta).max() > 1e-3
 
 
 def test_of_noisy_losses_only_those_of_the_last_rounds_are_compared() -> None:

@@ -10,7 +10,7 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -221,6 +221,7 @@ def test_records_are_one_file_on_both_sides(repository: Path) -> None:
     assert (repository / "client/records.py").read_bytes() == (repository / "server/records.py").read_bytes()
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(max_size=8), st.sampled_from(DTYPES).flatmap(lambda d: arrays(d, array_shapes(min_dims=0, min_side=0)))
