@@ -36,7 +36,7 @@ SMALL = dataclasses.replace(
     attention=dataclasses.replace(PLAN.attention, width=8),
     evaluation=dataclasses.replace(PLAN.evaluation, num_bootstraps=0),
 )  # fmt: skip
-"""Networks for a budget: some 7,000 weights where the default plan has 66,000."""
+"""Networks for a budget: some 10,000 weights where the default plan has 75,000."""
 
 # A batch that no hospital fills: every step sums over all of its stays, and a round is one step. The first step of a
 # fresh AdamW moves every weight by the learning rate, whatever the size of the gradient: both networks learn with one.

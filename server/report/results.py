@@ -30,6 +30,7 @@ def answer(run: RunFiles) -> Html:
         "answer",
         "The answer",
         element("p", words.performance(full), css="lead"),
+        *([note(words.NOISY)] if run.metrics["privacy"] else []),
         items(findings),
     )
 
@@ -45,7 +46,6 @@ def variants(run: RunFiles) -> Html:
             "trained by each hospital on its own data; their scores are pooled here. Intervals are 95 %, from patients "
             "drawn anew; they do not hold the chance in training."
         ),
-        *([note(words.NOISY)] if run.metrics["privacy"] else []),
         *(_score_table(run, population, scale) for population in POPULATIONS),
         note("ECE: expected calibration error. ±…*: scores are counted in bins; the AUROC may be off by that much."),
         element("h3", "Called long or short at three cuts"),

@@ -11,7 +11,7 @@ from lemof_model.study import CohortSpec, Study, Target
 
 VISIBLE_BOUND = 0.005
 TOO_FEW = "too few"
-NOT_EVERYWHERE = "not every hospital could train it"
+NOT_EVERYWHERE = "not every hospital gave it"
 NOT_TRAINED = "not trained"
 MINUS = "\N{MINUS SIGN}"
 EN_DASH = "\N{EN DASH}"
@@ -131,8 +131,9 @@ def deaths_rule(target: Target) -> str:
 
 
 NOISY = (
-    "Hospitals with a privacy budget count their scores with noise. Where they take part there is no interval, and a "
-    "number may be off by more than the chance in patients: by some .1 at epsilon 1 and 2 (docs/privacy_utility.md)."
+    "Hospitals with a privacy budget count their scores with noise, and give neither what intervals and differences "
+    "take nor reference models. Where they take part, numbers may be off by more than the chance in patients: by some "
+    ".1 at epsilon 1 and 2 (docs/privacy_utility.md)."
 )
 
 
@@ -160,7 +161,7 @@ def comparison(difference: Mapping[str, Any] | None, other: str, population: str
     name = POPULATION_NAMES[population]
     over = f"Over {name[0].lower()}{name[1:]}"
     if difference is None or difference["auroc_ci"] is None or None in difference["auroc_ci"]:
-        return f"{over}, not compared with {other}: too few stays, or not every hospital could make that score."
+        return f"{over}, not compared with {other}: too few stays, or not every hospital gave what it takes."
     ends = difference["auroc_ci"]
     verdict = {
         1: f"the full model is better than {other}",
