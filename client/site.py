@@ -294,6 +294,7 @@ def _problems(error: ValidationError, file: str, model: Any, section: str = "") 
 def _keys_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
     """The keys that the section at ``location`` knows."""
     for part in location:
-        annotation = model.model_fields[part].annotation
+        is_plan = dataclasses.is_dataclass(model)
+        annotation: Any = model.__dataclass_fields__[part].type if is_plan else model.model_fields[part].annotation
         model = next((kind for kind in getattr(annotation, "__args__", ()) if kind is not type(None)), annotation)
     return list(getattr(model, "model_fields", None) or model.__dataclass_fields__)

@@ -137,7 +137,10 @@ def problem_sentence(
             close = difflib.get_close_matches(str(problem["loc"][-1]), known_keys, n=1)
             advice = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known_keys)}."
             return f"{key} must be a known key, got an unknown one from {file}. {advice}"
+        case "dataclass_type" | "model_type":
+            return f"{key} must be a section with keys of its own, got {problem['input']!r} from {file}. Correct it."
         case "value_error":
-            return f"{problem['ctx']['error']} (from {file}:{key})"
+            place = f"{file}:{key}" if key else file
+            return "\n".join(f"{line} (from {place})" for line in str(problem["ctx"]["error"]).splitlines())
     rule = problem["msg"].replace("Input should", "must").replace("String should", "must")
     return f"{key} {rule}, got {problem['input']!r} from {file}. Correct it."

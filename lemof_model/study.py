@@ -20,10 +20,10 @@ FEW_SITES = 3
 """A total over fewer sites than these tells each of them what the others hold."""
 
 
-def _check(what: object, rules: Mapping[str, tuple[bool, str]]) -> None:
-    """Raise one ConfigError that lists every broken rule of ``what``."""
+def _check(what: object, section: str, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Raise one ConfigError that lists every broken rule of ``what``; ``section`` is what stands before a key."""
     broken = [
-        f"{type(what).__name__}.{name} must {rule}, got {getattr(what, name)!r}."
+        f"{section}{name} must {rule}, got {getattr(what, name)!r}."
         for name, (holds, rule) in rules.items()
         if not holds
     ]
@@ -52,6 +52,7 @@ class CohortSpec:
     def __post_init__(self) -> None:
         _check(
             self,
+            "cohort.",
             {
                 "window_hours": (1 <= self.window_hours <= 240, "be from 1 to 240"),
                 "gap_hours": (self.gap_hours >= 0, "not be negative"),
@@ -82,7 +83,7 @@ class Target:
     deaths: Literal["keep", "exclude"] = "keep"
 
     def __post_init__(self) -> None:
-        _check(self, {"threshold_days": (self.threshold_days > 0, "be above 0")})
+        _check(self, "target.", {"threshold_days": (self.threshold_days > 0, "be above 0")})
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ class SplitSpec:
         total = self.train + self.stack + self.tuning + self.held_out
         rules = {name: (getattr(self, name) > 0, "be above 0") for name in SPLITS}
         rules["salt"] = (bool(self.salt), "not be empty")
-        _check(self, rules)
+        _check(self, "splits.", rules)
         if abs(total - 1.0) > 1e-9:
-            raise ConfigError(f"SplitSpec fractions must add up to 1, got {total:g}.")
+            raise ConfigError(f"splits: the four fractions must add up to 1, got {total:g}.")
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class TrainingSpec:
     def __post_init__(self) -> None:
         _check(
             self,
+            "",
             {
                 "num_rounds": (self.num_rounds >= 1, "be at least 1"),
                 "num_epochs": (self.num_epochs >= 1, "be at least 1"),
@@ -169,10 +171,11 @@ class StrategySpec:
         is_prox, is_adam = self.name == "fedprox", self.name == "fedadam"
         _check(
             self,
+            "strategy.",
             {
                 "proximal_mu": (
-                    self.proximal_mu >= 0 and (is_prox or self.proximal_mu == 0),
-                    "not be negative, and is 0 unless name is fedprox",
+                    self.proximal_mu > 0 if is_prox else self.proximal_mu == 0,
+                    "be above 0 for fedprox (at 0 it is fedavg)" if is_prox else "be 0 unless name is fedprox",
                 ),
                 "server_lr": (
                     self.server_lr > 0 and (is_adam or self.server_lr == 0.01),
@@ -197,6 +200,7 @@ class AttentionSpec:
     def __post_init__(self) -> None:
         _check(
             self,
+            "attention.",
             {
                 "width": (self.width >= 1, "be at least 1"),
                 "dropout": (0 <= self.dropout < 1, "be from 0 to below 1"),
@@ -217,6 +221,7 @@ class LogisticSpec:
     def __post_init__(self) -> None:
         _check(
             self,
+            "logistic.",
             {"c": (self.c > 0, "be above 0"), "max_steps": (self.max_steps >= 1, "be at least 1")},
         )
 
@@ -235,6 +240,7 @@ class EvaluationSpec:
     def __post_init__(self) -> None:
         _check(
             self,
+            "evaluation.",
             {
                 "num_bins": (
                     self.num_bins >= 4 and self.num_bins % 2 == 0,
@@ -273,6 +279,7 @@ class Study:
     def __post_init__(self) -> None:
         _check(
             self,
+            "",
             {
                 "seed": (self.seed >= 0, "not be negative"),
                 "min_sites": (self.min_sites >= 1, "be at least 1"),

@@ -47,7 +47,7 @@ def _check_encoders(study: Study, file: str) -> None:
         try:
             build_network(modality, getattr(study, modality))
         except LemofError as error:
-            problems.append(f"{error} (from {file})")
+            problems += [f"{line} (from {file})" for line in str(error).splitlines()]
     if problems:
         raise ConfigError("\n".join(problems))
 

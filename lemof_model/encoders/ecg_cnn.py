@@ -9,7 +9,7 @@ gradients); blocks are strided and a quarter as wide (a training step of 64 stay
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lemof_model.encoders.ecg_levels import NUM_LEADS, Augmentation, concat_pool, time_tokens
+from lemof_model.encoders.ecg_levels import NUM_LEADS, Augmentation, concat_pool, group_norm, time_tokens
 from lemof_model.pyramid import Inputs, Level, PyramidEncoder
 
 KERNELS = (8, 5, 3)
@@ -45,7 +45,7 @@ class EcgCnn(PyramidEncoder):
                 (NUM_LEADS, *self.token_widths[:2]), self.token_widths, KERNELS, STRIDES, DILATIONS, strict=True
             )
         )
-        self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for channels in self.token_widths)
+        self.norms = nn.ModuleList(group_norm(channels) for channels in self.token_widths)
         self.dropout = nn.Dropout(dropout)
         self.augment = Augmentation(augment)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 NUM_LEADS = 12
+NUM_GROUPS = 8
 MAX_SHIFT_SAMPLES = 100
 MAX_GAIN_CHANGE = 0.1
 
@@ -35,6 +36,19 @@ class Augmentation(nn.Module):
         source_BT = (torch.arange(length) + shift_B1).clamp(0, length - 1)
         gain_B11 = 1 + MAX_GAIN_CHANGE * self.strength * (2 * torch.rand(batch, 1, 1) - 1)
         return ecg_BCT.gather(2, source_BT[:, None, :].expand(batch, leads, length)) * gain_B11
+
+
+def group_norm(width: int) -> nn.GroupNorm:
+    """Normalise the channels of a map in eight groups.
+
+    Example:
+        >>> group_norm(12)
+        Traceback (most recent call last):
+        ValueError: width must be a multiple of 8, got 12
+    """
+    if width % NUM_GROUPS:
+        raise ValueError(f"width must be a multiple of {NUM_GROUPS}, got {width}")
+    return nn.GroupNorm(NUM_GROUPS, width)
 
 
 def time_tokens(x_BDT: Tensor, num_tokens: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lemof_model.encoders.ecg_levels import NUM_LEADS, Augmentation, concat_pool, time_tokens
+from lemof_model.encoders.ecg_levels import NUM_LEADS, Augmentation, concat_pool, group_norm, time_tokens
 from lemof_model.pyramid import Inputs, Level, PyramidEncoder
 
 
@@ -37,9 +37,9 @@ class EcgLstm(PyramidEncoder):
         self.pooled_widths = (3 * width, 3 * width, 3 * width)
         self.num_tokens = num_tokens
         self.stem = nn.Conv1d(NUM_LEADS, width, 7, stride=5, padding=3, bias=False)
-        self.stem_norm = nn.GroupNorm(8, width)
+        self.stem_norm = group_norm(width)
         self.step = nn.Conv1d(width, width, 5, stride=2, padding=2, bias=False)
-        self.step_norm = nn.GroupNorm(8, width)
+        self.step_norm = group_norm(width)
         self.layers = nn.ModuleList(nn.LSTM(width, width, batch_first=True) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
         self.augment = Augmentation(augment)

@@ -9,7 +9,7 @@ sees 2.3 s, which takes in the time from one beat to the next.
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lemof_model.encoders.ecg_levels import NUM_LEADS, Augmentation, concat_pool, time_tokens
+from lemof_model.encoders.ecg_levels import NUM_LEADS, Augmentation, concat_pool, group_norm, time_tokens
 from lemof_model.pyramid import Inputs, Level, PyramidEncoder
 
 
@@ -22,11 +22,11 @@ class ResidualBlock(nn.Module):
     def __init__(self, num_inputs: int, num_outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv1d(num_inputs, num_outputs, 5, stride=stride, padding=2, bias=False)
-        self.norm1 = nn.GroupNorm(8, num_outputs)
+        self.norm1 = group_norm(num_outputs)
         self.conv2 = nn.Conv1d(num_outputs, num_outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.GroupNorm(8, num_outputs)
+        self.norm2 = group_norm(num_outputs)
         self.skip = nn.Conv1d(num_inputs, num_outputs, 1, stride=stride, bias=False)
-        self.skip_norm = nn.GroupNorm(8, num_outputs)
+        self.skip_norm = group_norm(num_outputs)
 
     def forward(self, x_BDT: Tensor) -> Tensor:
         """Return the block's map."""
@@ -58,7 +58,7 @@ class EcgResNet(PyramidEncoder):
         self.pooled_widths = (2 * width, 2 * width, 2 * width)
         self.num_tokens = num_tokens
         self.stem = nn.Conv1d(NUM_LEADS, width, 7, stride=4, padding=3, bias=False)
-        self.stem_norm = nn.GroupNorm(8, width)
+        self.stem_norm = group_norm(width)
         self.blocks = nn.ModuleList(ResidualBlock(width, width, stride) for stride in (2, 2, 2))
         self.dropout = nn.Dropout(dropout)
         self.augment = Augmentation(augment)

@@ -62,8 +62,6 @@ class EcgWaveNet(PyramidEncoder):
         self, width: int = 16, num_layers: int = 5, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0
     ) -> None:
         super().__init__()
-        if num_layers < 1:
-            raise ValueError(f"num_layers must be at least 1, got {num_layers}")
         self.token_widths = (width, width, width)
         self.pooled_widths = (2 * width, 2 * width, 2 * width)
         self.num_tokens = num_tokens

@@ -1,5 +1,9 @@
 """Encoders by name: the plan chooses them, both sides build them here."""
 
+import difflib
+import inspect
+import math
+
 import torch
 
 from lemof_model.encoders.ecg_cnn import EcgCnn
@@ -26,6 +30,15 @@ OF_SCHEMA: dict[str, tuple[object, ...]] = {
     "tabnet": TABLE,
     "tpc": (len(GRID_CHANNELS), STATIC_COLUMNS, NUM_CATEGORIES),
 }
+
+LEAST = {"num_tokens": 2, "gamma": 1}
+"""The least that a size may be where that is neither 1 for a count nor 0 for another number."""
+MOST_TOKENS = 250
+"""The steps of the longest level of an ECG encoder: more tokens than these it cannot show."""
+OF_ONE_TOKEN = (
+    "Over a single token the softmax of attention is 1: nothing is attended to, and its query and key weights learn "
+    "nothing."
+)
 
 ENCODERS: dict[str, dict[str, type[PyramidEncoder]]] = {
     "ecg": {
@@ -64,17 +77,54 @@ def build_network(modality: str, spec: EncoderSpec, seed: int = 0) -> ModalityNe
     """Build an encoder with its three heads; the initial weights are a function of ``seed`` alone.
 
     Raises:
-        ConfigError: an unknown name (the right ones are listed) or a size the encoder does not have.
+        ConfigError: an unknown name (the right ones are listed), a size the encoder does not have or cannot have.
     """
     encoder = encoder_class(modality, spec)
-    if spec.sizes.get("num_tokens", 2) < 2:
-        raise ConfigError(
-            f"{modality}.sizes.num_tokens must be at least 2, got {spec.sizes['num_tokens']}. Over a single token the "
-            "softmax of attention is 1: nothing is attended to, and query and key weights learn nothing."
-        )
+    _check_sizes(modality, spec, encoder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
             return ModalityNetwork(encoder(*OF_SCHEMA.get(spec.name, ()), **spec.sizes))
-        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-            raise ConfigError(f"{modality}.sizes must suit the encoder {spec.name}: {error}.") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]  # torch adds where in its own code
+            raise ConfigError(f"{modality}.sizes must suit the encoder {spec.name}: {reason}.") from error
+
+
+def _check_sizes(modality: str, spec: EncoderSpec, encoder: type[PyramidEncoder]) -> None:
+    """Raise one ConfigError that lists every size the encoder does not have, and every value that is senseless."""
+    defaults = {p.name: p.default for p in inspect.signature(encoder).parameters.values() if p.default is not p.empty}
+    problems = []
+    for name, size in spec.sizes.items():
+        if name not in defaults:
+            close = difflib.get_close_matches(name, defaults, n=1)
+            advice = f"Did you mean {close[0]}?" if close else "Leave it out."
+            problems.append(
+                f"{modality}.sizes of {spec.name} must be among {', '.join(defaults)}, got {name!r}. {advice}"
+            )
+        elif broken := _broken_rule(name, size, is_count=isinstance(defaults[name], int)):
+            is_single = (name, size) == ("num_tokens", 1)
+            advice = OF_ONE_TOKEN if is_single else f"Correct it, or leave it out for {defaults[name]:g}."
+            problems.append(f"{modality}.sizes.{name} must {broken}, got {size!r}. {advice}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _broken_rule(name: str, size: object, *, is_count: bool) -> str | None:
+    """What a size of that name must do and this one does not.
+
+    Example:
+        >>> _broken_rule("gamma", 0.5, is_count=False)
+        'be at least 1'
+    """
+    least = LEAST.get(name, int(is_count))
+    if is_count and type(size) is not int:
+        return "be a whole number"
+    if not isinstance(size, int | float) or not -math.inf < size < math.inf:
+        return "be a finite number"
+    if size < least:
+        return f"be at least {least}"
+    if name == "num_tokens" and size > MOST_TOKENS:
+        return f"be at most {MOST_TOKENS}"
+    if name.endswith("dropout") and size >= 1:
+        return "be below 1"
+    return None

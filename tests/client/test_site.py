@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from client.accounting import Budget
-from client.site import PlanSections, find_site_file, load_plan_sections, load_site
+from client.site import PlanSections, find_site_file, load_plan_sections, load_site, load_study
 from lemof_model.errors import ConfigError
 from lemof_model.study import CohortSpec, SplitSpec, Target
 
@@ -113,9 +113,12 @@ def test_problems_of_a_plan_name_section_and_key(tmp_path: Path) -> None:
         load_plan_sections(plan)
     assert str(caught.value).splitlines() == [
         "cohort.window_hour must be a known key, got an unknown one from plan.yaml. Did you mean window_hours?",
-        "Target.threshold_days must be above 0, got -1.0. (from plan.yaml:target)",
-        "SplitSpec fractions must add up to 1, got 1.4. (from plan.yaml:splits)",
+        "target.threshold_days must be above 0, got -1.0. (from plan.yaml:target)",
+        "splits: the four fractions must add up to 1, got 1.4. (from plan.yaml:splits)",
     ]
+    plan.write_text("attention: {training: {num_round: 3}}\n")
+    with pytest.raises(ConfigError, match=r"^attention\.training\.num_round must be .* Did you mean num_rounds\?$"):
+        load_study(plan)
     with pytest.raises(ConfigError, match=r"missing\.yaml must be a readable file, got: No such file"):
         load_plan_sections(tmp_path / "missing.yaml")
 

@@ -1,5 +1,8 @@
 """Every registered encoder: its parameters, its shapes, and that a stay is alone in its batch."""
 
+import inspect
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,10 @@ from lemof_model.encoders.ecg_levels import Augmentation
 from lemof_model.encoders.registry import ENCODERS, build_network
 from lemof_model.errors import ConfigError
 from lemof_model.features import GRID_CHANNELS
+from lemof_model.lemof import initial_networks
 from lemof_model.pyramid import EhrBatch, ModalityNetwork
 from lemof_model.stays import CONCEPT_COLUMNS, NUM_CATEGORIES, NUMERIC_COLUMNS, STATIC_COLUMNS, SYSTEM_TOKENS
-from lemof_model.study import EncoderSpec
+from lemof_model.study import EncoderSpec, Study
 from tests.inputs import inputs_of, pick
 
 F, C, S, G = len(NUMERIC_COLUMNS), len(NUM_CATEGORIES), sum(NUM_CATEGORIES), len(GRID_CHANNELS)
@@ -134,16 +138,58 @@ def test_a_feature_moves_the_token_of_its_system() -> None:
     [
         ("ecg", EncoderSpec("resnte"), "ecg.name must be one of .*resnet.*, got 'resnte'"),
         ("ehr", EncoderSpec("resnet"), "one of ft_transformer, mlp, tab_transformer, tabnet, tpc, got 'resnet'"),
-        ("ecg", EncoderSpec("resnet", {"depth": 3}), "ecg.sizes must suit the encoder resnet"),
-        ("ecg", EncoderSpec("resnet", {"width": 7}), "ecg.sizes must suit the encoder resnet"),
+        (
+            "ecg",
+            EncoderSpec("resnet", {"depth": 3}),
+            "of resnet must be among width, num_tokens, dropout, augment, got 'depth'",
+        ),
+        (
+            "ecg",
+            EncoderSpec("resnet", {"width": 7}),
+            "ecg.sizes must suit the encoder resnet: width must be a multiple of 8, got 7",
+        ),
+        ("ecg", EncoderSpec("cnn", {"width": 12}), "width must be a multiple of 8, got 12"),
+        ("ecg", EncoderSpec("lstm", {"width": 20}), "width must be a multiple of 8, got 20"),
+        ("ecg", EncoderSpec("resnet", {"width": 8 * 10**24}), "ecg.sizes must suit the encoder resnet: [^\n]+$"),
         ("ehr", EncoderSpec("ft_transformer", {"width": 9}), "multiple of num_heads, got 9 and 2"),
         ("ehr", EncoderSpec("mlp", {"width": 9}), "multiple of num_tokens, got 9 and 8"),
         ("ehr", EncoderSpec("tabnet", {"num_tokens": 3}), "multiple of num_tokens, got 32 and 3"),
         ("ehr", EncoderSpec("tab_transformer", {"width": 12}), "multiple of 8, got 12"),
         ("ehr", EncoderSpec("tpc", {"num_layers": 4}), "multiple of 3, got 4"),
         ("ehr", EncoderSpec("mlp", {"num_tokens": 1}), "num_tokens must be at least 2, got 1. Over a single token"),
+        ("ehr", EncoderSpec("mlp", {"widht": 16}), "among width, num_tokens, dropout, got 'widht'. Did you mean width"),
+        ("ehr", EncoderSpec("tpc", {"num_tokens": 1}), "ehr.sizes of tpc must be among num_layers, .*'num_tokens'"),
+        ("ecg", EncoderSpec("resnet", {"num_tokens": 2.5}), "num_tokens must be a whole number, got 2.5. Correct it, "),
+        ("ecg", EncoderSpec("resnet", {"num_tokens": 5000}), "num_tokens must be at most 250, got 5000"),
+        ("ehr", EncoderSpec("ft_transformer", {"num_heads": 0}), "num_heads must be at least 1, got 0"),
+        ("ehr", EncoderSpec("ft_transformer", {"attention_dropout": 3}), "must be below 1, got 3. .* out for 0"),
+        ("ehr", EncoderSpec("tab_transformer", {"attention_dropout": -0.5}), "must be at least 0, got -0.5"),
+        ("ehr", EncoderSpec("mlp", {"dropout": 1}), "must be below 1, got 1. Correct it, or leave it out for 0.2"),
+        ("ehr", EncoderSpec("mlp", {"dropout": 10**400}), "dropout must be below 1, got 1000"),
+        ("ehr", EncoderSpec("mlp", {"dropout": math.nan}), "dropout must be a finite number, got nan"),
+        ("ehr", EncoderSpec("mlp", {"dropout": "much"}), "dropout must be a finite number, got 'much'"),  # type: ignore[dict-item]
+        ("ehr", EncoderSpec("tabnet", {"gamma": 0}), "gamma must be at least 1, got 0"),
+        ("ehr", EncoderSpec("tabnet", {"gamma": 0.5}), "gamma must be at least 1, got 0.5"),
+        ("ehr", EncoderSpec("tabnet", {"sparsity": -1}), "sparsity must be at least 0, got -1"),
+        ("ehr", EncoderSpec("tabnet", {"sparsity": math.inf}), "sparsity must be a finite number, got inf"),
     ],
 )
 def test_a_wrong_encoder_is_refused_by_name(modality: str, spec: EncoderSpec, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_network(modality, spec)
+
+
+@pytest.mark.parametrize(("modality", "name"), ALL)
+def test_every_count_must_be_whole_and_above_0(modality: str, name: str) -> None:
+    parameters = inspect.signature(ENCODERS[modality][name]).parameters.values()
+    for size in (p.name for p in parameters if isinstance(p.default, int)):
+        least = 2 if size == "num_tokens" else 1
+        for value, rule in ((0, f"at least {least}"), (-8, f"at least {least}"), (16.0, "a whole number")):
+            with pytest.raises(ConfigError, match=rf"^{modality}\.sizes\.{size} must be {rule}, got {value}\. "):
+                build_network(modality, EncoderSpec(name, {size: value}))
+
+
+def test_all_wrong_sizes_are_told_at_once_wherever_a_network_is_built() -> None:
+    study = Study(ehr=EncoderSpec("mlp", {"depth": 3, "width": 0, "dropout": 2}))
+    with pytest.raises(ConfigError, match=r"depth.*\nehr\.sizes\.dropout .*\nehr\.sizes\.width "):
+        initial_networks(Study.from_json(study.to_json()))

@@ -36,11 +36,30 @@ def test_a_resolved_plan_is_read_back_as_the_same_study(tmp_path: Path) -> None:
         ("seeed: 3", r"seeed must be a known key.*Did you mean seed\?"),
         ("encoders: {num_rounds: many}", r"encoders\.num_rounds.*got 'many' from plan\.yaml"),
         ("encoders: {num_rounds: 0}", r"num_rounds must be at least 1, got 0"),
+        (
+            "cohort: {min_age_years: -1}",
+            r"^cohort\.min_age_years must not be negative, got -1\. \(from plan\.yaml:cohort\)$",
+        ),
+        ("seed: -1", r"^seed must not be negative, got -1\. \(from plan\.yaml\)$"),
+        ("ecg: resnet", r"^ecg must be a section with keys of its own, got 'resnet' from plan\.yaml"),
+        (
+            "attention: {width: 0, dropout: 1}",
+            r"^attention\.width .*\(from plan.*\)\nattention\.dropout .*\(from plan.*\)$",
+        ),
+        (
+            "ehr: {name: mlp, sizes: {width: 0, dropout: 2}}",
+            r"^ehr\.sizes\.width .*\(from plan\.yaml\)\nehr\.sizes\.dropout .*\(from plan\.yaml\)$",
+        ),
+        ("strategy: {name: fedprox}", r"^strategy\.proximal_mu must be above 0 for fedprox .*got 0\.0"),
+        ("strategy: {name: fedprox, proximal_mu: -1}", r"^strategy\.proximal_mu must be above 0 for fedprox .*got -1"),
         ("strategy: {name: fedavg, proximal_mu: 1.0}", r"proximal_mu must .*0 unless name is fedprox"),
         ("splits: {train: 0.9}", r"fractions must add up to 1"),
         ("cohort: {min_stay_hours: 12}", r"min_stay_hours must be at least"),
         ("ecg: {name: resnte}", r"ecg\.name must be one of cnn, lstm, resnet, wavenet, got 'resnte'"),
-        ("ehr: {name: ft_transformer, sizes: {depth: 3}}", r"ehr\.sizes must suit"),
+        (
+            "ehr: {name: ft_transformer, sizes: {depth: 3}}",
+            r"ehr\.sizes of ft_transformer must be among .*, got 'depth'",
+        ),
         (
             "cohort: {window_hours: 1}\nehr: {name: tpc}",
             r"cohort\.window_hours must be at least 2 for ehr\.name tpc, got 1\. Its tokens",
