@@ -139,6 +139,13 @@ class Prepare(_Section):
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     on_duplicate: Literal["first", "refuse"] = "refuse"
 
+    @field_validator("output")
+    @classmethod
+    def _has_a_name(cls, output: Path) -> Path:
+        if not output.name:
+            raise ValueError(f"prepare.output must be a folder with a name, got {output}. Name one in it.")
+        return output
+
 
 class Limits(_Section):
     """What the site never lets out: sums over fewer patients, groups of fewer patients, larger answers than these; any

@@ -7,9 +7,7 @@ of diabetes are one group each here.
 
 import polars as pl
 
-from client.mimic_iv.icd_codes import DIAGNOSES_ICD, Prefixes, groups_by_admission, spans
-from client.mimic_iv.tables import collect, open_table
-from client.site import EhrData
+from client.mimic_iv.icd_codes import Prefixes, spans
 from lemof_model.features import COMORBIDITIES
 
 ICD_9 = {
@@ -53,16 +51,14 @@ PREFIXES: dict[str, Prefixes] = {
 }
 
 
-def with_earlier_comorbidities(ehr: EhrData, stays: pl.DataFrame, admissions: pl.DataFrame) -> pl.DataFrame:
-    """Add ``earlier_NAME`` for each comorbidity: 1 where an earlier admission of the patient has one of its codes."""
+def with_earlier_comorbidities(stays: pl.DataFrame, admissions: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
+    """Add ``earlier_NAME`` for each comorbidity: 1 where an earlier admission of the patient has one of its codes
+    (``groups`` by admission)."""
     earlier = (
         stays.select("row", "subject_id", begin="admittime")
         .join(admissions.select("subject_id", "hadm_id", "dischtime"), on="subject_id")
         .filter(pl.col("dischtime") < pl.col("begin"))
         .select("row", "hadm_id")
     )
-    source = open_table(ehr, "diagnoses_icd")
-    of_earlier = source.scan(DIAGNOSES_ICD).join(earlier.lazy().select("hadm_id").unique(), on="hadm_id", how="semi")
-    groups = collect(groups_by_admission(of_earlier, PREFIXES), source.path)
     flags = earlier.join(groups, on="hadm_id").group_by("row").agg(pl.col(name).any() for name in PREFIXES)
     return stays.join(flags, on="row", how="left").sort("row").with_columns(pl.col(*PREFIXES).fill_null(False))

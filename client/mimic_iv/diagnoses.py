@@ -2,9 +2,7 @@
 
 import polars as pl
 
-from client.mimic_iv.icd_codes import DIAGNOSES_ICD, Prefixes, groups_by_admission
-from client.mimic_iv.tables import collect, open_table
-from client.site import EhrData
+from client.mimic_iv.icd_codes import Prefixes
 from lemof_model.features import DISEASES
 
 # Prefixes without dots, any position. HCUP CCS / CCSR categories named beside, written out as prefixes because CCSR's
@@ -35,10 +33,7 @@ PREFIXES: dict[str, Prefixes] = {
 }
 
 
-def with_diseases(ehr: EhrData, stays: pl.DataFrame) -> pl.DataFrame:
-    """Add a column for each disease: whether the stay's admission has one of its codes."""
-    source = open_table(ehr, "diagnoses_icd")
-    own = source.scan(DIAGNOSES_ICD).join(stays.lazy().select("hadm_id").unique(), on="hadm_id", how="semi")
-    groups = collect(groups_by_admission(own, PREFIXES), source.path)
-    joined = stays.join(groups, on="hadm_id", how="left").sort("row")
+def with_diseases(stays: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
+    """Add a column for each disease: whether the stay's admission has one of its codes (``groups`` by admission)."""
+    joined = stays.join(groups.select("hadm_id", *PREFIXES), on="hadm_id", how="left").sort("row")
     return joined.with_columns(pl.col(DISEASES).fill_null(False))

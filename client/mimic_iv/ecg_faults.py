@@ -34,12 +34,21 @@ class Reason(StrEnum):
 
 
 ADVICE = {
+    Reason.MISSING: "Copy the files again. In the record list a path ends without .hea, and has / between folders.",
+    Reason.DURATION: "Only records of exactly 10 s are used; export them whole.",
     "E202": "Copy the files again; links must not lead out of data.ecg.root.",
-    "E203": "List the rate in data.ecg.accept_hz to resample it; only 10 s records are used.",
-    "E204": "Set data.ecg.on_missing_lead: zero to keep records that lack up to 5 leads.",
+    "E203": "List the rate in data.ecg.accept_hz to resample it.",
+    "E204": "Leads are known by their names, I to III, aVR to aVF and V1 to V6: name them so. Set "
+    "data.ecg.on_missing_lead: zero to keep records that lack up to 5.",
     "E205": "Set data.ecg.units: uV if the numbers of the whole site are microvolts.",
     "E206": "Such a record holds no usable signal; look at the export if there are many.",
 }
+"""By reason, or by the code of those that have no advice of their own."""
+
+
+def advice_on(reason: str) -> str:
+    """What to do about a reason."""
+    return ADVICE.get(reason) or ADVICE[reason[:4]]
 
 
 class RejectedRecordError(Exception):
@@ -71,5 +80,5 @@ def refuse_too_many(
     code = counts[0][0][:4]
     raise DataError(
         f"ECG records must be usable but for {allowed:,} of {num_chosen:,}, got {len(rejected):,} bad ones "
-        f"({reasons}{first}). {ADVICE[code]} [{code}]"
+        f"({reasons}{first}). {advice_on(counts[0][0])} [{code}]"
     )

@@ -6,11 +6,12 @@ at one time the larger ``study_id`` wins. One ECG may serve two stays of a patie
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import polars as pl
 
-from client.mimic_iv.tables import TIME, Columns, collect, scan, unique_rows
-from client.site import EcgData
+from client.mimic_iv.tables import TIME, Columns, collect, form_of, is_too_many, scan, unique_rows
+from client.site import EcgData, Prepare
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec
 
@@ -18,7 +19,11 @@ RECORD_LIST: Columns = {"subject_id": pl.Int64, "study_id": pl.Int64, "ecg_time"
 
 
 def link_ecgs(
-    ecg: EcgData, stays: pl.DataFrame, spec: CohortSpec, on_duplicate: str = "refuse"
+    ecg: EcgData,
+    stays: pl.DataFrame,
+    spec: CohortSpec,
+    on_duplicate: str = "refuse",
+    max_bad_fraction: float = Prepare.model_fields["max_bad_fraction"].default,
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """The chosen record of each stay (``row``) that has one, and how many records were met on the way.
 
@@ -27,7 +32,8 @@ def link_ecgs(
     unlinked + linked.
 
     Raises:
-        DataError: the record list is missing or damaged, or repeats a study and ``on_duplicate`` is "refuse".
+        DataError: the record list is missing or damaged, repeats a study or a path and ``on_duplicate`` is "refuse", or
+            has too many records without an id, a path or a time that can be read.
     """
     if not ecg.record_list.is_file():
         raise DataError(
@@ -38,7 +44,13 @@ def link_ecgs(
     listed = collect(rows.with_row_index("list_row", offset=1), ecg.record_list)
     records, num_repeated = unique_rows(listed, "study_id", ecg.record_list, on_duplicate)
     records = records.drop_nulls(["subject_id", "path"])
+    num_incomplete = listed.height - num_repeated - records.height
+    if is_too_many(num_incomplete, listed.height, max_bad_fraction):
+        raise DataError(_incomplete(listed, ecg.record_list))
+    records, num_shared = _one_per_path(records, ecg.record_list, on_duplicate)
     timed = records.drop_nulls("ecg_time")
+    if is_too_many(records.height - timed.height, records.height, max_bad_fraction):
+        raise DataError(_bad_times(ecg, records))
     own = timed.join(stays, on="subject_id", how="semi")
     windows = stays.select(
         "row",
@@ -49,8 +61,8 @@ def link_ecgs(
     chosen, num_linked = _choose(own, windows, spec), _num_linked(own, windows)
     counts = {
         "records_listed": listed.height,
-        "records_repeated": num_repeated,
-        "records_incomplete": listed.height - num_repeated - records.height,
+        "records_repeated": num_repeated + num_shared,
+        "records_incomplete": num_incomplete,
         "records_without_readable_time": records.height - timed.height,
         "records_unlinked": timed.height - num_linked,
         "records_linked": num_linked,
@@ -91,6 +103,48 @@ def link_warning(counts: Mapping[str, int]) -> str | None:
     return (
         f"{counts['records_unlinked']:,} of {counts['records_listed']:,} ECGs are outside every stay and not used; "
         f"{share:.1%} of stays have one. [E201]"
+    )
+
+
+def _one_per_path(records: pl.DataFrame, path: Path, on_duplicate: str) -> tuple[pl.DataFrame, int]:
+    """Records with a path of their own, and how many were left out because theirs had come before: one file cannot be
+    the ECG of two studies.
+
+    Raises:
+        DataError: a path repeats, and ``on_duplicate`` is "refuse".
+    """
+    is_first = pl.col("path").is_first_distinct()
+    again = records.filter(~is_first)
+    if again.height and on_duplicate == "refuse":
+        rows = ", ".join(f"{row:,}" for row in again["list_row"].head(3))
+        raise DataError(
+            f"path must be there once, got {again.height:,} repetitions (rows {rows}"
+            f"{', ...' if again.height > 3 else ''}) from {path.name}. Mend the record list, or set "
+            "prepare.on_duplicate: first. [E104]"
+        )
+    return records.filter(is_first), again.height
+
+
+def _incomplete(listed: pl.DataFrame, path: Path) -> str:
+    """What is told of too many records without ids or path: which of these is missing most often."""
+    missing = {name: listed[name].null_count() for name in ("subject_id", "study_id", "path")}
+    worst = max(missing, key=lambda name: missing[name])
+    rule = "a record's place under data.ecg.root" if worst == "path" else "a whole number"
+    return (
+        f"{worst} must be {rule}, got {missing[worst]:,} of {listed.height:,} records in which it is not from "
+        f"{path.name}. Mend the record list, or raise prepare.max_bad_fraction. [E105]"
+    )
+
+
+def _bad_times(ecg: EcgData, records: pl.DataFrame) -> str:
+    """What is told of too many unreadable times: the row and the form of the first one, never its text."""
+    without = records.filter(pl.col("ecg_time").is_null())
+    row = int(without["list_row"][0])
+    stored = collect(scan(ecg.record_list, {"ecg_time": pl.String}).slice(row - 1, 1), ecg.record_list)
+    return (
+        f"ecg_time must match {ecg.datetime_format}, got {without.height:,} of {records.height:,} records that do not "
+        f"(first: row {row:,}, form {form_of(stored['ecg_time'][0])!r}) from {ecg.record_list.name}. Set "
+        "data.ecg.datetime_format, mend the record list, or raise prepare.max_bad_fraction. [E103]"
     )
 
 

@@ -7,6 +7,7 @@ of the cohort.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +29,7 @@ from client.cohort import (
     replacing,
     write_cohort,
 )
+from client.mimic_iv import comorbidities, diagnoses
 from client.mimic_iv.comorbidities import with_earlier_comorbidities
 from client.mimic_iv.diagnoses import with_diseases
 from client.mimic_iv.ecg_faults import refuse_too_many
@@ -35,6 +37,7 @@ from client.mimic_iv.ecg_links import link_ecgs
 from client.mimic_iv.ecg_waveforms import write_ecgs
 from client.mimic_iv.event_pass import OnRows, Outcome
 from client.mimic_iv.first_day import first_days
+from client.mimic_iv.icd_codes import read_groups
 from client.mimic_iv.labs import read_labs
 from client.mimic_iv.measurements import counts_by_concept
 from client.mimic_iv.quality import num_by_reason, write_quality
@@ -114,7 +117,8 @@ def _prepare(site: SiteConfig, plan: PlanSections, console: Console, *, force: b
 def _read_stays(
     site: SiteConfig, spec: CohortSpec, steps: Steps
 ) -> tuple[pl.DataFrame, StayTables, list[dict[str, str | int]]]:
-    """The cohort's stays with statics and diseases, and what became of all ICU stays. Seconds: read in every run."""
+    """The cohort's stays with statics and diseases, what became of all ICU stays, and what was met in each table.
+    Seconds: read in every run."""
     start = time.monotonic()
     tables = read_stay_tables(site)
     stays, attrition = select_stays(tables, spec)
@@ -124,7 +128,11 @@ def _read_stays(
             f"The cohort must hold at least one stay, got: {fates}. Check data.ehr.root and the plan's cohort section."
         )
     stays = with_statics(stays, tables)
-    stays = with_earlier_comorbidities(site.data.ehr, with_diseases(site.data.ehr, stays), tables.admissions)
+    of_patients = tables.admissions.join(stays, on="subject_id", how="semi")
+    prefixes = {**diagnoses.PREFIXES, **comorbidities.PREFIXES}
+    groups, met = read_groups(site.data.ehr, of_patients, prefixes, site.prepare.max_bad_fraction)
+    stays = with_earlier_comorbidities(with_diseases(stays, groups), tables.admissions, groups)
+    tables = replace(tables, counts={**tables.counts, "diagnoses_icd": met})
     found = f"{stays.height:,} of {attrition[0]['num_stays']:,} stays"
     steps.say(1, "icustays", found, time.monotonic() - start)
     return stays, tables, attrition
@@ -205,7 +213,7 @@ def _read_ecgs(
     ecg, start = site.data.ecg, time.monotonic()
     linked, counts = pl.DataFrame(schema={"row": pl.UInt32, "path": pl.String, "list_row": pl.UInt32}), Facts()
     if ecg is not None:
-        linked, counts = link_ecgs(ecg, stays, spec, site.prepare.on_duplicate)
+        linked, counts = link_ecgs(ecg, stays, spec, site.prepare.on_duplicate, site.prepare.max_bad_fraction)
     paths = linked["path"].unique(maintain_order=True).to_list()
     list_row_of = dict(linked.select("path", "list_row").iter_rows())
 

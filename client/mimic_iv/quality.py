@@ -47,7 +47,7 @@ def write_quality(
         "features": feature_facts(features_NF),
         "labels": {"num": int(has_label.sum()), "num_long": int(is_long[has_label].sum())},
         "ecg": ecg_facts["counts"],
-        "duplicates": {f"{KEYS[name]} of {name}": counts["duplicates"] for name, counts in tables.counts.items()},
+        "duplicates": {f"{key} of {name}": tables.counts[name]["duplicates"] for name, key in KEYS.items()},
     }
     (folder / "quality.json").write_text(json.dumps(quality, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     bad_lines = {tables.counts[name]["file"]: lines for name, lines in tables.bad_lines.items()}

@@ -1,6 +1,7 @@
 """What a cohort is made from: every raw file by size, time and header, and the key that stands for all of it.
 
 Waveforms are not looked at one by one: who replaces one and leaves the record list alone prepares with ``--force``.
+A folder may move with all that is in it. Where the record list is not in the folder of the ECGs, the folder counts.
 """
 
 import hashlib
@@ -35,8 +36,10 @@ def key_of(site: SiteConfig, plan: PlanSections, sources: dict[str, dict[str, An
     """Digest of all that decides a cohort's bytes: settings, plan, schema, program, libraries and sources."""
     settings = site.model_dump(mode="json", include={"data": True, "prepare": {"max_bad_fraction", "on_duplicate"}})
     settings["data"]["ehr"].pop("root")
-    for name in ("root", "record_list"):
-        (settings["data"]["ecg"] or {}).pop(name, None)
+    if (ecg := site.data.ecg) is not None:
+        settings["data"]["ecg"].pop("record_list")
+        root = ecg.root.resolve()
+        settings["data"]["ecg"]["root"] = None if ecg.record_list.resolve().is_relative_to(root) else str(root)
     sections = {name: repr(getattr(plan, name)) for name in ("cohort", "target", "splits")}
     return digest_json([settings, sections, schema_digest(), source_digest(), versions(), sources])
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from client.mimic_iv.event_pass import BAD_TIME, bad_times_message
 from client.mimic_iv.tables import LINE, TIME, Columns, Source, collect, is_too_many, open_table, unique_rows
+from client.mimic_iv.unreadable import is_unreadable, refuse_empty, refuse_unreadable
 from client.site import SiteConfig
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec
@@ -42,15 +44,14 @@ ADMISSIONS: Columns = {
 KEYS = {"icustays": "stay_id", "patients": "subject_id", "admissions": "hadm_id"}
 READ: dict[str, Columns] = {"icustays": ICUSTAYS, "patients": PATIENTS, "admissions": ADMISSIONS}
 MAX_STAY_DAYS, MAX_AGE_YEARS = 1000, 120  # beyond them a clock is wrong: MIMIC-IV's longest stays are half of it
-TIMES = {"icustays": ("intime", "outtime"), "patients": (), "admissions": ("admittime", "dischtime")}
 
 
 @dataclass(frozen=True)
 class StayTables:
     """The three tables that say who was in intensive care, and when; each key is there once.
 
-    ``counts`` has rows, unreadable ids and times, and repeated keys of each table; ``bad_lines`` the lines of those
-    times.
+    ``counts`` has rows, unreadable ids, numbers and times, and repeated keys of each table; ``bad_lines`` the lines of
+    those times.
     """
 
     icustays: pl.DataFrame
@@ -64,47 +65,80 @@ def read_stay_tables(site: SiteConfig) -> StayTables:
     """Read the three tables.
 
     Raises:
-        DataError: a table is missing or damaged, a key is repeated, or too many ids or times cannot be read.
+        DataError: a table is missing, empty or damaged, a key is repeated, or too many numbers or times of it cannot
+            be read.
     """
     tables, counts, bad_lines = {}, {}, {}
     for name, columns in READ.items():
-        source = open_table(site.data.ehr, name)
-        raw = source.raw(columns)
-        stored = [pl.col(time).cast(pl.String, strict=False).alias(f"{time}_stored") for time in TIMES[name]]
-        whole = collect(raw.select(*source.typed(raw, columns), *stored), source.path)
-        bad = _bad_times(whole, source, TIMES[name], site.prepare.max_bad_fraction)
+        source, limit = open_table(site.data.ehr, name), site.prepare.max_bad_fraction
+        whole = _with_stored(source, columns)
+        refuse_empty(source, whole.height)
         key = KEYS[name]
+        num_unreadable = {
+            f"{'id' if column == key else column}_unreadable": _num_unreadable(whole, column, source, limit)
+            for column in _of_type(columns, pl.Int64)
+        }
+        bad_lines[name] = _lines_of_bad_times(whole, source, _of_type(columns, TIME), limit)
         tables[name], num_again = unique_rows(whole.select(list(columns)), key, source.path, site.prepare.on_duplicate)
-        bad_lines[name] = bad[LINE].to_list()
         counts[name] = {
             "file": source.path.name,
             "rows": whole.height,
-            "id_unreadable": whole[key].null_count(),
-            BAD_TIME: bad.height,
+            **num_unreadable,
+            BAD_TIME: len(bad_lines[name]),
             "duplicates": num_again,
             "used": tables[name].height,
         }
-        if is_too_many(whole[key].null_count(), whole.height, site.prepare.max_bad_fraction):
-            raise DataError(
-                f"{key} must be a whole number, got {whole[key].null_count():,} of {whole.height:,} rows in which it "
-                f"is not from {source.label}. Mend the export, or raise prepare.max_bad_fraction. [E105]"
-            )
     return StayTables(**tables, counts=counts, bad_lines=bad_lines)
 
 
-def _bad_times(whole: pl.DataFrame, source: Source, times: Sequence[str], max_bad_fraction: float) -> pl.DataFrame:
-    """The rows with a time that is there and cannot be read.
+def _of_type(columns: Columns, kind: type[pl.DataType] | pl.DataType) -> list[str]:
+    """The columns of a type."""
+    return [column for column, its in columns.items() if its == kind]
+
+
+def _stored(column: str) -> str:
+    """Where the text of a column is kept."""
+    return f"{column}_stored"
+
+
+def _with_stored(source: Source, columns: Columns) -> pl.DataFrame:
+    """A whole table with its lines, and the text of every number and time."""
+    raw = source.raw(dict.fromkeys(columns, pl.String), with_lines=True)
+    raw = raw.with_columns((cs.by_name(_of_type(columns, pl.Int64)) & cs.string()).str.strip_chars())
+    judged = [*_of_type(columns, pl.Int64), *_of_type(columns, TIME)]
+    texts = [pl.col(column).cast(pl.String, strict=False).alias(_stored(column)) for column in judged]
+    return collect(raw.select(LINE, *source.typed(raw, columns), *texts), source.path)
+
+
+def _num_unreadable(whole: pl.DataFrame, column: str, source: Source, max_bad_fraction: float) -> int:
+    """How often a number is there and cannot be read. One that is not there is no fault, unless it is the key.
 
     Raises:
-        DataError: they are too many.
+        DataError: too often.
     """
-    is_bad = pl.any_horizontal(
-        pl.lit(False), *(pl.col(time).is_null() & (pl.col(f"{time}_stored") != "") for time in times)
-    )
-    bad = whole.with_row_index(LINE, offset=2).filter(is_bad)
-    if is_too_many(bad.height, whole.height, max_bad_fraction):
-        raise DataError(bad_times_message(source, times, bad.height, whole.height, bad.row(0, named=True)))
-    return bad
+    number = pl.col(column)
+    is_bad = number.is_null() if column == KEYS[source.name] else is_unreadable(number, pl.col(_stored(column)))
+    bad = whole.filter(is_bad).select(LINE, _stored(column))
+    refuse_unreadable(source, column, bad.height, whole.height, max_bad_fraction, first=bad.head(1).rows())
+    return bad.height
+
+
+def _lines_of_bad_times(
+    whole: pl.DataFrame, source: Source, times: Sequence[str], max_bad_fraction: float
+) -> list[int]:
+    """The lines with a time that is there and cannot be read.
+
+    Raises:
+        DataError: they are too many of the times that are there; few admissions have a ``deathtime``.
+    """
+    is_bad = {time: is_unreadable(pl.col(time), pl.col(_stored(time))) for time in times}
+    for time in times:
+        bad = whole.filter(is_bad[time])
+        num_there = whole.height - whole[_stored(time)].null_count()
+        if is_too_many(bad.height, num_there, max_bad_fraction):
+            first = bad.row(0, named=True)
+            raise DataError(bad_times_message(source, [time], bad.height, num_there, first))
+    return whole.filter(pl.any_horizontal(pl.lit(False), *is_bad.values()))[LINE].to_list()
 
 
 def select_stays(tables: StayTables, spec: CohortSpec) -> tuple[pl.DataFrame, list[dict[str, str | int]]]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import polars as pl
 from rich.progress import Progress
 
-from client.mimic_iv.ecg_faults import ADVICE, FEW, Reason, RejectedRecordError
+from client.mimic_iv.ecg_faults import FEW, Reason, RejectedRecordError, advice_on
 from client.mimic_iv.ecg_links import link_ecgs
 from client.mimic_iv.ecg_record import read_ecg
 from client.preflight.findings import Finding
@@ -29,14 +29,11 @@ def check_ecgs(
     """Link the whole record list to the stays, then read records that would be used: 200 of them, or all.
 
     Raises:
-        DataError: the record list is missing or damaged, or repeats a study.
+        DataError: the record list is missing or damaged, repeats a record, or has too many that cannot be used.
     """
-    linked, counts = link_ecgs(ecg, stays, spec, rules.on_duplicate)
+    linked, counts = link_ecgs(ecg, stays, spec, rules.on_duplicate, rules.max_bad_fraction)
     yield Finding("ECG record list", "ok", f"{counts['records_listed']:,} records")
-    for count, code in (("repeated", "E104"), ("incomplete", "E105"), ("without_readable_time", "E103")):
-        if num := counts[f"records_{count}"]:
-            found = f"{num:,} records {count.replace('_', ' ')}"
-            yield Finding("ECG record list", "warn", found, "Such records are skipped.", code)
+    yield from concerns.record_list(counts)
     finding = concerns.ecg_links(linked.height, stays.height, counts)
     yield finding
     if finding.result == "ok":
@@ -77,9 +74,9 @@ def _check_records(
         code, _, words = reason.partition(" ")
         found = f"{words}: {len(places):,} ({len(places) / len(records):.1%}), first {places[0]}"
         if stops:
-            yield Finding(name, "fail", found, ADVICE[code], code, DataError.exit_status)
+            yield Finding(name, "fail", found, advice_on(reason), code, DataError.exit_status)
         else:
-            yield Finding(name, "warn", f"{found}; skipped", ADVICE[code], code)
+            yield Finding(name, "warn", f"{found}; skipped", advice_on(reason), code)
     if not bad:
         rates = " or ".join(map(str, ecg.accept_hz))
         yield Finding(name, "ok", f"{rates} Hz, 12 leads, {ecg.units}, checksums hold")

@@ -11,6 +11,7 @@ from lemof_model.errors import TooLittleDataError
 from lemof_model.study import Target
 
 MAX_OUT_OF_RANGE = 0.2  # share of a concept's values beyond which its unit is in doubt; po2 in MIMIC-IV has 0.08
+MAX_UNREADABLE = 0.1  # share of a concept's values that are no numbers
 ENOUGH_VALUES = 100  # a share of fewer says little
 
 
@@ -21,8 +22,9 @@ def concerns_of(
     ecg = manifest.get("ecg", {})
     for finding in (
         patients(manifest["num_patients"], limits),
-        labels(manifest["num_long_stays"], _num_labelled(manifest, quality), Target(**manifest["target"])),
+        labels(manifest["num_long_stays"], num_labelled(manifest, quality), Target(**manifest["target"])),
         ecg_links(manifest["num_stays_with_ecg"], manifest["num_stays"], ecg) if has_ecg_data else None,
+        *record_list(ecg),
         ecg_records(ecg.get("records_rejected", {}), ecg.get("records_chosen", 0)),
         *_measurements(quality.get("concepts", {})),
     ):
@@ -30,9 +32,14 @@ def concerns_of(
             yield finding
 
 
-def _num_labelled(manifest: Mapping[str, Any], quality: Mapping[str, Any]) -> int:
+def num_labelled(manifest: Mapping[str, Any], quality: Mapping[str, Any]) -> int:
     """Stays that have a label; all of them, where the cohort was prepared without a quality report."""
     return int(quality.get("labels", {}).get("num", manifest["num_stays"]))
+
+
+def prevalence(manifest: Mapping[str, Any], quality: Mapping[str, Any]) -> float:
+    """The share of long stays among those that have a label."""
+    return float(manifest["num_long_stays"] / max(num_labelled(manifest, quality), 1))
 
 
 def patients(num_patients: int, limits: Limits) -> Finding:
@@ -68,6 +75,14 @@ def ecg_links(num_linked: int, num_stays: int, counts: Mapping[str, int]) -> Fin
     return finding
 
 
+def record_list(counts: Mapping[str, int]) -> Iterator[Finding]:
+    """Records of the list that could not be used; ``counts`` are those of ``link_ecgs``."""
+    for count, code in (("repeated", "E104"), ("incomplete", "E105"), ("without_readable_time", "E103")):
+        if num := counts.get(f"records_{count}"):
+            found = f"{num:,} records {count.replace('_', ' ')}"
+            yield Finding("ECG record list", "warn", found, "Such records are skipped.", code)
+
+
 def ecg_records(rejected: Mapping[str, int], num_chosen: int) -> Finding:
     """Whether the chosen records could all be read."""
     if not rejected:
@@ -78,10 +93,16 @@ def ecg_records(rejected: Mapping[str, int], num_chosen: int) -> Finding:
 
 
 def _measurements(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
-    """Concepts that were never measured, or whose values lie out of range too often."""
-    if absent := [name for name, counts in concepts.items() if not counts["used"]]:
+    """Concepts that were never measured, or whose values are no numbers or lie out of range too often."""
+    unreadable = {name: num for name, counts in concepts.items() if (num := counts.get("value_unreadable", 0))}
+    if absent := [name for name, counts in concepts.items() if not counts["used"] and name not in unreadable]:
         fix = "Does this hospital use other item ids, or units?"
         yield Finding("measurements", "warn", f"no value of {', '.join(absent)}", fix, "E107")
+    for name, num in unreadable.items():
+        total = num + concepts[name]["used"] + concepts[name]["out_of_range"]
+        if num > MAX_UNREADABLE * total:
+            found = f"{name}: {num:,} of {total:,} values are no numbers"
+            yield Finding("measurements", "warn", found, "Export them as numbers, with a decimal point.", "E105")
     for name, counts in concepts.items():
         total = counts["used"] + counts["out_of_range"]
         if counts["used"] and total >= ENOUGH_VALUES and counts["out_of_range"] > MAX_OUT_OF_RANGE * total:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from client.preflight.findings import Finding
-from client.readiness.concerns import concerns_of
+from client.readiness import concerns
 from client.readiness.markup import Html, bar, definitions, element, section, table
 from client.site import SiteConfig
 from lemof_model.errors import DataError, DiskError
@@ -92,13 +92,13 @@ def write_page(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping[s
 
 def page(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
     """The whole page."""
-    concerns = list(concerns_of(manifest, quality, site.limits, has_ecg_data=site.data.ecg is not None))
+    found = list(concerns.concerns_of(manifest, quality, site.limits, has_ecg_data=site.data.ecg is not None))
     num_all = manifest["attrition"][0]["num_stays"]
     title = f"{site.site.name}: {manifest['num_stays']:,} of {num_all:,} ICU stays are in the cohort"
     sections = (
-        _answer(manifest, concerns, has_ecg_data=site.data.ecg is not None),
+        _answer(manifest, quality, found, has_ecg_data=site.data.ecg is not None),
         _attrition(manifest["attrition"]),
-        _labels(manifest),
+        _labels(manifest, quality),
         _ecgs(manifest) if site.data.ecg is not None else "",
         _tables(quality.get("tables", {}), quality.get("duplicates", {})),
         _concepts(quality.get("concepts", {})),
@@ -115,37 +115,39 @@ def page(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping[str, An
     )
 
 
-def _answer(manifest: Mapping[str, Any], concerns: Sequence[Finding], *, has_ecg_data: bool) -> Html:
+def _answer(
+    manifest: Mapping[str, Any], quality: Mapping[str, Any], found: Sequence[Finding], *, has_ecg_data: bool
+) -> Html:
     """Whether the hospital is ready, and what stands in the way."""
-    if not concerns:
+    if not found:
         css, said = "", element("p", "Ready: nothing that was checked stands in the way of taking part.")
     else:
-        is_stopped = any(concern.result == "fail" for concern in concerns)
+        is_stopped = any(concern.result == "fail" for concern in found)
         css = "stop" if is_stopped else "doubt"
         verdict = "Not ready." if is_stopped else "Ready, with doubts that a person should settle."
         rows = [
             (concern.check, element("span", concern.result, css=concern.result), concern.found, concern.fix)
-            for concern in concerns
+            for concern in found
         ]
         said = Html(element("p", verdict) + table(("What", "", "Found", "How to fix"), rows, (1, 2, 3)))
     ecg = f"{manifest['num_stays_with_ecg']:,} stays linked, {manifest['num_stays_with_readable_ecg']:,} usable"
     facts = definitions(
         [
             ("Stays", f"{manifest['num_stays']:,} of {manifest['num_patients']:,} patients"),
-            ("Outcome", _outcome(manifest)),
+            ("Outcome", _outcome(manifest, quality)),
             ("ECG", ecg if has_ecg_data else "none: the site file has no data.ecg"),
         ]
     )
     return Html(f'<section id="answer" class="{css}">{element("h2", "Is it ready?")}{said}{facts}</section>\n')
 
 
-def _outcome(manifest: Mapping[str, Any]) -> str:
-    """The target in words, with its prevalence."""
-    target, num = manifest["target"], manifest["num_long_stays"]
-    share = num / manifest["num_stays"] if manifest["num_stays"] else 0.0
+def _outcome(manifest: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
+    """The target in words, with its prevalence among the stays that have a label."""
+    target, num, num_labelled = manifest["target"], manifest["num_long_stays"], concerns.num_labelled(manifest, quality)
+    among = "" if num_labelled == manifest["num_stays"] else f" of the {num_labelled:,} with a label"
     deaths = {"keep": "deaths kept", "exclude": "deaths left out"}[target["deaths"]]
     longer = f"{UNITS[target['unit']]} stay longer than {target['threshold_days']:g} days"
-    return f"{longer} ({deaths}): {num:,} stays, {share:.1%}"
+    return f"{longer} ({deaths}): {num:,} stays, {concerns.prevalence(manifest, quality):.1%}{among}"
 
 
 def _attrition(rows: Sequence[Mapping[str, Any]]) -> Html:
@@ -156,12 +158,12 @@ def _attrition(rows: Sequence[Mapping[str, Any]]) -> Html:
     return section("attrition", "Who is in", told, table(("ICU stays", "number", "share"), lines))
 
 
-def _labels(manifest: Mapping[str, Any]) -> Html:
+def _labels(manifest: Mapping[str, Any], quality: Mapping[str, Any]) -> Html:
     """The outcome's prevalence and the splits."""
     num = max(manifest["num_stays"], 1)
-    lines = [("long stays", f"{manifest['num_long_stays']:,}", bar(manifest["num_long_stays"] / num))]
+    lines = [("long stays", f"{manifest['num_long_stays']:,}", bar(concerns.prevalence(manifest, quality)))]
     lines += [(f"split {name}", f"{count:,}", bar(count / num)) for name, count in manifest["splits"].items()]
-    told = element("p", f"{_outcome(manifest)}. All stays of a patient are in one split.", css="note")
+    told = element("p", f"{_outcome(manifest, quality)}. All stays of a patient are in one split.", css="note")
     return section("labels", "Outcome and splits", told, table(("", "stays", "share"), lines))
 
 

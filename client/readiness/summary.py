@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from client.preflight.findings import STYLES
-from client.readiness.concerns import concerns_of
+from client.readiness.concerns import concerns_of, prevalence
 from client.site import SiteConfig
 
 
@@ -20,7 +20,7 @@ def show_summary(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping
     ecg = f"; ECG of {manifest['num_stays_with_readable_ecg'] / num:.1%} of stays" if has_ecg else ""
     lines = [
         f"kept {num:,} of {first['num_stays']:,} ICU stays{f' (dropped: {reasons})' if reasons else ''}",
-        f"{manifest['num_patients']:,} patients; long stays {manifest['num_long_stays'] / num:.1%}{ecg}",
+        f"{manifest['num_patients']:,} patients; long stays {prevalence(manifest, quality):.1%}{ecg}",
     ]
     measured = {name: counts for name, counts in quality.get("concepts", {}).items() if counts["used"]}
     coverage = {name: counts["coverage"] for name, counts in measured.items()}

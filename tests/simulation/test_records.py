@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from client.mimic_iv.diagnoses import PREFIXES, with_diseases
+from client.mimic_iv.icd_codes import read_groups
 from client.mimic_iv.statics import static_features, with_statics
 from client.mimic_iv.stays import StayTables, select_stays
 from client.site import EhrData
@@ -107,7 +108,8 @@ def pooled_diseases(sites: list[Drawn], tmp_path_factory: pytest.TempPathFactory
     pl.concat(site.tables["hosp/diagnoses_icd"] for site in sites).write_csv(root / "hosp/diagnoses_icd.csv")
     stays = pl.concat(site.stays.select("hadm_id", "is_second") for site in sites).with_row_index("row")
     ehr = EhrData.model_validate({"root": root}, context={"folder": root})
-    return with_diseases(ehr, stays), np.concatenate([site.latents.values_ND for site in sites])
+    groups, _ = read_groups(ehr, stays, PREFIXES, max_bad_fraction=0)
+    return with_diseases(stays, groups), np.concatenate([site.latents.values_ND for site in sites])
 
 
 @pytest.mark.parametrize("table", HEADERS)

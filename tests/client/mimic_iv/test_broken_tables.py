@@ -100,7 +100,8 @@ def test_tables_that_a_site_may_lack(site_path: Path) -> None:
     assert len(absent) == 8
     for name in absent:
         assert np.isnan([value(cohort, name, row) for row in range(3)]).all(), name
-    assert set(quality(cohort)["tables"]) == {"icustays", "patients", "admissions", "chartevents", "labevents"}
+    there = {"icustays", "patients", "admissions", "diagnoses_icd", "chartevents", "labevents"}
+    assert set(quality(cohort)["tables"]) == there
     assert quality(cohort)["features"]["urine_sum"]["coverage"] == 0
 
 

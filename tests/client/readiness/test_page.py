@@ -183,6 +183,10 @@ def test_a_damaged_quality_report(tmp_path: Path, content: bytes) -> None:
         ({"num_stays_with_ecg": 0, "ecg": NO_LINKS}, {}, ["E201"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 0}}}, ["E107"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "out_of_range": 90_000}}}, ["E205"]),
+        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 0, "value_unreadable": 3}}}, ["E105"]),
+        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "value_unreadable": 3}}}, []),
+        ({"ecg": {**LINKS, "records_repeated": 1, "records_incomplete": 2}}, {}, ["E104", "E105"]),
+        ({"ecg": {**LINKS, "records_without_readable_time": 1}}, {}, ["E103"]),
     ],
 )
 def test_concerns(manifest: dict[str, Any], quality: dict[str, Any], codes: list[str]) -> None:
@@ -216,3 +220,15 @@ def test_the_summary(site: SiteConfig) -> None:
         "warning: ECG records: 3 of 880 not used: 3 E202 checksum wrong. "
         "Their stays count as without ECG. See rejects.csv.gz.  [E202]",
     ]
+
+
+def test_prevalence_is_that_of_the_stays_with_a_label(site: SiteConfig) -> None:
+    target = {**MANIFEST["target"], "deaths": "exclude"}
+    manifest, quality = {**MANIFEST, "target": target}, {**QUALITY, "labels": {"num": 960, "num_long": 480}}
+    text = page(site, manifest, quality)
+    assert "ICU stay longer than 3 days (deaths left out): 480 stays, 50.0% of the 960 with a label" in text
+    assert ["long stays", "480", "50.0%"] in Cells(text).rows
+    assert ["split held_out", "180", "15.0%"] in Cells(text).rows
+    out = io.StringIO()
+    show_summary(site, manifest, quality, Console(file=out, width=160))
+    assert "1,100 patients; long stays 50.0%; ECG of 74.8% of stays" in out.getvalue()
