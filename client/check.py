@@ -13,14 +13,17 @@ from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.progress import Progress
 
-from client.cohort import ECG_SHAPE, load_cohort, long_stay_of, require_place, sha256_of
+from client.cohort import ECG_SHAPE, load_cohort, long_stay_of, patients_by_split, require_place, sha256_of
 from client.mimic_iv.stays import read_stay_tables, select_stays, with_outcomes
+from client.mimic_iv.tables import require_root
 from client.preflight.ecgs import check_ecgs
 from client.preflight.findings import Check, Finding, Report, failures, findings_of
+from client.preflight.ledger import check_ledger
 from client.preflight.machine import check_disk, check_memory, check_versions
 from client.preflight.raw_tables import TABLES, check_table
 from client.preflight.server import check_server
@@ -29,6 +32,8 @@ from client.readiness.page import read_quality, write_page
 from client.site import EcgData, PlanSections, SiteConfig, load_plan_sections, load_site
 from lemof_model.errors import ConfigError, DataError, LemofError, TooLittleDataError
 from lemof_model.features import FEATURES, GRID_CHANNELS
+from lemof_model.splits import patient_hash_of
+from lemof_model.study import SplitSpec
 
 Stays = tuple[pl.DataFrame, list[dict[str, str | int]]]
 
@@ -51,7 +56,8 @@ def check(
         folder = beside_cohort if beside_cohort.is_dir() else folder
         findings = [Finding("config", "ok", ", ".join(path.name for path in (site_path, plan_path) if path))]
         with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-            for what, run in _checks(site, plan, progress, is_deep=is_deep, asks_server=asks_server):
+            splits = plan.splits if plan_path else None
+            for what, run in _checks(site, plan, splits, progress, is_deep=is_deep, asks_server=asks_server):
                 findings += findings_of(what, run)
     return Report(
         site=name,
@@ -65,23 +71,26 @@ def check(
 
 
 def _checks(
-    site: SiteConfig, plan: PlanSections, progress: Progress, *, is_deep: bool, asks_server: bool | None
+    site: SiteConfig,
+    plan: PlanSections,
+    splits: SplitSpec | None,
+    progress: Progress,
+    *,
+    is_deep: bool,
+    asks_server: bool | None,
 ) -> Iterator[tuple[str, Check]]:
-    """Every check with the name that an error in it is listed under."""
+    """Every check with the name that an error in it is listed under; ``splits`` are those of a plan that was given."""
 
     @cache
     def stays() -> Stays:
         return select_stays(read_stay_tables(site), plan.cohort)
 
-    limit = site.prepare.max_bad_fraction
-    for table in TABLES:
-        yield (
-            table,
-            partial(check_table, site.data.ehr, table, max_bad_fraction=limit, is_deep=is_deep, progress=progress),
-        )
+    yield "data.ehr.root", partial(_check_tables, site, is_deep=is_deep, progress=progress)
     yield "stays", lambda: _check_stays(*stays(), site, plan)
     if site.data.ecg is not None:
         yield "ECG", partial(_check_ecgs, site, site.data.ecg, stays, plan, is_deep=is_deep, progress=progress)
+    if site.privacy is not None:
+        yield "privacy ledger", partial(check_ledger, site.privacy, splits)
     yield "disk", partial(_check_disk, site, plan, stays)
     yield "memory", check_memory
     yield "versions", check_versions
@@ -97,6 +106,15 @@ def _said(finding: Finding) -> tuple[str, ...]:
     return (finding.result, finding.found, finding.fix, *where)
 
 
+def _check_tables(site: SiteConfig, *, is_deep: bool, progress: Progress) -> Iterator[Finding]:
+    """Every table, if the folder that they lie in is there; each has its own last finding."""
+    ehr, limit = site.data.ehr, site.prepare.max_bad_fraction
+    require_root(ehr)
+    for table in TABLES:
+        check_it = partial(check_table, ehr, table, max_bad_fraction=limit, is_deep=is_deep, progress=progress)
+        yield from findings_of(table, check_it)
+
+
 def _check_stays(
     stays: pl.DataFrame, attrition: list[dict[str, str | int]], site: SiteConfig, plan: PlanSections
 ) -> Iterator[Finding]:
@@ -109,8 +127,11 @@ def _check_stays(
         yield Finding("ICU stays", "fail", found, fix, "E901", TooLittleDataError.exit_status)
         return
     yield Finding("ICU stays", "ok", found)
-    yield concerns.patients(stays["subject_id"].n_unique(), site.limits)
-    long_stay, keep = long_stay_of(with_outcomes(stays).to_pandas(), plan.target)
+    columns = with_outcomes(stays).to_pandas()
+    long_stay, keep = long_stay_of(columns, plan.target)
+    labelled = np.array([patient_hash_of(patient) for patient in columns["subject_id"][keep]], np.uint64)
+    by_split = patients_by_split(labelled, plan.splits)
+    yield concerns.patients(columns["subject_id"].nunique(), by_split, site.limits)
     yield concerns.labels(int(long_stay.sum()), int(keep.sum()), plan.target)
 
 
@@ -154,7 +175,7 @@ def _check_cohort(site: SiteConfig, plan: PlanSections, *, is_deep: bool) -> Ite
             if name != "cohort" and sha256_of(cohort.path / name) != digest:
                 raise DataError(
                     f"{name} of the cohort must be as it was prepared, got other bytes. "
-                    "Run: lemof-client --site NAME prepare --force. [E109]"
+                    "Run: lemof-client --site SITE prepare --plan PLAN.yaml --force. [E109]"
                 )
     quality = read_quality(cohort.path)
     yield Finding("cohort", "ok", f"{cohort.num_stays:,} stays{', every digest holds' if is_deep else ''}")

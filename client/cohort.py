@@ -43,7 +43,7 @@ T = TypeVar("T")
 SCHEMA_VERSION = 1
 STATE = ".state"
 MANIFEST = "manifest.json"
-AGAIN = "Run: lemof-client --site NAME prepare."
+AGAIN = "Run: lemof-client --site SITE prepare --plan PLAN.yaml."
 FULL_OR_READ_ONLY = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 STAY_COLUMNS: dict[str, str] = {
@@ -106,6 +106,17 @@ def long_stay_of(stays: pd.DataFrame, target: Target) -> tuple[NDArray[np.int8],
     if target.deaths == "exclude":
         keep &= ~stays[f"died_in_{target.unit}"].to_numpy()
     return (keep & (los_days > target.threshold_days)).astype(np.int8), keep
+
+
+def patients_by_split(patient_hash: NDArray[np.uint64], splits: SplitSpec) -> dict[str, int]:
+    """Patients in each split, of the patients of some stays.
+
+    Example:
+        >>> patients_by_split(np.array([5, 5, 6], np.uint64), SplitSpec())
+        {'train': 0, 'stack': 1, 'tuning': 0, 'held_out': 1}
+    """
+    counts = np.bincount(split_of(np.unique(patient_hash), splits), minlength=len(SPLITS))
+    return dict(zip(SPLITS, counts.tolist(), strict=True))
 
 
 def load_cohort(path: Path) -> Cohort:
@@ -312,6 +323,7 @@ def write_cohort(
         "num_stays_with_ecg": num_stays_with_ecg,
         "num_stays_with_readable_ecg": int((ecg_index >= 0).sum()),
         "splits": dict(zip(SPLITS, num_by_split.tolist(), strict=True)),
+        "num_patients_by_split": patients_by_split(patient_hash[keep], splits),
         "attrition": list(attrition),
         "cohort": dataclasses.asdict(spec),
         "target": dataclasses.asdict(target),

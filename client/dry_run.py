@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from client import accounting, egress, private_stages, stages
 from client.hospital import Hospital, open_hospital
-from client.ledger import read_ledger
+from client.ledger import read_ledger, require_same_splits
 from client.norms import norms_of
 from client.privacy import Noise
 from client.site import Privacy, SiteConfig
@@ -51,7 +51,7 @@ def dry_run(site: SiteConfig, study: Study) -> dict[str, Any]:
 
     Raises:
         DataError: no cohort, or one for another plan.
-        BudgetError: nothing is left of the privacy budget.
+        BudgetError: nothing is left of the privacy budget, or it is kept for other splits.
     """
     torch.set_num_threads(1)
     with threadpool_limits(1):
@@ -77,6 +77,7 @@ class _Plan:
 
     def __init__(self, privacy: Privacy, study: Study) -> None:
         entries = read_ledger(privacy.ledger)
+        require_same_splits(entries, study.splits)
         self._privacy, self._study = privacy, study
         self._before = accounting.rdp(charge for entry in entries for charge in entry.charges)
         mine = (entry for entry in entries if entry.study == study.digest)

@@ -61,7 +61,7 @@ def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool
     if cohort.spec != study.cohort:
         raise OtherPlanError(
             f"The cohort must be prepared for the plan's cohort section, got one for another section from {name}. "
-            f"Run: lemof-client --site {name} prepare --plan PLAN.yaml"
+            "Run: lemof-client --site SITE prepare --plan PLAN.yaml"
         )
     label, keep = long_stay_of(cohort.stays, study.target)
     kept = np.flatnonzero(keep & _is_open(np.asarray(cohort.features), study))

@@ -11,6 +11,7 @@ Private names of flwr 1.41 are touched in ``supernode`` and ``worker`` only; the
 import multiprocessing
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -50,7 +51,7 @@ def join(site: SiteConfig, site_path: Path) -> int:
     if not (site.prepare.output / "manifest.json").is_file():
         raise DataError(
             f"The cohort must be prepared, got none in {site.prepare.output}. "
-            f"Run: lemof-client --site {site_path} prepare"
+            f"Run: lemof-client --site {shlex.quote(str(site_path))} prepare --plan PLAN.yaml"
         )
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

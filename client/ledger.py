@@ -31,7 +31,7 @@ import numpy as np
 from client import accounting
 from client.accounting import Budget, Charge, Curve, Schedule
 from lemof_model.errors import BudgetError, DiskError, LedgerError, OtherSplitsError
-from lemof_model.study import Study, canonical_json, digest_json
+from lemof_model.study import SplitSpec, Study, canonical_json, digest_json
 from lemof_model.wire import Packet, Request
 
 log = logging.getLogger("lemof")
@@ -106,6 +106,19 @@ def read_ledger(path: Path) -> list[Entry]:
     return [Entry.from_json(line) for line in lines[1:]]
 
 
+def require_same_splits(entries: Sequence[Entry], splits: SplitSpec) -> None:
+    """Refuse splits in which the entries, which count by split, would not hold.
+
+    Raises:
+        OtherSplitsError: the entries were made under others.
+    """
+    if entries and entries[0].splits != asdict(splits):
+        raise OtherSplitsError(
+            f"The splits of a study must be those that the ledger began with, got others from the plan. "
+            f"State in the plan: splits: {json.dumps(entries[0].splits)}"
+        )
+
+
 class Ledger:
     """An open ledger, from ``open_ledger``: ask it for what is known, and ``append`` before anything leaves.
 
@@ -163,14 +176,10 @@ class Ledger:
         """The hospital's epsilon once ``charges`` are added.
 
         Raises:
-            OtherSplitsError: the study splits patients in another way than the entries, which count by split.
+            OtherSplitsError: the study splits patients in another way than the entries.
             BudgetError: it would pass the budget.
         """
-        if self.entries and self.entries[0].splits != asdict(study.splits):
-            raise OtherSplitsError(
-                f"The splits of a study must be those that the ledger began with, got others from the plan. "
-                f"State in the plan: splits: {json.dumps(self.entries[0].splits)}"
-            )
+        require_same_splits(self.entries, study.splits)
         added = accounting.rdp(charges)
         limits = {"epsilon": (None, self.budget.epsilon), "study_epsilon": (study, self.budget.study_epsilon)}
         after = {}

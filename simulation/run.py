@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from client.site import load_site
 from lemof_model.errors import ConfigError
+from server.plan import load_plan
 from server.run import run_plan
 from simulation.local_transport import LocalTransport
 
@@ -24,7 +25,12 @@ def run(
     resume: bool = False,
     attendance: Path | None = None,
 ) -> Path:
-    """Run the study over prepared site files, the local engine on all cores; returns the run folder."""
+    """Run the study over prepared site files, the local engine on all cores; returns the run folder.
+
+    Raises:
+        ConfigError: the plan waits for more hospitals than there are.
+    """
+    _require_quorum(sites, plan)
     warn_of_shared_patients(sites)
     if engine == "local":
         num_processes = min(len(sites), os.cpu_count() or 1)
@@ -35,6 +41,16 @@ def run(
     from simulation.flower_engine import run_flower
 
     return run_flower(list(sites), plan, out, resume)
+
+
+def _require_quorum(sites: Sequence[Path], plan: Path) -> None:
+    """Refuse a plan that could not finish one round, before anything is trained."""
+    min_sites = load_plan(plan).min_sites
+    if min_sites > len(sites):
+        raise ConfigError(
+            f"min_sites must be at most {len(sites)}, the number of hospitals that --sites names, got {min_sites} from "
+            f"{plan.name}. Lower it, or name more site files."
+        )
 
 
 def warn_of_shared_patients(sites: Sequence[Path]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from lemof_model.errors import ConfigError
 from server.plan import dump_plan
 from server.run import run_plan
+from simulation.cli import command as run_simulation
 from simulation.flower_engine import ray_at_home
 from simulation.local_transport import LocalTransport
 from tests.hospitals import write_hospital
@@ -61,10 +62,26 @@ def test_flowers_simulation_gives_the_bytes_of_the_local_engine(tmp_path: Path) 
 @pytest.mark.slow
 def test_an_error_of_the_coordinator_ends_the_simulation_with_its_status(tmp_path: Path) -> None:
     three_hospitals(tmp_path)
-    (tmp_path / "plan.yaml").write_text("sead: 3\n")
-    simulated = run_simulated(tmp_path, tmp_path / "plan.yaml")
+    (tmp_path / "simulated").mkdir()
+    (tmp_path / "simulated/thesis.docx").touch()
+    simulated = run_simulated(tmp_path, tiny_plan(tmp_path))
     assert simulated.returncode == ConfigError.exit_status
-    assert "sead" in simulated.stderr
+    assert "--out must be a new or an empty folder" in simulated.stderr
+
+
+@pytest.mark.parametrize("engine", ["local", "flower"])
+def test_a_quorum_that_the_hospitals_cannot_make_is_refused_at_once(
+    tmp_path: Path, engine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sites, plan = three_hospitals(tmp_path), tiny_plan(tmp_path)
+    plan.write_text(plan.read_text().replace("min_sites: 3", "min_sites: 4"))
+    named = [argument for site in sites for argument in ("--sites", str(site))]
+    command = ["run", *named, "--plan", str(plan), "--out", str(tmp_path / "run"), "--engine", engine]
+    assert run_simulation(command) == ConfigError.exit_status
+    assert "min_sites must be at most 3, the number of hospitals that --sites names, got 4 from plan.yaml." in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_ray_gets_a_home_of_its_own_and_leaves_none() -> None:

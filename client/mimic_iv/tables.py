@@ -37,7 +37,7 @@ NEEDED_FOR = {
     "admissions": "Lengths of stay",
     "diagnoses_icd": "Disease groups",
     "labevents": "Laboratory values",
-    "icustays": "Everything",
+    "icustays": "All features",
     "chartevents": "Vital signs",
 }
 MIMIC_COLUMNS = {
@@ -99,12 +99,26 @@ class Source:
         return frame.select(self.typed(frame, {**columns, **(optional or {})}))
 
 
+def require_root(ehr: EhrData) -> None:
+    """Refuse a site file whose folder of tables is not there: one message, not one for each table.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not ehr.root.is_dir():
+        raise DataError(
+            f"data.ehr.root must be a folder, got none at {ehr.root}. Set it in the site file, or mount its disk. "
+            "[E101]"
+        )
+
+
 def find_table(ehr: EhrData, name: str) -> Path:
     """The file of a MIMIC-IV table: the site's own setting, else ``hosp`` or ``icu`` with .csv, .csv.gz or .parquet.
 
     Raises:
         DataError: there is no such file.
     """
+    require_root(ehr)
     own: Path | None = getattr(ehr.tables, name)
     stem = f"{FOLDERS[name]}/{name}"
     if own is not None and (ehr.root / own).is_file():

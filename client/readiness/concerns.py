@@ -12,6 +12,7 @@ from lemof_model.study import Target
 
 MAX_OUT_OF_RANGE = 0.2  # share of a concept's values beyond which its unit is in doubt; po2 in MIMIC-IV has 0.08
 MAX_UNREADABLE = 0.1  # share of a concept's values that are no numbers
+FITTED = ("train", "stack")  # splits whose sums are held to limits.min_patients; the others' to min_cell
 ENOUGH_VALUES = 100  # a share of fewer says little
 
 
@@ -21,7 +22,7 @@ def concerns_of(
     """Every concern of a prepared cohort, by what its manifest and its quality report say."""
     ecg = manifest.get("ecg", {})
     for finding in (
-        patients(manifest["num_patients"], limits),
+        patients(manifest["num_patients"], manifest.get("num_patients_by_split", {}), limits),
         labels(manifest["num_long_stays"], num_labelled(manifest, quality), Target(**manifest["target"])),
         ecg_links(manifest["num_stays_with_ecg"], manifest["num_stays"], ecg) if has_ecg_data else None,
         *record_list(ecg),
@@ -42,15 +43,18 @@ def prevalence(manifest: Mapping[str, Any], quality: Mapping[str, Any]) -> float
     return float(manifest["num_long_stays"] / max(num_labelled(manifest, quality), 1))
 
 
-def patients(num_patients: int, limits: Limits) -> Finding:
-    """Whether there are as many patients as a sum must hold."""
-    if num_patients >= limits.min_patients:
-        return Finding("patients", "ok", f"{num_patients:,} after exclusions")
-    return Finding(
-        "patients", "warn",
-        f"{num_patients:,} after exclusions, limits.min_patients is {limits.min_patients:,}: no update would leave",
-        "Ask the coordinator, or widen the cohort.", "E901",
-    )  # fmt: skip
+def patients(num_patients: int, by_split: Mapping[str, int], limits: Limits) -> Finding:
+    """Whether there are as many patients as a sum must hold, in all and in each split that something is fitted on."""
+    few = {name: num for name, num in by_split.items() if name in FITTED and num < limits.min_patients}
+    found = f"{num_patients:,} after exclusions"
+    if num_patients < limits.min_patients:
+        found += f", limits.min_patients is {limits.min_patients:,}: no update would leave"
+    elif few:
+        counts = ", ".join(f"{num:,} in {name}" for name, num in few.items())
+        found += f", but {counts}, limits.min_patients is {limits.min_patients:,}: no update of that split would leave"
+    else:
+        return Finding("patients", "ok", found)
+    return Finding("patients", "warn", found, "Ask the coordinator, or widen the cohort.", "E901")
 
 
 def labels(num_long: int, num_stays: int, target: Target) -> Finding:

@@ -36,8 +36,11 @@ def test_an_error_for_the_user_goes_to_stderr(site_file: str, capsys: pytest.Cap
     assert capsys.readouterr().err.startswith("error: --site must name a site file, got 'nowhere'.")
     assert cli.run(["--site", site_file, "prepare"]) == 4
     captured = capsys.readouterr()
-    assert "error: hosp/patients must be a table, got no patients.csv, " in captured.err
+    assert captured.err.startswith("error: data.ehr.root must be a folder, got none at ")
     assert captured.out == ""
+    (Path(site_file).parent / "raw").mkdir()
+    assert cli.run(["--site", site_file, "prepare"]) == 4
+    assert "error: hosp/patients must be a table, got no patients.csv, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (RuntimeError("secret 12345"), 1)])

@@ -81,6 +81,9 @@ def test_the_manifest_counts_as_of_the_plan(cohort: Cohort) -> None:
     assert manifest["num_long_stays"] == int((cohort.stays["icu_los_days"] > 3).sum())
     splits = split_of(cohort.patient_hash, SplitSpec())
     assert manifest["splits"] == {name: int((splits == code).sum()) for code, name in enumerate(SPLITS)}
+    patients = [cohort.stays["subject_id"][splits == code].nunique() for code in range(len(SPLITS))]
+    assert manifest["num_patients_by_split"] == dict(zip(SPLITS, patients, strict=True))
+    assert manifest["num_patients_by_split"] != manifest["splits"]
     assert set(manifest["digests"]) == {
         "cohort", "ecg.npy", "ecg_index.npy", "features.json", "features.npy", "grid.npy", "stays.parquet",
     }  # fmt: skip
@@ -106,7 +109,8 @@ def test_a_stay_at_the_threshold_is_short() -> None:
 
 
 def test_what_is_not_this_cohort_is_refused(cohort: Cohort) -> None:
-    with pytest.raises(DataError, match=r"A cohort must be prepared before .* Run: lemof-client --site NAME prepare"):
+    command = r"Run: lemof-client --site SITE prepare --plan PLAN\.yaml"
+    with pytest.raises(DataError, match=rf"A cohort must be prepared before .* {command}"):
         load_cohort(cohort.path.parent)
     path = cohort.path / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -130,7 +134,9 @@ def test_a_damaged_file_is_named_with_the_remedy(cohort: Cohort, name: str, cont
     path.unlink()
     if content is not None:
         path.write_bytes(whole[:-40] if content == b"short" else content)
-    with pytest.raises(DataError, match=rf"{name} .*Run: lemof-client --site NAME prepare\.") as caught:
+    with pytest.raises(
+        DataError, match=rf"{name} .*Run: lemof-client --site SITE prepare --plan PLAN\.yaml\."
+    ) as caught:
         load_cohort(cohort.path)
     assert type(caught.value) is DataError
 

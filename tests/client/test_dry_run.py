@@ -12,9 +12,11 @@ from client import cli
 from client.dry_run import dry_run, lines_of
 from client.ledger import read_ledger
 from client.site import load_site
-from lemof_model.study import Study
+from lemof_model.errors import OtherSplitsError
+from lemof_model.study import SplitSpec, Study
 from server.plan import dump_plan
 from simulation.local_transport import LocalTransport
+from tests.client.test_ledger import fill
 from tests.hospitals import write_hospital
 from tests.studies import Watched, run_tiny, tiny_study
 
@@ -119,6 +121,15 @@ def test_what_is_refused_after_its_noise_was_drawn_tells_its_charge(private_site
     refused = [found for found in dry_run(load_site(private_site), tiny_study())["stages"] if "refused" in found]
     assert {"meta", "importance", "final"} <= {found["stage"] for found in refused}
     assert all(found["charges"] for found in refused if found["stage"] in ("meta", "importance", "final"))
+
+
+def test_splits_that_the_ledger_does_not_count_in_are_refused_as_a_study_s_would_be(private_site: Path) -> None:
+    config = load_site(private_site)
+    assert config.privacy is not None
+    fill(config.privacy.ledger, 1)
+    assert "refused" not in stage(dry_run(config, tiny_study(splits=SplitSpec())), "census")
+    with pytest.raises(OtherSplitsError, match="splits of a study must be those that the ledger began with"):
+        dry_run(config, tiny_study(splits=SplitSpec(salt="other")))
 
 
 def test_the_command_writes_beside_the_site_file(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,7 @@ def test_groups_are_the_diseases_and_the_subgroups(site: SiteConfig) -> None:
 
 def test_a_cohort_for_another_window_is_refused_with_the_command_that_mends_it(site: SiteConfig) -> None:
     study = tiny_study(cohort=CohortSpec(window_hours=12))
-    with pytest.raises(DataError, match="hospital_a prepare --plan"):
+    with pytest.raises(DataError, match=r"Run: lemof-client --site SITE prepare --plan PLAN\.yaml"):
         open_hospital(site, study)
 
 

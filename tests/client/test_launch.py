@@ -26,7 +26,7 @@ def site_at(folder: Path, address: str, **server: str) -> tuple[SiteConfig, Path
 def test_a_site_without_a_cohort_does_not_join_and_is_told_the_command(tmp_path: Path) -> None:
     site, path = site_at(tmp_path, "127.0.0.1:1")
     (site.prepare.output / "manifest.json").unlink()
-    with pytest.raises(DataError, match=f"lemof-client --site {path} prepare"):
+    with pytest.raises(DataError, match=rf"lemof-client --site {path} prepare --plan PLAN\.yaml"):
         launch.join(site, path)
 
 

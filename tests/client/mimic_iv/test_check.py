@@ -11,6 +11,7 @@ import pytest
 
 from client import cli
 from client.preflight import ecgs, raw_tables
+from tests.client.test_ledger import fill
 
 Run = Callable[..., tuple[int, list[dict[str, Any]]]]
 
@@ -119,7 +120,11 @@ def test_a_missing_folder(site_path: Path, check: Run) -> None:
     edit(site_path, "root: .", "root: nowhere")
     status, findings = check()
     assert status == 4
-    assert sum(finding["code"] == "E101" for finding in findings) > 5
+    (failed,) = (finding for finding in findings if finding["result"] == "fail")
+    assert (failed["check"], failed["code"]) == ("data.ehr.root", "E101")
+    assert failed["found"] == f"data.ehr.root must be a folder, got none at {site_path.parent / 'nowhere'}."
+    assert failed["fix"] == "Set it in the site file, or mount its disk."
+    assert not any("not there" in finding["found"] for finding in findings)
 
 
 def test_a_renamed_column(site_path: Path, check: Run) -> None:
@@ -161,6 +166,59 @@ def test_stays_of_one_kind(site_path: Path, check: Run, tmp_path: Path) -> None:
     status, findings = check("--plan", str(plan))
     assert status == 9
     assert by_code(findings, "E902")["found"] == "icu stay > 90 d: 0 of 3 positive; both kinds are needed"
+
+
+def test_a_split_with_too_few_patients(site_path: Path, check: Run, tmp_path: Path) -> None:
+    """The hospital has as many patients as it must, but the plan's splits put too few of them where sums are made."""
+    edit(site_path, "version: 1", "version: 1\nlimits: {min_patients: 2}")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("splits: {train: 0.94, stack: 0.02, tuning: 0.02, held_out: 0.02}\n")
+    status, findings = check("--plan", str(plan))
+    assert (status, by_code(findings, "E901")["result"]) == (0, "warn")
+    assert by_code(findings, "E901")["found"] == (
+        "2 after exclusions, but 0 in stack, limits.min_patients is 2: no update of that split would leave"
+    )
+    assert cli.run(["--site", str(site_path), "prepare", "--plan", str(plan)]) == 0
+    assert "but 0 in stack" in (tmp_path / "readiness.html").read_text()
+    assert sum(finding["code"] == "E901" for finding in check("--plan", str(plan))[1]) == 1
+
+
+def of_ledger(findings: list[dict[str, Any]]) -> tuple[str, str]:
+    """What one line says of the privacy ledger."""
+    (finding,) = (finding for finding in findings if finding["check"] == "privacy ledger")
+    return finding["result"], finding["found"]
+
+
+def test_the_privacy_ledger(site_path: Path, check: Run, tmp_path: Path) -> None:
+    assert "privacy ledger" not in {finding["check"] for finding in check()[1]}
+    edit(site_path, "version: 1", "version: 1\nprivacy: {epsilon: 8, delta: 1.0e-5}")
+    assert of_ledger(check()[1]) == ("ok", "epsilon 0.000 of 8 spent in 0 answers")
+    ledger = tmp_path / "ledger.jsonl"
+    assert not ledger.exists()
+    fill(ledger, 3)
+    before = ledger.read_bytes()
+    result, found = of_ledger(check()[1])
+    assert (result, found.endswith(" of 8 spent in 3 answers")) == ("ok", True)
+
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("splits: {salt: other}\n")
+    status, findings = check("--plan", str(plan))
+    result, found = of_ledger(findings)
+    assert (status, result) == (0, "warn")
+    assert found == "The splits of a study must be those that the ledger began with, got others from the plan."
+
+    edit(site_path, "epsilon: 8", "epsilon: 0.3")
+    status, findings = check()
+    result, found = of_ledger(findings)
+    assert (status, result) == (0, "warn")
+    assert found.startswith("The privacy budget must leave something for train, got nothing left under epsilon 0.3")
+    assert ledger.read_bytes() == before
+
+    lines = before.splitlines(keepends=True)
+    ledger.write_bytes(b"".join(lines[:2] + lines[3:]))
+    status, findings = check()
+    assert status == 4
+    assert of_ledger(findings) == ("fail", "Line 3 of ledger.jsonl must be as it was written, got another.")
 
 
 def test_no_ecg_of_any_stay(site_path: Path, check: Run) -> None:
