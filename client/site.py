@@ -5,6 +5,7 @@ sections of it that decide what a cohort holds and how it is counted.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,17 @@ def _beside_site_file(path: Path, info: ValidationInfo) -> Path:
     return context["folder"] / path
 
 
-DatetimeFormat = Annotated[str, StringConstraints(min_length=2)]
+def _without_zone(form: str) -> str:
+    """A format of local times: what has a zone would be moved to another clock."""
+    if zone := re.search(r"%[:#]*[zZ]|%\+", form.replace("%%", "")):
+        raise ValueError(
+            f"datetime_format must be one of local times, got a zone ({zone[0]}) in {form!r}. Export the times as the "
+            "clocks of the ward showed them, without a zone."
+        )
+    return form
+
+
+DatetimeFormat = Annotated[str, StringConstraints(min_length=2), AfterValidator(_without_zone)]
 SitePath = Annotated[Path, AfterValidator(_beside_site_file)]
 TableName = Literal[
     "patients", "admissions", "diagnoses_icd", "labevents", "icustays", "chartevents", "outputevents", "inputevents",

@@ -18,7 +18,7 @@ from client.mimic_iv.tables import LINE, TIME, Columns, Source, collect, collect
 from lemof_model.errors import DataError
 
 HOURS_BEFORE = 6  # the first day begins 6 h before admission: MIT-LCP/mimic-code, concepts/firstday
-USED, BAD_TIME = "used", "time_unreadable"
+USED, BAD_TIME, BAD_VALUE = "used", "time_unreadable", "value_unreadable"
 MAX_LINES = 100_000  # of those that cannot be read; all are counted
 OnRows = Callable[[int], None]
 
@@ -37,11 +37,16 @@ class EventTable:
         """All columns that the table must have."""
         return {self.key: pl.Int64, "itemid": pl.Int64, **dict.fromkeys(self.times, TIME), **self.values}
 
+    @property
+    def may_be_empty(self) -> dict[str, Any]:
+        """The columns that may be empty, but not hold what cannot be read."""
+        return {**self.values, **self.optional}
+
 
 @dataclass(frozen=True)
 class Rules:
     """What a pass does with the wanted rows, in expressions over the table's columns, ``row`` and ``intime`` of the
-    stay, and the columns of ``items``.
+    stay, the columns of ``items``, and ``NAME_unreadable`` for what may be empty (see ``Source.unreadable``).
 
     Attributes:
         items: one row for each wanted ``itemid``, with whatever the expressions need.
@@ -111,7 +116,7 @@ def run_pass(
     raw = source.raw(table.columns, table.optional)
     typed = source.typed(raw, {**table.columns, **table.optional})
     broken = {
-        BAD_TIME: pl.any_horizontal(pl.col(time).is_null() for time in table.times),
+        BAD_TIME: _is_bad_time(table),
         "id_unreadable": pl.col(table.key).is_null(),
         "not_in_cohort": pl.col("row").is_null(),
         **rules.dropped,
@@ -120,7 +125,7 @@ def run_pass(
     judged = (
         raw.map_batches(tally.count, streamable=True, predicate_pushdown=False, projection_pushdown=False)
         .filter(pl.col("itemid").is_in(rules.items["itemid"].to_list()))
-        .with_columns(typed)
+        .with_columns(*typed, *source.unreadable(raw, table.may_be_empty))
         .join(own, on=table.key, how="left")
         .join(rules.items.lazy(), on="itemid", how="left")
         .with_columns(fate=_first_of(list(broken.values())))
@@ -137,6 +142,12 @@ def run_pass(
     num_bad_times = int(found.select((pl.col("num") - pl.col("num_again")).filter(is_bad).sum()).item())
     bad_lines = _unreadable(source, table, rules, counts, num_bad_times, max_bad_fraction)
     return Outcome(counts, found, bad_lines)
+
+
+def _is_bad_time(table: EventTable) -> pl.Expr:
+    """Whether a time cannot be read, or one that must be there is not."""
+    missing = [pl.col(time).is_null() for time in table.times]
+    return pl.any_horizontal(*missing, *(pl.col(f"{name}_unreadable") for name in table.optional))
 
 
 def _first_of(broken: Sequence[pl.Expr]) -> pl.Expr:
@@ -183,18 +194,25 @@ def _unreadable(
             )
     if not num_bad_times:
         return []
-    raw = source.raw(table.columns, with_lines=True).filter(pl.col("itemid").is_in(rules.items["itemid"].to_list()))
-    typed = source.typed(raw, dict.fromkeys(table.times, TIME))
-    stored = {f"{time}_stored": pl.col(time).cast(pl.String, strict=False) for time in table.times}
-    bad = (
-        raw.select(LINE, *typed, **stored)
-        .filter(pl.any_horizontal(pl.col(time).is_null() for time in table.times))
-        .drop(*table.times[1:])
-    )
+    bad = bad_rows(source, table, rules.items, _is_bad_time(table))
     if is_too_many(num_bad_times, counts["wanted"], max_bad_fraction):
         first = collect(bad.head(1), source.path).row(0, named=True)
-        raise DataError(bad_times_message(source, table.times, num_bad_times, counts["wanted"], first))
+        is_bad_time = {time: first[time] is None for time in table.times}
+        is_bad_time |= {name: first[f"{name}_unreadable"] for name in table.optional}
+        times = [time for time, is_bad in is_bad_time.items() if is_bad]
+        raise DataError(bad_times_message(source, times, num_bad_times, counts["wanted"], first))
     return sorted(collect(bad.select(pl.col(LINE).bottom_k(MAX_LINES)), source.path)[LINE].to_list())
+
+
+def bad_rows(source: Source, table: EventTable, items: pl.DataFrame, is_bad: pl.Expr) -> pl.LazyFrame:
+    """The wanted rows of which an expression over their columns (as in ``Rules``) is true: a second reading of the
+    table. They have their ``LINE``, and beside each time and value what is stored (``NAME_stored``)."""
+    raw = source.raw(table.columns, table.optional, with_lines=True)
+    wanted = raw.filter(pl.col("itemid").is_in(items["itemid"].to_list()))
+    read = {**dict.fromkeys(table.times, TIME), **table.may_be_empty}
+    stored = {f"{name}_stored": pl.col(name).cast(pl.String, strict=False) for name in read}
+    typed, unreadable = source.typed(raw, read), source.unreadable(raw, table.may_be_empty)
+    return wanted.select(LINE, *typed, *unreadable, **stored).filter(is_bad)
 
 
 def bad_times_message(source: Source, times: Sequence[str], num: int, rows: int, first: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Laboratory values of labevents, joined by patient and time: emergency values often carry no admission.
 
 A value counts by ``charttime``, when the sample was taken; one that was reported (``storetime``) after the prediction
-time is not yet known then, and is left out.
+time is not yet known then, and is left out. So is one whose ``storetime`` cannot be read; an empty one tells nothing.
 """
 
 from pathlib import Path

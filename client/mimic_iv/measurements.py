@@ -13,16 +13,18 @@ import polars as pl
 
 from client.mimic_iv.event_pass import (
     BAD_TIME,
+    BAD_VALUE,
     USED,
     EventTable,
     OnRows,
     Outcome,
     Rules,
+    bad_rows,
     first_day,
     run_pass,
     seconds_since_admission,
 )
-from client.mimic_iv.tables import Source
+from client.mimic_iv.tables import LINE, Source, collect, form_of, is_too_many
 from client.site import SiteConfig
 from lemof_model.concepts import Concept
 from lemof_model.errors import DataError
@@ -34,7 +36,7 @@ CODES = {concept.name: code for code, concept in enumerate(MEASURED)}
 LIMITS = ("low", "high", "factor", "offset")
 BINS_PER_E = 100  # bins of raw values are 1 % wide
 FATES = (
-    USED, "out_of_range", "value_missing", BAD_TIME, "id_unreadable", "not_in_cohort", "outside_first_day",
+    USED, "out_of_range", "value_missing", BAD_VALUE, BAD_TIME, "id_unreadable", "not_in_cohort", "outside_first_day",
     "stored_late",
 )  # fmt: skip
 NOTHING_READ: dict[str, Any] = {**dict.fromkeys(FATES, 0), "min": None, "max": None, "mean": None}
@@ -58,7 +60,7 @@ def read_measurements(
     The summary counts every concept; ``also_dropped`` are the table's own reasons to drop a row.
 
     Raises:
-        DataError: the table is damaged, has too many unreadable times, or an item is not in its unit.
+        DataError: the table is damaged, has too many unreadable times or values, or an item is not in its unit.
     """
     declared = [concept.declared(site.data.ehr.units) for concept in concepts]
     (time,), (value,) = table.times, table.values
@@ -72,6 +74,7 @@ def read_measurements(
         dropped={
             "outside_first_day": ~first_day(time, window_hours),
             **(also_dropped or {}),
+            BAD_VALUE: pl.col(f"{value}_unreadable"),
             "value_missing": raw_value.is_null() | raw_value.is_nan(),
             "out_of_range": canonical.is_null(),
         },
@@ -91,8 +94,31 @@ def read_measurements(
     outcome = run_pass(
         source, table, rules, stays, target, max_bad_fraction=site.prepare.max_bad_fraction, on_rows=on_rows
     )
+    _require_readable(source, table, rules.items, outcome.counts, site.prepare.max_bad_fraction)
     require_units(outcome.summary, declared, source)
     return outcome
+
+
+def _require_readable(
+    source: Source, table: EventTable, items: pl.DataFrame, counts: Mapping[str, Any], max_bad_fraction: float
+) -> None:
+    """Refuse a table in which too many values of the first days are texts; the first one's form is told.
+
+    Raises:
+        DataError: they are too many.
+    """
+    num_bad = counts[BAD_VALUE]
+    num_looked_at = sum(counts[fate] for fate in (BAD_VALUE, "value_missing", "out_of_range", USED))
+    if not is_too_many(num_bad, num_looked_at, max_bad_fraction):
+        return
+    (value,) = table.values
+    bad = bad_rows(source, table, items, pl.col(f"{value}_unreadable"))
+    first = collect(bad.head(1), source.path).row(0, named=True)
+    raise DataError(
+        f"{value} must be a number, got {num_bad:,} of {num_looked_at:,} rows in which it is not (first: line "
+        f"{first[LINE]:,}, form {form_of(first[f'{value}_stored'])!r}) from {source.label}. Mend the export (a decimal "
+        "point, no text), or raise prepare.max_bad_fraction. [E105]"
+    )
 
 
 def items_of(concepts: Sequence[Concept]) -> pl.DataFrame:

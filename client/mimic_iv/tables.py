@@ -10,6 +10,7 @@ import difflib
 import errno
 import gzip
 import re
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ TIME = pl.Datetime("us")
 LINE = "line"
 ESTIMATE_BYTES = 1 << 20
 HANDFUL = 10  # so few bad rows stop nothing, however small the table
+NO_FREE_TEXT = {"valueuom", "warning"}  # chartevents ends with them, and reading them is a tenth of its pass
+SEPARATORS = {";": ";", "\t": "tabs", "|": "|"}
 
 Columns = Mapping[str, type[pl.DataType] | pl.DataType]
 
@@ -89,9 +92,19 @@ class Source:
         return _raw(self.path, columns, optional or {}, self.own_names, LINE if with_lines else None)
 
     def typed(self, frame: pl.LazyFrame, columns: Columns) -> list[pl.Expr]:
-        """Expressions that read the columns of ``raw`` as their types; what cannot be read is null."""
+        """Expressions that read the columns of ``raw`` as their types; what cannot be read is null.
+
+        Raises:
+            DataError: a column of times is stored as something that does not say which local time it means.
+        """
         stored = frame.collect_schema()
-        return [_typed(name, stored[name], kind, self.time_format) for name, kind in columns.items()]
+        return [_typed(name, stored[name], kind, self.time_format, self.label) for name, kind in columns.items()]
+
+    def unreadable(self, frame: pl.LazyFrame, columns: Columns) -> list[pl.Expr]:
+        """For each column of ``raw`` whether there is a text that cannot be read as its type: ``NAME_unreadable``."""
+        stored = frame.collect_schema()
+        read = zip(columns, self.typed(frame, columns), strict=True)
+        return [_is_unreadable(name, stored[name], value).alias(f"{name}_unreadable") for name, value in read]
 
     def scan(self, columns: Columns, optional: Columns | None = None) -> pl.LazyFrame:
         """``raw`` with every column as its type."""
@@ -116,18 +129,19 @@ def find_table(ehr: EhrData, name: str) -> Path:
     """The file of a MIMIC-IV table: the site's own setting, else ``hosp`` or ``icu`` with .csv, .csv.gz or .parquet.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or more than one.
     """
     require_root(ehr)
     own: Path | None = getattr(ehr.tables, name)
     stem = f"{FOLDERS[name]}/{name}"
-    if own is not None and (ehr.root / own).is_file():
-        return ehr.root / own
-    if own is None:
-        folders = (FOLDERS[name], *sorted({*FOLDERS.values()} - {FOLDERS[name]}))
-        for candidate in (ehr.root / folder / f"{name}{suffix}" for folder in folders for suffix in SUFFIXES):
-            if candidate.is_file():
-                return candidate
+    found = _candidates(ehr, name)
+    if len(found) > 1:
+        names = " and ".join(path.relative_to(ehr.root).as_posix() for path in found)
+        raise DataError(
+            f"{stem} must be one table, got {names}. Remove all but one, or set data.ehr.tables.{name}. [E101]"
+        )
+    if found:
+        return found[0]
     looked = f"{own.name}" if own else "{}, {} or {}".format(*(name + suffix for suffix in SUFFIXES))
     raise DataError(
         f"{stem} must be a table, got no {looked} under {ehr.root}. {NEEDED_FOR.get(name, 'Treatments')} need it. "
@@ -135,11 +149,19 @@ def find_table(ehr: EhrData, name: str) -> Path:
     )
 
 
+def _candidates(ehr: EhrData, name: str) -> list[Path]:
+    """The files that may be a table: the one that the site file names, else all of its name in ``hosp`` and ``icu``."""
+    own: Path | None = getattr(ehr.tables, name)
+    folders = (FOLDERS[name], *sorted({*FOLDERS.values()} - {FOLDERS[name]}))
+    usual = [ehr.root / folder / f"{name}{suffix}" for folder in folders for suffix in SUFFIXES]
+    return [path for path in (usual if own is None else [ehr.root / own]) if path.is_file()]
+
+
 def open_table(ehr: EhrData, name: str) -> Source:
     """A table of the site.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or more than one.
         ConfigError: the site file renames a column that nobody reads.
     """
     own_names = ehr.columns.get(name, {})  # type: ignore[call-overload]
@@ -156,12 +178,12 @@ def open_optional_table(ehr: EhrData, name: str) -> Source | None:
     """A table that a site may lack; None where it does and the site file does not name it.
 
     Raises:
-        DataError: the site file names one that is not there.
+        DataError: the site file names one that is not there, or there is more than one.
     """
     try:
         return open_table(ehr, name)
     except DataError:
-        if getattr(ehr.tables, name) is not None:
+        if getattr(ehr.tables, name) is not None or _candidates(ehr, name):
             raise
         return None
 
@@ -177,7 +199,7 @@ def scan(
     frame = _raw(path, columns, optional or {}, None, None)
     stored = frame.collect_schema()
     wanted = {**columns, **(optional or {})}
-    return frame.select(_typed(name, stored[name], kind, time_format) for name, kind in wanted.items())
+    return frame.select(_typed(name, stored[name], kind, time_format, path.name) for name, kind in wanted.items())
 
 
 def collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
@@ -197,7 +219,9 @@ def collect_all(frames: Sequence[pl.LazyFrame], path: Path) -> list[pl.DataFrame
         DiskError: what the pass writes does not fit on the disk.
     """
     try:
-        return pl.collect_all(list(frames), engine="streaming")
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")  # "error" and "once" would both lose some
+            found = pl.collect_all(list(frames), engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:
         full = re.search(r"No space left|[Qq]uota|File too large", str(error))
         if full or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -205,11 +229,20 @@ def collect_all(frames: Sequence[pl.LazyFrame], path: Path) -> list[pl.DataFrame
                 "The disk must hold what preparation writes, got a full one. What is finished is kept: free space, "
                 "then run the same command. [E601]"
             ) from None
+        is_ragged = isinstance(error, pl.exceptions.ComputeError) and path.suffix != ".parquet"
         ragged = "a row with more fields than the header, or a quote without an end"
-        what = "one that is cut short or unreadable" if isinstance(error, OSError) else ragged
+        what = ragged if is_ragged else "one that is cut short or unreadable"
         raise DataError(
             f"The table must be a whole file, got {what} from {path.name}. Export it again. [E110]"
         ) from None
+    for warning in told:
+        if "CSV malformed" in str(warning.message):
+            raise DataError(
+                f"The table must have a row in every line, got lines that a stray quote runs together from "
+                f"{path.name}. Export it again: text in quotes, and a quote in it doubled. [E110]"
+            )
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return found
 
 
 def unique_rows(frame: pl.DataFrame, key: str, path: Path, on_duplicate: str) -> tuple[pl.DataFrame, int]:
@@ -305,11 +338,15 @@ def _raw(
     header = header_of(path)
     known = {**columns, **optional}
     names = {name: _name_in(header, name, own_names or {}) for name in known}
-    if missing := [name for name in columns if names[name] not in header]:
+    meant = {column.strip().lower() for column in header}.union(own_names or {})  # also optional ones are then needed
+    needed = [name for name in known if name in columns or name in meant]
+    if missing := [name for name in needed if names[name] not in header]:
         raise DataError(_no_column(path, missing[0], names[missing[0]], header, can_rename=own_names is not None))
     there = {name: own for name, own in names.items() if own in header}
     if path.suffix == ".parquet":
         frame = pl.scan_parquet(path, row_index_name=line, row_index_offset=1)
+        kinds = frame.collect_schema()
+        stored = [_whole_or_text(own, kinds[own], known[name]).alias(name) for name, own in there.items()]
     else:
         ids = {own for name, own in there.items() if known[name] == pl.Int64}
         schema = {name: pl.Int64 if name in ids else pl.String for name in header}
@@ -321,7 +358,11 @@ def _raw(
             row_index_name=line,
             row_index_offset=2,
         )
-    stored = [pl.col(own).alias(name) for name, own in there.items()]
+        behind = header[1 + max(header.index(own) for own in there.values()) :]
+        if not NO_FREE_TEXT.issuperset(behind):
+            # Always true. Polars sees lines that a stray quote runs together only in rows that it reads to their end.
+            frame = frame.filter(pl.col(header[-1]).is_null() | pl.col(header[-1]).is_not_null())
+        stored = [pl.col(own).alias(name) for name, own in there.items()]
     absent = [pl.lit(None, known[name]).alias(name) for name in known if name not in there]
     return frame.select(*([line] if line else []), *stored, *absent)
 
@@ -336,6 +377,11 @@ def _name_in(header: Sequence[str], name: str, own_names: Mapping[str, str]) -> 
 
 def _no_column(path: Path, name: str, own: str, header: Sequence[str], *, can_rename: bool) -> str:
     """The message for a column that is not there. A first row of data in place of a header is not quoted."""
+    if separators := [told for mark, told in SEPARATORS.items() if len(header) == 1 and mark in header[0]]:
+        return (
+            f"The columns must be separated by commas, got a table separated by {separators[0]} from {path.name}. "
+            "Export it with commas. [E102]"
+        )
     if any(re.match(r"\W*\d", column) or not column.isprintable() for column in header):
         return (
             f"The first line must be a header that names {own}, got data from {path.name}. Export it with its header. "
@@ -349,9 +395,45 @@ def _no_column(path: Path, name: str, own: str, header: Sequence[str], *, can_re
     return f"Columns must include {own}, got {', '.join(header)} from {path.name}. {question}{remedy} [E102]"
 
 
-def _typed(name: str, stored: pl.DataType, kind: type[pl.DataType] | pl.DataType, time_format: str) -> pl.Expr:
-    """A column as its type; what cannot be read is null."""
+def _whole_or_text(name: str, stored: pl.DataType, kind: type[pl.DataType] | pl.DataType) -> pl.Expr:
+    """A column of a parquet file, ids as integers and categories as text. An id that is no whole number is null."""
+    column = pl.col(name)
+    if isinstance(stored, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
+    if kind != pl.Int64 or stored == pl.Int64:
+        return column
+    if stored.is_float() or stored.is_decimal():
+        number = column.cast(pl.Float64)
+        return pl.when(number == number.floor()).then(number.cast(pl.Int64, strict=False))
+    is_number = stored.is_integer() or stored == pl.Boolean
+    return (column if is_number else column.cast(pl.String, strict=False)).cast(pl.Int64, strict=False)
+
+
+def _is_unreadable(name: str, stored: pl.DataType, value: pl.Expr) -> pl.Expr:
+    """Whether a column holds more than blanks where its value is null; only text does."""
+    if stored != pl.String:
+        return pl.lit(False)
+    unread = pl.when(value.is_null()).then(pl.col(name))  # first, for these are few and stripping all is slow
+    return (unread.str.strip_chars() != "").fill_null(False)
+
+
+def _typed(
+    name: str, stored: pl.DataType, kind: type[pl.DataType] | pl.DataType, time_format: str, label: str
+) -> pl.Expr:
+    """A column as its type; what cannot be read is null.
+
+    Raises:
+        DataError: times that are no text and no local times: a zone, a date or a number would be guessed at.
+    """
     column = pl.col(name)
     if kind == TIME and stored == pl.String:
         return column.str.to_datetime(time_format, strict=False, time_unit="us", cache=False)
+    is_local = isinstance(stored, pl.Datetime) and stored.time_zone is None
+    if kind == TIME and not is_local and stored != pl.Null:
+        raise DataError(
+            f"{name} must be local times or text, got {stored} from {label}. Export dates with their time and without "
+            "a zone. [E103]"
+        )
+    if kind == pl.Int64:
+        return _whole_or_text(name, stored, kind)
     return column.cast(kind, strict=False)

@@ -40,6 +40,7 @@ TABLES: Mapping[str, Columns] = {
     "inputevents": INTERVALS.columns,
     "procedureevents": INTERVALS.columns,
 }
+OPTIONAL_COLUMNS: Mapping[str, Columns] = {"labevents": LABEVENTS.optional}
 SAMPLE_ROWS = 1000
 UNIT_ROWS = 100_000  # some twenty stays: the first thousand rows may be one patient's
 
@@ -57,8 +58,9 @@ def check_table(
         fix = f"Export it if this hospital has it, or set data.ehr.tables.{name}."
         yield Finding(name, "warn", "not there: its features will be missing", fix, "E101")
         return
-    columns = TABLES[name]
-    every_row = source.raw(dict.fromkeys(columns, pl.String))
+    needed, optional = TABLES[name], OPTIONAL_COLUMNS.get(name, {})
+    columns = {**needed, **optional}
+    every_row = source.raw(dict.fromkeys(needed, pl.String), dict.fromkeys(optional, pl.String))
     rows = _watched(every_row, source, progress) if is_deep else every_row.head(SAMPLE_ROWS)
     counts = collect(_counts(source, rows, columns), source.path).row(0, named=True)
     num_rows = counts["rows"]
@@ -67,7 +69,7 @@ def check_table(
         return
     is_whole = is_deep or num_rows < SAMPLE_ROWS
     listed = f"{num_rows:,} rows" if is_whole else f"{estimate_rows(source.path):,} rows est."
-    yield Finding(source.label, "ok", f"has its {len(columns)} columns, {listed}")
+    yield Finding(source.label, "ok", f"has its {len(needed)} columns, {listed}")
     for column, kind in columns.items():
         if num_bad := counts.get(f"{column} bad", 0):
             stops = is_too_many(num_bad, num_rows, max_bad_fraction) or 2 * num_bad > num_rows

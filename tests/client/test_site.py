@@ -1,5 +1,6 @@
 """Site files: found by path or name, paths start at the file, and every problem is told at once."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,18 @@ def test_a_privacy_budget_is_read_with_its_ledger_beside_the_site_file(tmp_path:
 def test_a_wrong_privacy_budget_is_refused(tmp_path: Path, section: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_site(_write(tmp_path, f"{GOOD}privacy: {section}\n"))
+
+
+@pytest.mark.parametrize("zone", ["%z", "%:z", "%Z", "%#z", "%+"])
+@pytest.mark.parametrize("section", ["ehr: {root: raw", "ecg: {root: /ecg"])
+def test_a_zone_in_a_time_format_is_refused(tmp_path: Path, section: str, zone: str) -> None:
+    form = f"%Y-%m-%d %H:%M:%S{zone}"
+    path = _write(tmp_path, GOOD.replace(section, f"{section}, datetime_format: '{form}'"))
+    with pytest.raises(ConfigError, match=rf"must be one of local times, got a zone \({re.escape(zone)}\)") as told:
+        load_site(path)
+    assert str(told.value).endswith(f"(from site.yaml:data.{section[:3]}.datetime_format)")
+
+
+def test_a_percent_sign_before_a_z_is_no_zone(tmp_path: Path) -> None:
+    path = _write(tmp_path, GOOD.replace("raw", "raw, datetime_format: '%Y-%m-%d %H:%M:%S%%z'"))
+    assert load_site(path).data.ehr.datetime_format.endswith("%%z")

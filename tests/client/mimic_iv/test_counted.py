@@ -15,7 +15,7 @@ from client import cli
 from client.mimic_iv.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.errors import ConfigError, DataError
-from tests.client.mimic_iv.test_broken_tables import Rows, change, make, quality
+from tests.client.mimic_iv.test_broken_tables import Rows, change, make, more_charts, quality
 
 ADMISSIONS, ICUSTAYS, PATIENTS, DIAGNOSES = (
     "hosp/admissions.csv", "icu/icustays.csv.gz", "hosp/patients.csv.gz", "hosp/diagnoses_icd.csv.gz",
@@ -208,3 +208,19 @@ def test_a_path_of_another_form_is_not_taken_for_a_file_to_copy(
 def test_an_output_that_has_no_name(site_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"prepare\.output must be a folder with a name, got /\. Name one in it"):
         make(site_path, settings="x}\nprepare: {output: /")
+
+
+def test_values_that_are_no_numbers_are_counted_and_many_stop(site_path: Path) -> None:
+    more_charts(site_path, 10, valuenum="98.6 F")
+    more_charts(site_path, 5, valuenum="  ")
+    more_charts(site_path, 3, valuenum="<1", charttime="2151-01-01 00:00:00")  # of no first day
+    for counts in (quality(make(site_path))[part] for part in ("tables", "concepts")):
+        of_table = counts.get("chartevents") or counts["heart_rate"]
+        assert of_table["value_unreadable"] == 10
+    more_charts(site_path, 1, valuenum='"98,6"')
+    with pytest.raises(DataError, match=r"^valuenum must be a number, got 11 of \d\d rows in which it is not \(first: "
+                       r"line 40, form '99\.9 a'\) from icu/chartevents\.csv\.gz\..*\[E105\]$"):  # fmt: skip
+        make(site_path)
+    assert (
+        quality(make(site_path, settings=", max_bad_fraction: 0.5"))["tables"]["chartevents"]["value_unreadable"] == 11
+    )
