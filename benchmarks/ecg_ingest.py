@@ -42,7 +42,8 @@ def compare_ingest(site_file: Path) -> Ingest:
     """Read every record of the hospital's list, all three ways."""
     ecg = load_site(site_file).data.ecg
     assert ecg is not None
-    paths = pl.read_csv(ecg.record_list)["path"].unique(maintain_order=True).to_list()
+    listed = pl.read_csv(ecg.record_list)["path"].to_list()
+    paths = [path for path in listed if "//" not in path]  # the others lead to the same files
     seconds = np.zeros(3)
     num_compared, greatest = 0, 0
     with threadpool_limits(1), tempfile.TemporaryDirectory() as name:

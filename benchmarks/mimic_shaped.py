@@ -281,7 +281,8 @@ def _write_ecgs(
 ) -> None:
     """A record for each of the first stays, and a list that names eight in ten others of years before.
 
-    Those lead to the same files: nobody should open them but ``check``, which reads any record.
+    Those lead to the same files, by paths with more slashes, for none may repeat: nobody should open them but
+    ``check``, which reads any record.
     """
     hearts = draw_hearts(latents["conduction"], latents["repolarisation"], latents["rhythm"], rng)
     courses_NB = draw_coefficients("heart_rate", latents.values_ND * process.told_by_rate_D, rng)
@@ -302,6 +303,9 @@ def _write_ecgs(
     others = chosen[rng.integers(max(num_ecgs, 1), size=num_others)].with_columns(
         study_id=study + num_ecgs + pl.int_range(pl.len()), ecg_time=pl.col("ecg_time") - pl.duration(days=1_500)
     )
+    again = others.select(pl.int_range(pl.len()).over("path") + 2).to_series().to_list()
+    longer = [where.replace("/", "/" * num, 1) for where, num in zip(others["path"], again, strict=True)]
+    others = others.with_columns(path=pl.Series(longer, dtype=pl.String))
     listed = pl.concat([chosen, others]).sort("subject_id", "ecg_time", "study_id")
     listed.select("subject_id", "study_id", pl.col("study_id").alias("file_name"), "ecg_time", "path").write_csv(
         folder / "record_list.csv", datetime_format=TIME
