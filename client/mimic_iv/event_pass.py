@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from client.mimic_iv.tables import LINE, TIME, Columns, Source, collect, collect_all, form_of, is_too_many
+from client.mimic_iv.unreadable import refuse_empty, refuse_unreadable
 from lemof_model.errors import DataError
 
 HOURS_BEFORE = 6  # the first day begins 6 h before admission: MIT-LCP/mimic-code, concepts/firstday
@@ -181,17 +182,9 @@ def _unreadable(
     Raises:
         DataError: they are too many, or the ids are; or there is no row at all.
     """
-    if not counts["rows"]:
-        raise DataError(f"The table must have rows, got none from {source.label}. Export it again. [E106]")
-    for what, num, rows in (
-        ("itemid", counts["itemid_unreadable"], counts["rows"]),
-        (table.key, counts["id_unreadable"], counts["wanted"]),
-    ):
-        if is_too_many(num, rows, max_bad_fraction):
-            raise DataError(
-                f"{what} must be a whole number, got {num:,} of {rows:,} rows in which it is not from {source.label}. "
-                "Mend the export, or raise prepare.max_bad_fraction. [E105]"
-            )
+    refuse_empty(source, counts["rows"])
+    refuse_unreadable(source, "itemid", counts["itemid_unreadable"], counts["rows"], max_bad_fraction)
+    refuse_unreadable(source, table.key, counts["id_unreadable"], counts["wanted"], max_bad_fraction)
     if not num_bad_times:
         return []
     bad = bad_rows(source, table, rules.items, _is_bad_time(table))
