@@ -7,6 +7,7 @@ request, so two hospitals cannot run different studies. Each class checks its ow
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -22,9 +23,11 @@ FEW_SITES = 3
 
 def _check(what: object, section: str, rules: Mapping[str, tuple[bool, str]]) -> None:
     """Raise one ConfigError that lists every broken rule of ``what``; ``section`` is what stands before a key."""
+    endless = {name for name, value in vars(what).items() if isinstance(value, float) and not math.isfinite(value)}
+    all_rules = {**rules, **dict.fromkeys(sorted(endless), (False, "be a finite number"))}
     broken = [
         f"{section}{name} must {rule}, got {getattr(what, name)!r}."
-        for name, (holds, rule) in rules.items()
+        for name, (holds, rule) in all_rules.items()
         if not holds
     ]
     if broken:

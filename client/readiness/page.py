@@ -69,7 +69,7 @@ def read_quality(cohort: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"quality.json of the cohort must be whole, got {type(error).__name__} from {cohort}. "
-            "Run: lemof-client --site NAME prepare --force."
+            "Run: lemof-client --site SITE prepare --plan PLAN.yaml --force."
         ) from None
 
 
@@ -85,7 +85,7 @@ def write_page(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping[s
     except OSError as error:
         raise DiskError(
             f"readiness.html must be writable, got {error.strerror} at {path.parent}. "
-            "Free space or mend permissions, then run: lemof-client --site NAME check."
+            "Free space or mend permissions, then run: lemof-client --site SITE check."
         ) from None
     return path
 

@@ -19,6 +19,7 @@ from lemof_model.pyramid import Inputs, Level, PyramidEncoder
 
 KERNEL = 3
 STEM_WIDTH = 32
+MOST_LAYERS = 7  # of a stack: the next one's dilation, 128, is longer than the 84 steps of a record
 
 
 class GatedLayer(nn.Module):
@@ -44,7 +45,7 @@ class EcgWaveNet(PyramidEncoder):
 
     Args:
         width: channels of gates, residual and skip.
-        num_layers: layers of a stack, with dilations 1, 2, ... ``2 ** (num_layers - 1)``.
+        num_layers: layers of a stack, with dilations 1, 2, ... ``2 ** (num_layers - 1)``; at most 7.
         num_tokens: time tokens per level at most.
         dropout: applied to the pooled vectors before the heads; augment: strength of ``Augmentation``, 0 is none.
 
@@ -62,6 +63,10 @@ class EcgWaveNet(PyramidEncoder):
         self, width: int = 16, num_layers: int = 5, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0
     ) -> None:
         super().__init__()
+        if num_layers > MOST_LAYERS:
+            raise ValueError(
+                f"num_layers must be at most {MOST_LAYERS} (a later layer sees only its own step), got {num_layers}"
+            )
         self.token_widths = (width, width, width)
         self.pooled_widths = (2 * width, 2 * width, 2 * width)
         self.num_tokens = num_tokens

@@ -52,6 +52,8 @@ def test_a_resolved_plan_is_read_back_as_the_same_study(tmp_path: Path) -> None:
         ),
         ("strategy: {name: fedprox}", r"^strategy\.proximal_mu must be above 0 for fedprox .*got 0\.0"),
         ("strategy: {name: fedprox, proximal_mu: -1}", r"^strategy\.proximal_mu must be above 0 for fedprox .*got -1"),
+        ("strategy: {name: fedprox, proximal_mu: .inf}", r"^strategy\.proximal_mu must be a finite number, got inf"),
+        ("target: {threshold_days: .nan}", r"^target\.threshold_days must be a finite number, got nan"),
         ("strategy: {name: fedavg, proximal_mu: 1.0}", r"proximal_mu must .*0 unless name is fedprox"),
         ("splits: {train: 0.9}", r"fractions must add up to 1"),
         ("cohort: {min_stay_hours: 12}", r"min_stay_hours must be at least"),
