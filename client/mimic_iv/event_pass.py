@@ -65,11 +65,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass met: ``counts`` of rows, the ``summary`` by itemid and fate, and the lines with unreadable times."""
+    """What a pass met: ``counts`` of rows, the ``summary`` by itemid and fate, the lines with unreadable times, and the
+    optional columns that the table does not have."""
 
     counts: dict[str, Any]
     summary: pl.DataFrame
     bad_lines: list[int]
+    columns_absent: list[str]
 
 
 class Tally:
@@ -142,7 +144,7 @@ def run_pass(
     is_bad = pl.col("fate") == BAD_TIME
     num_bad_times = int(found.select((pl.col("num") - pl.col("num_again")).filter(is_bad).sum()).item())
     bad_lines = _unreadable(source, table, rules, counts, num_bad_times, max_bad_fraction)
-    return Outcome(counts, found, bad_lines)
+    return Outcome(counts, found, bad_lines, source.lacks(table.optional))
 
 
 def _is_bad_time(table: EventTable) -> pl.Expr:

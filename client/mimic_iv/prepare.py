@@ -162,7 +162,12 @@ def _read_events_of(name: str, path: Path, read: ReadTable, steps: Steps) -> Fac
             outcome = read(events, on_rows)
         concepts = [concept for concept in MEASURED if concept.table == name]
         by_concept = counts_by_concept(outcome, concepts) if concepts else {}
-        return {"counts": outcome.counts, "concepts": by_concept, "bad_lines": outcome.bad_lines}
+        return {
+            "counts": outcome.counts,
+            "concepts": by_concept,
+            "bad_lines": outcome.bad_lines,
+            "columns_absent": outcome.columns_absent,
+        }
 
     if steps.is_finished(name):
         steps.say(2, name, "")

@@ -42,6 +42,7 @@ def write_quality(
     quality = {
         "attrition": list(attrition),
         "tables": {**tables.counts, **{name: facts["counts"] for name, facts in passes.items()}},
+        "columns_absent": {name: facts["columns_absent"] for name, facts in passes.items() if facts["columns_absent"]},
         "concepts": concept_facts(concepts, features_NF),
         "treatments": treatment_facts(list(passes), features_NF),
         "features": feature_facts(features_NF),

@@ -106,6 +106,11 @@ class Source:
         read = zip(columns, self.typed(frame, columns), strict=True)
         return [_is_unreadable(name, stored[name], value).alias(f"{name}_unreadable") for name, value in read]
 
+    def lacks(self, optional: Columns) -> list[str]:
+        """Those of the optional columns that the file does not have."""
+        header = header_of(self.path)
+        return [name for name in optional if self.own_names.get(name, name) not in header]
+
     def scan(self, columns: Columns, optional: Columns | None = None) -> pl.LazyFrame:
         """``raw`` with every column as its type."""
         frame = self.raw(columns, optional)

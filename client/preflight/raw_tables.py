@@ -25,6 +25,7 @@ from client.mimic_iv.treatments import INTERVALS
 from client.mimic_iv.urine import OUTPUTEVENTS
 from client.mimic_iv.vitals import CHARTEVENTS
 from client.preflight.findings import Finding
+from client.readiness.concerns import absent_columns
 from client.site import EhrData
 from lemof_model.errors import DataError
 from lemof_model.features import MEASURED
@@ -70,6 +71,8 @@ def check_table(
     is_whole = is_deep or num_rows < SAMPLE_ROWS
     listed = f"{num_rows:,} rows" if is_whole else f"{estimate_rows(source.path):,} rows est."
     yield Finding(source.label, "ok", f"has its {len(needed)} columns, {listed}")
+    if absent := source.lacks(optional):
+        yield absent_columns(source.label, absent)
     for column, kind in columns.items():
         if num_bad := counts.get(f"{column} bad", 0):
             stops = is_too_many(num_bad, num_rows, max_bad_fraction) or 2 * num_bad > num_rows

@@ -1,7 +1,7 @@
 """What in a hospital's data will keep it from taking part, or make it useless there. Told by ``check`` before a cohort
 exists, and by ``prepare``, ``check`` and the readiness page when there is one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from client.mimic_iv.ecg_links import link_warning
@@ -27,6 +27,7 @@ def concerns_of(
         ecg_links(manifest["num_stays_with_ecg"], manifest["num_stays"], ecg) if has_ecg_data else None,
         *record_list(ecg),
         ecg_records(ecg.get("records_rejected", {}), ecg.get("records_chosen", 0)),
+        *(absent_columns(name, absent) for name, absent in quality.get("columns_absent", {}).items()),
         *_measurements(quality.get("concepts", {})),
     ):
         if finding is not None and finding.result != "ok":
@@ -85,6 +86,12 @@ def record_list(counts: Mapping[str, int]) -> Iterator[Finding]:
         if num := counts.get(f"records_{count}"):
             found = f"{num:,} records {count.replace('_', ' ')}"
             yield Finding("ECG record list", "warn", found, "Such records are skipped.", code)
+
+
+def absent_columns(table: str, columns: Sequence[str]) -> Finding:
+    """Optional columns that a table does not have: times of storing, all of them."""
+    found = f"no {', '.join(columns)}: results reported after the prediction count as known before it"
+    return Finding(table, "warn", found, "Export it if this hospital has it.", "E102")
 
 
 def ecg_records(rejected: Mapping[str, int], num_chosen: int) -> Finding:

@@ -168,7 +168,7 @@ def test_the_page_lies_beside_the_cohort(site: SiteConfig, tmp_path: Path, monke
 @pytest.mark.parametrize("content", [b"{", b"[1, 2]", b"\xff"])
 def test_a_damaged_quality_report(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "quality.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"quality\.json of the cohort must be whole, got .*prepare --force"):
+    with pytest.raises(DataError, match=r"quality\.json .*must be whole, got .*prepare --plan PLAN.yaml --force"):
         read_quality(tmp_path)
 
 
@@ -184,6 +184,7 @@ def test_a_damaged_quality_report(tmp_path: Path, content: bytes) -> None:
         ({"num_long_stays": 0, "ecg": LINKS}, {}, ["E902"]),
         ({"num_long_stays": 1200, "ecg": LINKS}, {}, ["E902"]),
         ({"num_stays_with_ecg": 0, "ecg": NO_LINKS}, {}, ["E201"]),
+        ({"ecg": LINKS}, {"columns_absent": {"labevents": ["storetime"]}}, ["E102"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 0}}}, ["E107"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "out_of_range": 90_000}}}, ["E205"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 0, "value_unreadable": 3}}}, ["E105"]),
