@@ -16,16 +16,8 @@ import polars as pl
 from rich.console import Console
 from rich.progress import track
 
-from client.mimic_iv.tables import (
-    FOLDERS,
-    OPTIONAL_TABLES,
-    TIME,
-    Columns,
-    collect,
-    find_table,
-    open_optional_table,
-    scan,
-)
+from client.mimic_iv.files import TIME, Columns, collect, scan
+from client.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, find_table, open_optional_table
 from client.site import EhrData
 from lemof_model.errors import DataError, LemofError
 from lemof_model.features import category_of

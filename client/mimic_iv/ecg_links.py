@@ -10,7 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from client.mimic_iv.tables import TIME, Columns, collect, form_of, is_too_many, scan, unique_rows
+from client.mimic_iv.files import TIME, Columns, collect, scan, unique_rows
+from client.mimic_iv.unreadable import form_of, is_too_many
 from client.site import EcgData, Prepare
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec

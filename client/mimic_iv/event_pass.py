@@ -14,8 +14,9 @@ from typing import Any
 
 import polars as pl
 
-from client.mimic_iv.tables import LINE, TIME, Columns, Source, collect, collect_all, form_of, is_too_many
-from client.mimic_iv.unreadable import refuse_empty, refuse_unreadable
+from client.mimic_iv.files import LINE, TIME, Columns, collect, collect_all
+from client.mimic_iv.tables import Source
+from client.mimic_iv.unreadable import form_of, is_too_many, refuse_empty, refuse_unreadable
 from lemof_model.errors import DataError
 
 HOURS_BEFORE = 6  # the first day begins 6 h before admission: MIT-LCP/mimic-code, concepts/firstday

@@ -14,8 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from client.mimic_iv.event_pass import HOURS_BEFORE
+from client.mimic_iv.files import collect_all
 from client.mimic_iv.measurements import CODES, MILLIONTHS
-from client.mimic_iv.tables import collect_all
 from lemof_model.features import GCS_PARTS, GRID_CHANNELS, MEASURED
 
 BLOCK_STAYS = 8_000

@@ -5,7 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from client.mimic_iv.tables import Columns, collect_all, open_table
+from client.mimic_iv.files import Columns, collect_all
+from client.mimic_iv.tables import open_table
 from client.mimic_iv.unreadable import refuse_empty, refuse_unreadable
 from client.site import EhrData
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from client.mimic_iv.event_pass import EventTable, OnRows, Outcome, seconds_since_admission
+from client.mimic_iv.files import TIME
 from client.mimic_iv.measurements import read_measurements
-from client.mimic_iv.tables import TIME, open_table
+from client.mimic_iv.tables import open_table
 from client.site import SiteConfig
 from lemof_model.concepts import LABS
 

@@ -24,7 +24,9 @@ from client.mimic_iv.event_pass import (
     run_pass,
     seconds_since_admission,
 )
-from client.mimic_iv.tables import LINE, Source, collect, form_of, is_too_many
+from client.mimic_iv.files import LINE, collect
+from client.mimic_iv.tables import Source
+from client.mimic_iv.unreadable import form_of, is_too_many
 from client.site import SiteConfig
 from lemof_model.concepts import Concept
 from lemof_model.errors import DataError

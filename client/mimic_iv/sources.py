@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from client.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, header_of, open_optional_table, open_table
+from client.mimic_iv.files import header_of
+from client.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, open_optional_table, open_table
 from client.site import PlanSections, SiteConfig
 from client.source import source_digest
 from lemof_model.features import schema_digest

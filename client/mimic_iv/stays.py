@@ -11,8 +11,9 @@ import polars as pl
 import polars.selectors as cs
 
 from client.mimic_iv.event_pass import BAD_TIME, bad_times_message
-from client.mimic_iv.tables import LINE, TIME, Columns, Source, collect, is_too_many, open_table, unique_rows
-from client.mimic_iv.unreadable import is_unreadable, refuse_empty, refuse_unreadable
+from client.mimic_iv.files import LINE, TIME, Columns, collect, is_unreadable, unique_rows
+from client.mimic_iv.tables import Source, open_table
+from client.mimic_iv.unreadable import is_too_many, refuse_empty, refuse_unreadable
 from client.site import SiteConfig
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from client.cohort import sync
-from client.mimic_iv.tables import estimate_rows
+from client.mimic_iv.files import estimate_rows
 
 NUM_STEPS = 4
 

@@ -1,17 +1,28 @@
 """What is there in a table and cannot be read: a few such rows are counted, too many stop the preparation."""
 
+import re
 from collections.abc import Sequence
 
-import polars as pl
-
-from client.mimic_iv.tables import Source, form_of, is_too_many
+from client.mimic_iv.tables import Source
 from lemof_model.errors import DataError
 
+HANDFUL = 10  # so few bad rows stop nothing, however small the table
 
-def is_unreadable(value: pl.Expr, stored: pl.Expr) -> pl.Expr:
-    """Whether a value is empty though its stored text is not; null where both are. Only texts of empty values are
-    looked at: most are not."""
-    return pl.when(value.is_null()).then(stored).str.strip_chars() != ""
+
+def is_too_many(num_bad: int, num_rows: int, max_bad_fraction: float) -> bool:
+    """Whether so many rows of so many cannot be used that the preparation must stop."""
+    return num_bad > max(max_bad_fraction * num_rows, HANDFUL)
+
+
+def form_of(text: str | None) -> str:
+    """The form of a text without its content: digits as 9, letters as a.
+
+    Example:
+        >>> form_of("02/01/2150 8h15"), form_of(None)
+        ('99/99/9999 9a99', '(empty)')
+    """
+    shown = re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", (text or "")[:30]))
+    return re.sub(r"[^9a /:.,+-]", "?", shown) or "(empty)"
 
 
 def refuse_unreadable(

@@ -5,23 +5,14 @@ from collections.abc import Iterator, Mapping
 import polars as pl
 from rich.progress import Progress
 
+from client.mimic_iv.files import TIME, Columns, collect, estimate_rows, is_unreadable
 from client.mimic_iv.icd_codes import DIAGNOSES_ICD
 from client.mimic_iv.labs import LABEVENTS
 from client.mimic_iv.measurements import BINS_PER_E, require_units
 from client.mimic_iv.stays import ADMISSIONS, ICUSTAYS, PATIENTS
-from client.mimic_iv.tables import (
-    OPTIONAL_TABLES,
-    TIME,
-    Columns,
-    Source,
-    collect,
-    estimate_rows,
-    form_of,
-    is_too_many,
-    open_optional_table,
-    open_table,
-)
+from client.mimic_iv.tables import OPTIONAL_TABLES, Source, open_optional_table, open_table
 from client.mimic_iv.treatments import INTERVALS
+from client.mimic_iv.unreadable import form_of, is_too_many
 from client.mimic_iv.urine import OUTPUTEVENTS
 from client.mimic_iv.vitals import CHARTEVENTS
 from client.preflight.findings import Finding
@@ -97,7 +88,7 @@ def _counts(source: Source, rows: pl.LazyFrame, columns: Columns) -> pl.LazyFram
     for (name, kind), value in zip(columns.items(), source.typed(rows, columns), strict=True):
         if kind != pl.String:
             text = pl.col(name).cast(pl.String)
-            is_bad = value.is_null() & (text.str.strip_chars() != "")
+            is_bad = is_unreadable(value, text)
             counts += [is_bad.sum().alias(f"{name} bad"), text.filter(is_bad).first().alias(f"{name} first")]
     return rows.select(counts)
 

@@ -187,10 +187,11 @@ def test_an_unreadable_stay_id_is_in_the_attrition(site_path: Path) -> None:
 def test_text_and_nothing_where_a_number_must_be(site_path: Path) -> None:
     more_charts(site_path, 4, valuenum="ninety")
     more_charts(site_path, 3, valuenum="")
+    more_charts(site_path, 20, valuenum="  ")
     more_charts(site_path, 2, valuenum="NaN")
     cohort = make(site_path)
     heart_rate = quality(cohort)["concepts"]["heart_rate"]
-    assert (heart_rate["value_missing"], heart_rate["value_unreadable"]) == (1 + 5, 4)
+    assert (heart_rate["value_missing"], heart_rate["value_unreadable"]) == (1 + 25, 4)
     assert value(cohort, "heart_rate_count") == 5
 
 

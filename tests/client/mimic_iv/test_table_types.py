@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from client import cli
-from client.mimic_iv.tables import TIME, collect, scan
+from client.mimic_iv.files import TIME, collect, scan
 from lemof_model.errors import DataError
 from tests.client.mimic_iv.test_broken_tables import CHART, change, make, more_charts, quality, read, value, write
 
