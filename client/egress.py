@@ -1,11 +1,12 @@
 """The door: a request comes in by ``admit``, what leaves goes by ``release``, and nothing else makes an ``Answer``.
 
 What a stage has summed up comes as groups: one group of patients each (site x split x modality, or site x subgroup x
-label). The door leaves out every group with too few patients, and every group whose rest within a larger one that may
-leave would have too few (or a subtraction would tell what was left out), and says so. Of the others nothing leaves but
-what ``allowed.py`` lists, in the listed shapes and types, finite, within the norm that clipping and noise allow, and
-all of it no larger than the site allows. Refusals are made here too: a message that could hold a path or a limit of the
-hospital goes to the hospital's log, and a fixed sentence leaves.
+label). The door leaves out every group with too few patients, and every group whose rest within a larger one would
+have too few, or a subtraction would tell what was left out; it says which. The larger one need not leave here: another
+stage may tell its count, under another limit. Of the others nothing leaves but what ``allowed.py`` lists, in the listed
+shapes and types, finite, within the norm that clipping and noise allow, and all of it no larger than the site allows.
+Refusals are made here too: a message that could hold a path or a limit of the hospital goes to the hospital's log, and
+a fixed sentence leaves.
 """
 
 import hashlib
@@ -36,7 +37,8 @@ class Group:
     """Sums over one group of patients, before the door.
 
     ``minimum`` says which limit of the site file the group is under: ``patients`` for anything a learner or a level is
-    fitted with, ``cell`` for counts, losses and histograms. ``within`` names the groups that it is a part of.
+    fitted with, ``cell`` for counts, losses and histograms. ``within`` names the groups that it is a part of, and
+    ``num_others`` counts the other patients of a whole that is no group of this answer.
     ``counted_by`` names the array that counts the stays behind each element of the others: an element with too few is 0
     in all of them.
     """
@@ -48,6 +50,7 @@ class Group:
     sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     within: tuple[str, ...] = ()
     counted_by: str = ""
+    num_others: int = 0
 
 
 def admit(limits: Limits, request: Request) -> None:
@@ -171,18 +174,16 @@ def _kind(value: Any) -> str:
 
 
 def _large_enough(groups: Sequence[Group], limits: Limits) -> list[Group]:
-    """Groups with enough patients whose rest, within each group they are part of, is nobody or enough as well."""
+    """Groups with enough patients whose rest, within each whole they are part of, is nobody or enough as well."""
     minimum = {"patients": limits.min_patients, "cell": limits.min_cell}
-    large = {group.name: group for group in groups if group.num_patients >= minimum[group.minimum]}
+    named = {group.name: group for group in groups}
 
     def rest_is_safe(group: Group) -> bool:
-        wholes = [large[name] for name in group.within if name in large]
-        return all(
-            whole.num_stays == group.num_stays or whole.num_patients - group.num_patients >= minimum[group.minimum]
-            for whole in wholes
-        )
+        wholes = [named[name] for name in group.within if named[name].num_stays != group.num_stays]
+        rests = [whole.num_patients - group.num_patients for whole in wholes]
+        return min([*rests, group.num_others or minimum[group.minimum]]) >= minimum[group.minimum]
 
-    return [group for group in large.values() if rest_is_safe(group)]
+    return [group for group in groups if group.num_patients >= minimum[group.minimum] and rest_is_safe(group)]
 
 
 def _counted(group: Group, limits: Limits) -> Mapping[str, NDArray[Any]]:

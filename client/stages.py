@@ -6,6 +6,7 @@ alone decides what leaves. A hospital with a privacy budget has handlers of its 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -181,14 +182,17 @@ def evaluation(hospital: Hospital, request: EvaluationRequest) -> list[Group]:
         if held_out:
             named |= {name: included & member[rows] for name, member in hospital.groups.items()}
         for name, member in named.items():
-            for label in (0, 1):
-                index = np.flatnonzero(member & (stays.long_stay_N == label))
+            by_label = [np.flatnonzero(member & (stays.long_stay_N == label)) for label in (0, 1)]
+            for label, index in enumerate(by_label):
                 sums: dict[str, NDArray[Any]] = {"histogram": metrics.histograms(scores_VN[:, index], edges)}
                 if weights is not None and name == "all":
                     sums["bootstrap"] = metrics.bootstrap_histograms(scores_VN[:, index], edges, weights[:, index])
-                within = () if name == "all" else (f"{population}/all/{label}",)
-                group = f"{population}/{name}/{label}"
-                groups.append(_group(hospital, group, rows[index], "cell", sums, within=within))
+                group = _group(hospital, f"{population}/{name}/{label}", rows[index], "cell", sums)
+                if name == "all":  # both labels together are counted with losses and margins
+                    group = replace(group, num_others=hospital.stays.num_patients(rows[by_label[1 - label]]))
+                else:
+                    group = replace(group, within=(f"{population}/all/{label}",))
+                groups.append(group)
     return groups + (membership.audit(hospital, model) if held_out else [])
 
 

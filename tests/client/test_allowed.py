@@ -73,6 +73,26 @@ def test_every_stage_sends_exactly_what_is_listed(tmp_path: Path) -> None:
             assert arrays[name].fits(value), (request.stage, name, value.dtype, value.shape)
 
 
+@pytest.mark.parametrize("min_cell", [2, 3, 4, 5])
+def test_no_stage_tells_what_another_held_back(tmp_path: Path, min_cell: int) -> None:
+    """Stays of one label, when all and those of the other label are told, wherever."""
+    site = load_site(write_hospital(tmp_path, num_stays=60, min_patients=12, min_cell=min_cell))
+    told: dict[str, int] = {}
+    for request in every_request(tiny_study()):
+        answer = stages.answer(site, request)
+        assert isinstance(answer, Answer), answer
+        split = f"{request.split}/" if isinstance(request, EvaluationRequest) else ""
+        told |= {f"{split}{name}": num for name, num in answer.counts.items()}
+    for split in ("tuning", "held_out"):
+        for modality, population in (("ehr", "all"), ("ecg", "with_ecg")):
+            wholes = [f"{split}/{modality}", *([f"{split}/membership/encoders/others"] if modality == "ehr" else [])]
+            whole = max((told[name] for name in wholes if name in told), default=0)
+            for cell in (f"{split}/{modality}", f"{split}/{population}/all"):
+                for label in (0, 1):
+                    rest = whole - told.get(f"{cell}/{label}", whole)
+                    assert not whole or rest == 0 or rest >= min_cell, (cell, label, rest)
+
+
 @pytest.mark.parametrize(("modality", "name"), [(m, name) for m, known in ENCODERS.items() for name in known])
 def test_weights_of_every_encoder_are_listed_by_name_and_shape(modality: str, name: str) -> None:
     study = tiny_study(**{modality: EncoderSpec(name)})

@@ -1,6 +1,7 @@
 """The door of a hospital: what leaves, what is left out, and what is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -97,8 +98,16 @@ def test_a_part_whose_rest_is_too_small_stays_too_or_a_subtraction_would_tell() 
     assert answer.too_small == ()
     answer = release(whole, part("everyone", 100, "all"))  # a rest of nobody tells of nobody
     assert answer.too_small == ()
-    answer = release(part("few", 5), part("most", 95, "few"))  # what stays home can not be subtracted from
-    assert answer.too_small == ("few",)
+    fitted = Group("ehr", 40, 40, "patients")  # too small to be fitted with, and counted beside a loss all the same
+    answer = release(whole, fitted, part("short", 30, "ehr"), part("long", 10, "ehr"))
+    assert (set(answer.counts), answer.too_small) == ({"all"}, ("ehr", "short", "long"))
+    assert release(whole, fitted, part("short", 29, "ehr"), part("long", 11, "ehr")).too_small == ("ehr",)
+
+
+@pytest.mark.parametrize(("num_others", "leaves"), [(0, True), (1, False), (10, False), (11, True)])
+def test_a_part_of_a_whole_that_another_stage_counts(num_others: int, leaves: bool) -> None:
+    answer = release(replace(part("short", 30), num_others=num_others))
+    assert bool(answer.counts) is leaves
 
 
 def test_an_element_with_too_few_stays_behind_it_is_nought() -> None:
