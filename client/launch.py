@@ -23,7 +23,7 @@ from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from client.site import SiteConfig
 from lemof_model.errors import DataError, NetworkError
@@ -31,6 +31,8 @@ from lemof_model.errors import DataError, NetworkError
 MAX_FAILURES = 6  # 2 + 4 + ... + 32 s outlast the minute in which Flower takes a killed node for alive and refuses it
 RETRY_SECONDS = 5.0
 POLL_SECONDS = 0.2
+WORKER_LOG = "worker.log"
+REFUSAL = re.compile(r"(?P<stage>[a-z_]+), round \d+: (?P<reason>.+)")  # as client.egress.refuse writes it
 PRELOADED = ["flwr.supernode.runtime.run_clientapp", "pandas", "pyarrow.parquet", "pydantic", "torch", "yaml"]
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -67,11 +69,16 @@ def _stay_joined(site: SiteConfig, site_path: Path) -> NoReturn:
     """Start the node again and again, more slowly with every failure in a row."""
     num_failures = 0
     has_joined = False
+    last_refusal = ""
     while True:
         _wait_for_server(site.server.address)
-        with _node(site, site_path) as (children, log_path):
+        with (
+            _node(site, site_path) as (children, log_path),
+            (log_path.parent / WORKER_LOG).open(errors="replace") as log,
+        ):
             num_failures += 1
             while all(child.poll() is None for child in children):
+                last_refusal = _say_refusals(log, last_refusal)
                 if num_failures and "SuperNode ID" in log_path.read_text(errors="replace"):
                     _say(
                         f"joined {site.server.address} as {site.site.name}; waiting for the coordinator. Ctrl-C leaves."
@@ -87,6 +94,15 @@ def _stay_joined(site: SiteConfig, site_path: Path) -> NoReturn:
         pause = min(2 ** max(num_failures, 1), 60)
         _say(f"connection of {site.site.name} ended ({reason}); trying again in {pause} s.")
         time.sleep(pause)
+
+
+def _say_refusals(log: TextIO, last: str) -> str:
+    """Tell the new refusals of the worker's log, each once however many rounds repeat it; the last one."""
+    for line in log:
+        if (refusal := REFUSAL.match(line)) and refusal["reason"] != last:
+            last = refusal["reason"]
+            _say(f"{time.strftime('%H:%M')} declined {refusal['stage']}: {last}")
+    return last
 
 
 def _wait_for_server(address: str) -> None:

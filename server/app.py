@@ -3,6 +3,8 @@
 An error ends the run as failed, with its message as the run's details.
 """
 
+import logging
+import sys
 from pathlib import Path
 
 from flwr.app import Context, UserConfig
@@ -19,6 +21,8 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the plan over the hospitals that have joined."""
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")  # what Flower shows as the log of the run
+    logging.getLogger("lemof").setLevel(logging.INFO)
     plan, out = (_absolute_path(context.run_config, key) for key in ("plan", "out"))
     study = load_plan(plan)
     transport = FlowerTransport(grid, min_sites=max(study.min_sites, study.fewest_sites))

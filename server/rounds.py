@@ -14,7 +14,7 @@ from lemof_model.errors import NetworkError, TooLittleDataError, VersionError, e
 from lemof_model.study import Study
 from lemof_model.wire import WIRE_VERSION, Answer, Refusal, Request
 from server.aggregation import add
-from server.run_store import Round, RunStore, SiteReply
+from server.run_store import RESUME, Round, RunStore, SiteReply
 from server.source import source_digest
 from server.transport import Transport
 
@@ -119,7 +119,7 @@ class Rounds:
         raise error(
             f"{stage} needs {f'sums of {group}' if group else 'answers'} from {needed} sites at least ({rule}), got "
             f"{len(good)} of {len(replies)}.{said}\n{advice}"
-            "Finished rounds are on disk. When the sites are ready, run the same command with --resume."
+            f"Finished rounds are on disk. When the sites are ready, run the same command with {RESUME}."
         )
 
     def _checked(self, site: str, answer: Answer | Refusal, request: Request) -> Answer | Refusal:

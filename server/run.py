@@ -18,6 +18,8 @@ def run_plan(plan: Path, out: Path, transport: Transport, resume: bool = False, 
     study = load_plan(plan)
     if is_simulation:
         study = dataclasses.replace(study, few_sites="allow")
-    run_study(study, transport, RunStore(out, resume))
-    write_report(out)
+    store = RunStore(out, resume)
+    with store.alone():
+        run_study(study, transport, store)
+        write_report(out)
     return out

@@ -10,12 +10,14 @@ rounds is computed anew, so a resumed run gives the same bytes as one that was n
 """
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ from safetensors.numpy import load_file, save
 from lemof_model.errors import ConfigError, DiskError, VersionError
 from lemof_model.study import Study
 from server.plan import dump_plan
+
+LOCK = "lock"
+RESUME = "--resume (with flwr run: resume=true)"
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,28 @@ class RunStore:
         self._bytes: dict[str, dict[str, int]] = {}
         self._started = time.monotonic()
         if out.is_dir() and any(out.iterdir()) and not resume:
-            raise ConfigError(f"--out must be a new or an empty folder, got {out}. Add --resume to go on with its run.")
+            raise ConfigError(f"--out must be a new or an empty folder, got {out}. To go on with its run add {RESUME}.")
         try:
             self._state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DiskError(f"--out must be a folder that can be written, got {out}: {error.strerror}.") from None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder against a second coordinator, which would write other rounds into it.
+
+        Raises:
+            ConfigError: another coordinator is at work in it.
+        """
+        with (self._state / LOCK).open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"One coordinator at a time must work on a run, got another at work on {self.out}. Nothing was "
+                    "changed. Wait for its end, or stop it; then run the same command."
+                ) from None
+            yield
 
     def begin(self, study: Study, source_digest: str) -> None:
         """Write the resolved plan and the digest of the source; on resume both must be the same."""
@@ -215,6 +237,19 @@ def _packed(value: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(value).reshape(np.shape(value))
 
 
+def is_running(run: Path) -> bool:
+    """Whether a coordinator is at work on a run folder."""
+    lock = run / "state" / LOCK
+    if not lock.is_file():
+        return False
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _write(path: Path, content: bytes) -> None:
     """Write whole: a partial file, synced, then renamed."""
     partial = path.with_name(path.name + ".partial")
@@ -232,5 +267,5 @@ def _write(path: Path, content: bytes) -> None:
     except OSError as error:
         raise DiskError(
             f"{path} must be written to go on, got: {error.strerror}. "
-            "Every finished round is on disk. Free space, then run the same command with --resume."
+            f"Every finished round is on disk. Free space, then run the same command with {RESUME}."
         ) from None

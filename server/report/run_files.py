@@ -15,6 +15,7 @@ from safetensors import safe_open
 from lemof_model.errors import DataError
 from lemof_model.study import Study
 from server.plan import load_plan
+from server.run_store import RESUME, is_running
 
 WEIGHTS = "model/lemof.safetensors"
 
@@ -71,7 +72,8 @@ def describe_run(run: Path) -> dict[str, Any]:
     study = load_plan(run / "plan.yaml")
     found: dict[str, Any] = {"run": run.name, "study": study.name, "plan_digest": study.digest}
     finished = sorted(path.stem for path in (run / "state").glob("*.safetensors"))
-    found["status"] = f"stopped after {finished[-1]}" if finished else "not begun"
+    state = "running" if is_running(run) else "stopped"
+    found["status"] = f"{state} after {finished[-1]}" if finished else "not begun"
     found |= {"sites": None, "auroc": None}
     if (run / "metrics.json").is_file():
         pooled = _json(run, "metrics.json")["variants"]["full"]["all"]["pooled"]
@@ -101,7 +103,7 @@ def _file(run: Path, name: str) -> Path:
     """A file of the run that must be there."""
     path = run / name
     if not path.is_file():
-        raise DataError(f"A finished run must hold {name}, got none in {run}. Finish the run with --resume.")
+        raise DataError(f"A finished run must hold {name}, got none in {run}. Finish the run with {RESUME}.")
     return path
 
 

@@ -1,5 +1,6 @@
 """The launcher by itself; ``test_deployed.py`` has it with a server."""
 
+import logging
 import signal
 import socket
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client import launch
+from client import egress, launch
 from client.site import SiteConfig, load_site
 from lemof_model.errors import DataError, NetworkError
+from lemof_model.study import Study
+from lemof_model.wire import StatisticsRequest
 from tests.hospitals import write_hospital
 
 
@@ -76,6 +79,28 @@ def test_a_node_that_never_joins_is_started_six_times_and_its_reason_told(
     with pytest.raises(NetworkError, match=r"must accept hospital_a, got: \[code: 2004\] refused"):
         launch.join(site, path)
     assert [pause for pause in pauses if pause > 1] == [2, 4, 8, 16, 32]
+
+
+def test_what_the_hospital_declines_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = load_site(write_hospital(tmp_path))
+    path = tmp_path / launch.WORKER_LOG
+    path.write_text("INFO :      \n")
+    last = ""
+    with path.open() as log:
+        for number, code in ((1, 3), (2, 3), (3, 9)):
+            request = StatisticsRequest(study=Study(), round=number)
+            error = DataError(f"The cohort must be of this plan, got one of plan {code}. Prepare it anew.")
+            with path.open("a") as more:
+                handler = logging.StreamHandler(more)
+                logging.getLogger("lemof").addHandler(handler)
+                egress.refuse(site.site.name, request, error)
+                logging.getLogger("lemof").removeHandler(handler)
+            last = launch._say_refusals(log, last)
+    told = capsys.readouterr().err.splitlines()
+    assert [line[6:] for line in told] == [
+        f"declined statistics: The cohort must be of this plan, got one of plan {code}. Prepare it anew."
+        for code in (3, 9)
+    ]
 
 
 class FakeTime:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lemof_model.errors import ConfigError, DiskError, VersionError
 from lemof_model.study import Study
-from server.run_store import Round, RunStore, SiteReply, without_nan
+from server.run_store import Round, RunStore, SiteReply, is_running, without_nan
 
 
 def a_round(number: int = 1) -> Round:
@@ -77,6 +77,24 @@ def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
         RunStore(tmp_path / "run", resume=True).begin(Study(seed=8), "abc")
     with pytest.raises(VersionError, match="must be resumed with the source it was begun with"):
         RunStore(tmp_path / "run", resume=True).begin(Study(), "abd")
+
+
+def test_two_coordinators_do_not_write_into_one_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    store = RunStore(run)
+    assert not is_running(run)
+    with store.alone():
+        assert is_running(run)
+        with (
+            pytest.raises(
+                ConfigError, match=r"One coordinator at a time .* got another at work on .*run\. Nothing was"
+            ),
+            RunStore(run, resume=True).alone(),
+        ):
+            pass
+    assert not is_running(run)
+    with RunStore(run, resume=True).alone():
+        pass
 
 
 def test_a_file_in_the_way_is_a_disk_error(tmp_path: Path) -> None:
