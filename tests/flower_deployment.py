@@ -119,7 +119,7 @@ def hospital(site_file: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[b
 
 
 def run_study(project: Path, env: dict[str, str], plan: Path, out: Path, timeout_seconds: float = 300) -> str:
-    """``flwr run`` and wait; the run's last status, such as ``finished:completed``."""
+    """``flwr run`` and wait; the run's last status, such as ``finished:completed``. Its log is put beside ``out``."""
     run_config = f'plan="{plan}" out="{out}" resume=false'
     flwr = str(BIN / "flwr")
     started = subprocess.run(
@@ -140,5 +140,7 @@ def run_study(project: Path, env: dict[str, str], plan: Path, out: Path, timeout
         )
         status = str(json.loads(listed.stdout)["runs"][0]["status"])
         if status.startswith("finished"):
+            log = subprocess.run([flwr, "log", run_id, "here", "--show"], env=env, capture_output=True, text=True)
+            out.with_suffix(".log").write_text(log.stdout + log.stderr)
             return status
     return "timeout"

@@ -59,6 +59,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
 def test_the_deployed_study_gives_the_bytes_of_the_local_engine(federation: Federation, repository: Path) -> None:
     folder, plan = federation.folder, tiny_plan(federation.folder)
     assert run_study(repository, federation.environment, plan, folder / "deployed") == "finished:completed"
+    assert "  census      3 of 3 sites" in (folder / "deployed.log").read_text()
     forget(federation.sites)
     local = run_plan(plan, folder / "local", LocalTransport(federation.sites))
     assert outcome(folder / "deployed") == outcome(local)
