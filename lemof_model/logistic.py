@@ -1,6 +1,6 @@
 """G, the logistic learner of the paper (eq. 3), fitted by Newton steps from sums alone.
 
-A hospital computes ``sums`` over its rows; the server adds them and takes ``newton_step``. The result is the optimum on
+A hospital computes ``sums`` over its rows; the server adds them and steps (``Newton``). The result is the optimum on
 all hospitals' rows, as one scikit-learn ``LogisticRegression(C=c)`` on the pooled rows finds it: the ridge ``1 / c`` is
 added once, by the server, and leaves the intercept alone.
 

@@ -120,17 +120,6 @@ def bootstrap_histograms(scores_VN: Float, edges_V: Sequence[Float], weights_RN:
     return out.astype(np.min_scalar_type(int(out.max(initial=0))))
 
 
-def auroc_of_rows(scores: Float, labels: NDArray[Any]) -> float:
-    """Rank AUROC of scores, ties counted half; NaN without both classes."""
-    positive = labels.astype(bool)
-    num_positive, num_negative = int(positive.sum()), int((~positive).sum())
-    if not num_positive or not num_negative:
-        return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
-    return float((rank[positive].sum() - num_positive * (num_positive + 1) / 2.0) / (num_positive * num_negative))
-
-
 def auroc(negative: NDArray[Any], positive: NDArray[Any]) -> Float:
     """AUROC of histograms by label ``(..., B)``, ties within a bin counted half; NaN without both classes."""
     n, p = np.asarray(negative, np.float64), np.asarray(positive, np.float64)

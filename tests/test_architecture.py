@@ -6,6 +6,7 @@ The storeys and borders are import-linter contracts in ``pyproject.toml``; here 
 import ast
 import importlib
 import io
+import re
 import sys
 import tomllib
 import zipfile
@@ -66,6 +67,12 @@ def test_no_file_is_named_for_nothing(repository: Path) -> None:
     nameless = ("utils", "helpers", "common", "manager", "misc")
     named = [f for f in sources(repository, *STOREYS) if Path(f).stem in nameless or Path(f).stem.startswith("base_")]
     assert named == []
+
+
+def test_every_departure_that_the_code_marks_is_in_the_method(repository: Path) -> None:
+    marked = {f for f in sources(repository, *STOREYS) if "NOTE[DIFF]" in (repository / f).read_text()}
+    section = (repository / "docs/method.md").read_text().split("## 4. Departures")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(\S+\.py)` \|", section, re.MULTILINE)) == marked
 
 
 @pytest.mark.parametrize("name", ["records.py", "source.py", "command_line.py"])

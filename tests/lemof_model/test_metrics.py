@@ -57,13 +57,6 @@ def test_histograms_count_every_score_once() -> None:
     assert NEGATIVE.sum() + POSITIVE.sum() == len(SCORES)
 
 
-def test_auroc_of_rows_equals_scikit_learn_with_ties() -> None:
-    assert metrics.auroc_of_rows(SCORES, LABELS) == pytest.approx(roc_auc_score(LABELS, SCORES), abs=1e-12)
-    coarse = np.round(SCORES)
-    assert metrics.auroc_of_rows(coarse, LABELS) == pytest.approx(roc_auc_score(LABELS, coarse), abs=1e-12)
-    assert np.isnan(metrics.auroc_of_rows(SCORES, np.zeros(len(SCORES))))
-
-
 def test_auroc_of_a_histogram_is_that_of_its_binned_scores() -> None:
     expected = roc_auc_score(BINNED_LABELS, BINNED)
     assert float(metrics.auroc(NEGATIVE, POSITIVE)) == pytest.approx(expected, abs=1e-12)
@@ -83,7 +76,7 @@ def test_auroc_of_a_histogram_is_within_its_bound_of_the_rank_auroc(
     if labels.min() == labels.max():
         return
     negative, positive = sides(scores, labels, metrics.bin_edges(EvaluationSpec(num_bins=num_bins, limit=4.0)))
-    error = abs(float(metrics.auroc(negative, positive)) - metrics.auroc_of_rows(scores, labels))
+    error = abs(float(metrics.auroc(negative, positive)) - roc_auc_score(labels, scores))
     assert error <= metrics.auroc_bound(negative, positive) + 1e-12
 
 
