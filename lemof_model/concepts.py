@@ -7,6 +7,7 @@ gives.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 Table = Literal["chartevents", "labevents", "outputevents", "inputevents", "procedureevents"]
@@ -94,7 +95,9 @@ class Concept:
         """The concept at a hospital whose items come in these units (item id -> name)."""
         own = {item_id: self.units[units[item_id]] for item_id in self.item_ids if item_id in units}
         kept = tuple(item for item in self.items if item.item_id not in own)
-        return replace(self, items=kept + tuple(Item(item_id, unit) for item_id, unit in own.items()))
+        items = kept + tuple(Item(item_id, unit) for item_id, unit in own.items())
+        used = {item.unit for item in items}
+        return replace(self, items=items, other_units=tuple(u for u in self.units.values() if u not in used))
 
 
 @dataclass(frozen=True)
@@ -118,18 +121,14 @@ def _other(low: float, high: float, units: Mapping[str, float]) -> tuple[Unit, .
     return tuple(Unit(name, low / factor, high / factor, factor) for name, factor in units.items())
 
 
-def _vital(name: str, unit: str, low: float, high: float, *item_ids: int) -> Concept:
-    """A bedside value in one unit."""
-    items = tuple(Item(item_id, Unit(unit, low, high)) for item_id in item_ids)
-    return Concept(name, unit, "chartevents", items, VITAL_AGGREGATES)
-
-
 def _score(name: str, lowest: int, highest: int, item_id: int, *aggregates: Aggregate) -> Concept:
     """A bedside score in whole steps, both ends included."""
     return Concept(name, "", "chartevents", (Item(item_id, Unit("", lowest - 0.5, highest)),), aggregates)
 
 
-def _lab(
+def _measured(
+    table: Table,
+    aggregates: tuple[Aggregate, ...],
     name: str,
     unit: str,
     low: float,
@@ -138,17 +137,22 @@ def _lab(
     usual: tuple[float, float] | None = None,
     **others: float,
 ) -> Concept:
-    """A laboratory value; ``others`` are further units (``_per_`` for /) and their factors."""
+    """Something measured in one unit; ``others`` are further units (``_per_`` for /) and their factors."""
     items = tuple(Item(item_id, Unit(unit, low, high)) for item_id in item_ids)
     factors = {other.replace("_per_", "/"): factor for other, factor in others.items()}
-    return Concept(name, unit, "labevents", items, LAB_AGGREGATES, _other(low, high, factors), usual)
+    return Concept(name, unit, table, items, aggregates, _other(low, high, factors), usual)
+
+
+_vital = partial(_measured, "chartevents", VITAL_AGGREGATES)
+_lab = partial(_measured, "labevents", LAB_AGGREGATES)
 
 
 VITALS: tuple[Concept, ...] = (
     _vital("heart_rate", "bpm", 0, 300, 220045),  # [mimic-code] vitalsign.sql, also for the next seven
-    _vital("sbp", "mmHg", 0, 400, 220179, 220050, 225309),
-    _vital("dbp", "mmHg", 0, 300, 220180, 220051, 225310),
-    _vital("mbp", "mmHg", 0, 300, 220181, 220052, 225312),
+    # Where medians usually lie, here and below: [ours], wide enough for any intensive care of adults.
+    _vital("sbp", "mmHg", 0, 400, 220179, 220050, 225309, usual=(80, 180), kPa=MMHG_PER_KPA),
+    _vital("dbp", "mmHg", 0, 300, 220180, 220051, 225310, usual=(35, 110), kPa=MMHG_PER_KPA),
+    _vital("mbp", "mmHg", 0, 300, 220181, 220052, 225312, usual=(50, 130), kPa=MMHG_PER_KPA),
     _vital("resp_rate", "1/min", 0, 70, 220210, 224690),
     Concept(
         "temperature",
@@ -158,12 +162,9 @@ VITALS: tuple[Concept, ...] = (
         VITAL_AGGREGATES,
         usual=(34, 40),
     ),
-    _vital("spo2", "%", 0, 100, 220277),
-    replace(  # cap [ours]; a bedside meter and the laboratory have the same units
-        _vital("glucose", "mg/dL", 0, 2000, 225664, 220621, 226537),
-        other_units=_other(0, 2000, {"mmol/L": 18.016}),
-        usual=(60, 300),
-    ),
+    _vital("spo2", "%", 0, 100, 220277, usual=(70, 101), fraction=100.0),  # a median is known to 1 %
+    # cap [ours]; a bedside meter and the laboratory have the same units
+    _vital("glucose", "mg/dL", 0, 2000, 225664, 220621, 226537, usual=(60, 300), mmol_per_L=18.016),
     Concept(
         "height",
         "cm",
@@ -201,7 +202,7 @@ VITALS: tuple[Concept, ...] = (
 # The laboratory's own system reports these numbers, so a rare true value is likelier than a typing error and the wider
 # limits win. Lower end: 0 [mimic-code]. Upper end: [mimic-code] chemistry.sql, complete_blood_count.sql, enzyme.sql
 # where it caps at all (its 10000 is none), else [ricu] or as marked; 100000 where nobody caps [ours]. Gases: [ricu].
-# Other units: [AMA]. Where medians usually lie: [ours], wide enough for any intensive care.
+# Other units: [AMA].
 LABS: tuple[Concept, ...] = (
     _lab("albumin", "g/dL", 0, 10, 50862, usual=(1.5, 6), g_per_L=0.1),
     _lab("anion_gap", "mEq/L", 0, 50, 50868),  # upper end: YerevaNN/mimic3-benchmarks
@@ -218,20 +219,20 @@ LABS: tuple[Concept, ...] = (
     _lab("phosphate", "mg/dL", 0, 40, 50970, usual=(1.8, 8), mmol_per_L=3.097),
     _lab("hematocrit", "%", 0, 100, 51221, usual=(18, 55), L_per_L=100.0),
     _lab("hemoglobin", "g/dL", 0, 30, 51222, usual=(6.8, 18), g_per_L=0.1, mmol_per_L=1.611),  # [ours]: not ricu's 18
-    _lab("platelets", "K/uL", 0, 5000, 51265),  # [ours]
-    _lab("wbc", "K/uL", 0, 1000, 51301),  # [ours]
+    _lab("platelets", "K/uL", 0, 5000, 51265, usual=(20, 1000), cells_per_uL=1 / 1000),  # [ours]
+    _lab("wbc", "K/uL", 0, 1000, 51301, usual=(1, 100), cells_per_uL=1 / 1000),  # [ours]
     _lab("rdw", "%", 0, 100, 51277),
     _lab("inr", "", 0, 100_000, 51237),
     _lab("pt", "s", 0, 100_000, 51274),
     _lab("ptt", "s", 0, 100_000, 51275),
     _lab("bilirubin", "mg/dL", 0, 100, 50885, usual=(0.1, 5), umol_per_L=1 / 17.1),
-    _lab("alt", "IU/L", 0, 100_000, 50861),
-    _lab("ast", "IU/L", 0, 100_000, 50878),
-    _lab("alp", "IU/L", 0, 100_000, 50863),
+    _lab("alt", "IU/L", 0, 100_000, 50861, usual=(8, 400), ukat_per_L=60.0),
+    _lab("ast", "IU/L", 0, 100_000, 50878, usual=(8, 400), ukat_per_L=60.0),
+    _lab("alp", "IU/L", 0, 100_000, 50863, usual=(8, 400), ukat_per_L=60.0),
     _lab("lactate", "mmol/L", 0, 50, 50813, usual=(0.4, 7), mg_per_dL=1 / 9.008),
     _lab("ph", "", 6.8, 8, 50820),
     _lab("pco2", "mmHg", 10, 150, 50818, usual=(20, 90), kPa=MMHG_PER_KPA),
-    _lab("po2", "mmHg", 40, 600, 50821, usual=(41, 400), kPa=MMHG_PER_KPA),
+    _lab("po2", "mmHg", 40, 600, 50821, usual=(31, 400), kPa=MMHG_PER_KPA),
     _lab("base_excess", "mEq/L", -25, 25, 50802),
     _lab(
         "troponin_t", "ng/mL", 0, 100_000, 51003, usual=(0.001, 4), ng_per_L=0.001

@@ -27,17 +27,26 @@ OnRows = Callable[[int], None]
 
 @dataclass(frozen=True)
 class EventTable:
-    """What is read of an event table: the key to a stay, the times, and the columns of values."""
+    """What is read of an event table: the key to a stay, the times, and the columns of values.
+
+    A table may lack ``optional`` times, and the column that spells the ``unit`` of each value.
+    """
 
     key: str
     times: tuple[str, ...]
     values: Columns = field(default_factory=dict)
     optional: Columns = field(default_factory=dict)
+    unit: str | None = None
 
     @property
     def columns(self) -> dict[str, Any]:
         """All columns that the table must have."""
         return {self.key: pl.Int64, "itemid": pl.Int64, **dict.fromkeys(self.times, TIME), **self.values}
+
+    @property
+    def may_lack(self) -> dict[str, Any]:
+        """All columns that the table may be without."""
+        return {**self.optional, **({self.unit: pl.String} if self.unit else {})}
 
     @property
     def may_be_empty(self) -> dict[str, Any]:
@@ -117,8 +126,8 @@ def run_pass(
         DiskError: ``target`` does not fit on the disk.
     """
     tally = Tally(on_rows)
-    raw = source.raw(table.columns, table.optional)
-    typed = source.typed(raw, {**table.columns, **table.optional})
+    raw = source.raw(table.columns, table.may_lack)
+    typed = source.typed(raw, {**table.columns, **table.may_lack})
     broken = {
         BAD_TIME: _is_bad_time(table),
         "id_unreadable": pl.col(table.key).is_null(),

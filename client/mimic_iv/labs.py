@@ -2,6 +2,7 @@
 
 A value counts by ``charttime``, when the sample was taken; one that was reported (``storetime``) after the prediction
 time is not yet known then, and is left out. So is one whose ``storetime`` cannot be read; an empty one tells nothing.
+The unit that each value is stored with (``valueuom``) only tells values apart that may be in two units: see ``units``.
 """
 
 from pathlib import Path
@@ -15,7 +16,9 @@ from client.mimic_iv.tables import open_table
 from client.site import SiteConfig
 from lemof_model.concepts import LABS
 
-LABEVENTS = EventTable("subject_id", ("charttime",), {"valuenum": pl.Float64}, optional={"storetime": TIME})
+LABEVENTS = EventTable(
+    "subject_id", ("charttime",), {"valuenum": pl.Float64}, optional={"storetime": TIME}, unit="valueuom"
+)
 
 
 def read_labs(

@@ -1,4 +1,4 @@
-"""What vitals, laboratory values and urine have in common: item ids to concepts, limits, units, and unit surprises.
+"""What vitals, laboratory values and urine have in common: item ids to concepts, limits and units.
 
 A value that is used becomes one row (stay, concept, seconds since admission, millionths of the unit): ``first_day``
 sums them up. Whole millionths, so that no order of threads changes a bit of a sum.
@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from client.mimic_iv.event_pass import (
@@ -26,6 +25,7 @@ from client.mimic_iv.event_pass import (
 )
 from client.mimic_iv.files import LINE, collect
 from client.mimic_iv.tables import Source
+from client.mimic_iv.units import require_units, unit_keys, unusual_medians
 from client.mimic_iv.unreadable import form_of, is_too_many
 from client.site import SiteConfig
 from lemof_model.concepts import Concept
@@ -36,13 +36,11 @@ MILLIONTHS = 1_000_000
 EVENT_COLUMNS = {"row": pl.UInt32, "concept": pl.UInt8, "seconds": pl.Int32, "millionths": pl.Int64}
 CODES = {concept.name: code for code, concept in enumerate(MEASURED)}
 LIMITS = ("low", "high", "factor", "offset")
-BINS_PER_E = 100  # bins of raw values are 1 % wide
 FATES = (
     USED, "out_of_range", "value_missing", BAD_VALUE, BAD_TIME, "id_unreadable", "not_in_cohort", "outside_first_day",
     "stored_late",
 )  # fmt: skip
 NOTHING_READ: dict[str, Any] = {**dict.fromkeys(FATES, 0), "min": None, "max": None, "mean": None}
-NUM_FOR_MEDIAN = 20  # fewer values tell nothing of a unit
 
 
 def read_measurements(
@@ -86,7 +84,7 @@ def read_measurements(
             seconds_since_admission(time).cast(pl.Int32).alias("seconds"),
             millionths.alias("millionths"),
         ],
-        by=[(raw_value.log() * BINS_PER_E).round().cast(pl.Int32, strict=False).alias("bin")],
+        by=unit_keys(value, table.unit),
         totals=[
             millionths.min().alias("min"),
             millionths.max().alias("max"),
@@ -97,7 +95,7 @@ def read_measurements(
         source, table, rules, stays, target, max_bad_fraction=site.prepare.max_bad_fraction, on_rows=on_rows
     )
     _require_readable(source, table, rules.items, outcome.counts, site.prepare.max_bad_fraction)
-    require_units(outcome.summary, declared, source)
+    require_units(outcome.summary, declared, source, site.data.ehr.units)
     return outcome
 
 
@@ -141,50 +139,9 @@ def items_of(concepts: Sequence[Concept]) -> pl.DataFrame:
     return pl.DataFrame(list(rows.values()), schema=schema)
 
 
-def require_units(summary: pl.DataFrame, concepts: Sequence[Concept], source: Source) -> None:
-    """Refuse a table in which the median of an item lies where no hospital's does, but would in another unit.
-
-    Raises:
-        DataError: names the items and units.
-    """
-    problems = []
-    medians = _medians(summary)
-    for concept in concepts:
-        for item_id in concept.item_ids if concept.usual else ():
-            declared = [item.unit for item in concept.items if item.item_id == item_id]
-            median = medians.get(item_id)
-            if median is None or any(_is_usual(concept, unit.factor, unit.offset, median) for unit in declared):
-                continue
-            others = [u.name for u in concept.units.values() if _is_usual(concept, u.factor, u.offset, median)]
-            if others:
-                problems.append(
-                    f"itemid {item_id} must be in {declared[0].name}, got a median of {median:.3g}, which looks like "
-                    f"{others[0]}, from {source.label}. Set data.ehr.units: {{{item_id}: {others[0]}}}, or mend the "
-                    "export. [E205]"
-                )
-    if problems:
-        raise DataError("\n".join(problems))
-
-
-def _is_usual(concept: Concept, factor: float, offset: float, median: float) -> bool:
-    """Whether a median in some unit lies where medians of the concept do."""
-    low, high = concept.usual or (-np.inf, np.inf)
-    return bool(low <= median * factor + offset <= high)
-
-
-def _medians(summary: pl.DataFrame) -> dict[int, float]:
-    """The median (to 1 %) of the raw values of each item that has some, whether they were used or not."""
-    bins = summary.drop_nulls("bin").group_by("itemid", "bin").agg(pl.col("num").sum()).sort("itemid", "bin")
-    reached = bins.with_columns(
-        before=pl.col("num").cum_sum().over("itemid") - pl.col("num"), total=pl.col("num").sum().over("itemid")
-    )
-    middle = reached.filter((2 * pl.col("before") < pl.col("total")) & (pl.col("total") >= NUM_FOR_MEDIAN))
-    last = middle.group_by("itemid").agg(pl.col("bin").max())
-    return {item_id: float(np.exp(place / BINS_PER_E)) for item_id, place in last.iter_rows()}
-
-
 def counts_by_concept(outcome: Outcome, concepts: Sequence[Concept]) -> dict[str, dict[str, Any]]:
-    """For each concept of a pass: how many rows met each fate, and the least, largest and mean value that was used."""
+    """For each concept of a pass, with its units declared: how many rows met each fate, the least, largest and mean
+    value that was used, and the items whose median is unusual (see ``units``)."""
     code_of = {item_id: CODES[concept.name] for concept in concepts for item_id in concept.item_ids}
     is_used = pl.col("fate") == USED
     by_concept = (
@@ -199,4 +156,6 @@ def counts_by_concept(outcome: Outcome, concepts: Sequence[Concept]) -> dict[str
         .with_columns(pl.col("mean").fill_nan(None))
     )
     found = {row.pop("concept"): row for row in by_concept.to_dicts()}
-    return {concept.name: found.get(CODES[concept.name], NOTHING_READ) for concept in concepts}
+    facts = {concept.name: found.get(CODES[concept.name], NOTHING_READ) for concept in concepts}
+    unusual = {concept.name: unusual_medians(outcome.summary, concept) for concept in concepts}
+    return {name: facts[name] | ({"unusual_medians": told} if told else {}) for name, told in unusual.items()}

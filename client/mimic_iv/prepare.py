@@ -150,17 +150,17 @@ def _read_events(site: SiteConfig, stays: pl.DataFrame, spec: CohortSpec, steps:
         "inputevents": partial(read_treatments, "inputevents", site, stays, hours),
         "procedureevents": partial(read_treatments, "procedureevents", site, stays, hours),
     }
-    return {name: _read_events_of(name, source.path, reads[name], steps) for name, source in sources.items()}
+    return {name: _read_events_of(name, source.path, reads[name], ehr.units, steps) for name, source in sources.items()}
 
 
-def _read_events_of(name: str, path: Path, read: ReadTable, steps: Steps) -> Facts:
+def _read_events_of(name: str, path: Path, read: ReadTable, units: Mapping[int, str], steps: Steps) -> Facts:
     """The facts of one pass; its events are in ``NAME.parquet``."""
     events = steps.state / f"{name}.parquet"
 
     def make() -> Facts:
         with steps.table(2, name, path) as on_rows:
             outcome = read(events, on_rows)
-        concepts = [concept for concept in MEASURED if concept.table == name]
+        concepts = [concept.declared(units) for concept in MEASURED if concept.table == name]
         by_concept = counts_by_concept(outcome, concepts) if concepts else {}
         return {
             "counts": outcome.counts,

@@ -35,7 +35,7 @@ MIMIC_COLUMNS = {
     "admissions": "subject_id hadm_id admittime dischtime deathtime admission_type admission_location insurance "
     "marital_status race hospital_expire_flag",
     "diagnoses_icd": "hadm_id icd_code icd_version",
-    "labevents": "subject_id itemid charttime storetime valuenum",
+    "labevents": "subject_id itemid charttime storetime valuenum valueuom",
     "icustays": "subject_id hadm_id stay_id first_careunit intime outtime",
     "chartevents": "stay_id itemid charttime valuenum",
     "outputevents": "stay_id itemid charttime value",

@@ -8,10 +8,10 @@ from rich.progress import Progress
 from client.mimic_iv.files import TIME, Columns, collect, estimate_rows, is_unreadable
 from client.mimic_iv.icd_codes import DIAGNOSES_ICD
 from client.mimic_iv.labs import LABEVENTS
-from client.mimic_iv.measurements import BINS_PER_E, require_units
 from client.mimic_iv.stays import ADMISSIONS, ICUSTAYS, PATIENTS
 from client.mimic_iv.tables import OPTIONAL_TABLES, Source, open_optional_table, open_table
 from client.mimic_iv.treatments import INTERVALS
+from client.mimic_iv.units import require_units, unit_keys
 from client.mimic_iv.unreadable import form_of, is_too_many
 from client.mimic_iv.urine import OUTPUTEVENTS
 from client.mimic_iv.vitals import CHARTEVENTS
@@ -32,7 +32,7 @@ TABLES: Mapping[str, Columns] = {
     "inputevents": INTERVALS.columns,
     "procedureevents": INTERVALS.columns,
 }
-OPTIONAL_COLUMNS: Mapping[str, Columns] = {"labevents": LABEVENTS.optional}
+MAY_LACK: Mapping[str, Columns] = {"labevents": LABEVENTS.may_lack}
 SAMPLE_ROWS = 1000
 UNIT_ROWS = 100_000  # some twenty stays: the first thousand rows may be one patient's
 
@@ -50,7 +50,7 @@ def check_table(
         fix = f"Export it if this hospital has it, or set data.ehr.tables.{name}."
         yield Finding(name, "warn", "not there: its features will be missing", fix, "E101")
         return
-    needed, optional = TABLES[name], OPTIONAL_COLUMNS.get(name, {})
+    needed, optional = TABLES[name], MAY_LACK.get(name, {})
     columns = {**needed, **optional}
     every_row = source.raw(dict.fromkeys(needed, pl.String), dict.fromkeys(optional, pl.String))
     rows = _watched(every_row, source, progress) if is_deep else every_row.head(SAMPLE_ROWS)
@@ -62,7 +62,7 @@ def check_table(
     is_whole = is_deep or num_rows < SAMPLE_ROWS
     listed = f"{num_rows:,} rows" if is_whole else f"{estimate_rows(source.path):,} rows est."
     yield Finding(source.label, "ok", f"has its {len(needed)} columns, {listed}")
-    if absent := source.lacks(optional):
+    if absent := source.lacks({column: kind for column, kind in optional.items() if kind == TIME}):
         yield absent_columns(source.label, absent)
     for column, kind in columns.items():
         if num_bad := counts.get(f"{column} bad", 0):
@@ -124,10 +124,12 @@ def _require_units(source: Source, units: Mapping[int, str], rows: pl.LazyFrame)
     if not concepts:
         return
     item_ids = [item_id for concept in concepts for item_id in concept.item_ids]
+    unit = LABEVENTS.unit if source.name == "labevents" else None
+    columns = {"itemid": pl.Int64, "valuenum": pl.Float64, **({unit: pl.String} if unit else {})}
     summary = (
-        rows.select(source.typed(rows, {"itemid": pl.Int64, "valuenum": pl.Float64}))
+        rows.select(source.typed(rows, columns))
         .filter(pl.col("itemid").is_in(item_ids))
-        .group_by("itemid", bin=(pl.col("valuenum").log() * BINS_PER_E).round().cast(pl.Int32, strict=False))
-        .agg(num=pl.len())
+        .group_by("itemid", *unit_keys("valuenum", unit))
+        .agg(num=pl.len(), num_again=pl.lit(0))
     )
-    require_units(collect(summary, source.path), concepts, source)
+    require_units(collect(summary, source.path), concepts, source, units)

@@ -104,7 +104,7 @@ def ecg_records(rejected: Mapping[str, int], num_chosen: int) -> Finding:
 
 
 def _measurements(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
-    """Concepts that were never measured, or whose values are no numbers or lie out of range too often."""
+    """Concepts that were never measured, or whose values are no numbers, out of range too often, or unusual."""
     unreadable = {name: num for name, counts in concepts.items() if (num := counts.get("value_unreadable", 0))}
     if absent := [name for name, counts in concepts.items() if not counts["used"] and name not in unreadable]:
         fix = "Does this hospital use other item ids, or units?"
@@ -120,3 +120,7 @@ def _measurements(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding
             limits = f"{counts['low']:g} to {counts['high']:g} {counts['unit']}".rstrip()
             found = f"{name}: {counts['out_of_range'] / total:.1%} of values outside {limits}"
             yield Finding("measurements", "warn", found, "Are its unit and item ids this hospital's?", "E205")
+        for item_id, told in counts.get("unusual_medians", {}).items():
+            usual = f"usually {told['low']:,g} to {told['high']:,g}"
+            found = f"{name}: itemid {item_id} has a median of {told['median']:,g} {told['unit']}, {usual}"
+            yield Finding("measurements", "warn", found, "Is its unit this hospital's?", "E205")
