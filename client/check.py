@@ -127,6 +127,8 @@ def _check_stays(
         yield Finding("ICU stays", "fail", found, fix, "E901", TooLittleDataError.exit_status)
         return
     yield Finding("ICU stays", "ok", found)
+    if (lost := concerns.lost_stays(attrition)) is not None:
+        yield lost
     columns = with_outcomes(stays).to_pandas()
     long_stay, keep = long_stay_of(columns, plan.target)
     labelled = np.array([patient_hash_of(patient) for patient in columns["subject_id"][keep]], np.uint64)

@@ -34,6 +34,14 @@ PREFIXES: dict[str, Prefixes] = {
 
 
 def with_diseases(stays: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
-    """Add a column for each disease: whether the stay's admission has one of its codes (``groups`` by admission)."""
-    joined = stays.join(groups.select("hadm_id", *PREFIXES), on="hadm_id", how="left").sort("row")
-    return joined.with_columns(pl.col(DISEASES).fill_null(False))
+    """Add a column for each disease: whether the stay's admission has one of its codes (``groups`` by admission), and
+    ``is_coded``: whether it has any code at all."""
+    coded = groups.select("hadm_id", *PREFIXES, is_coded=True)
+    joined = stays.join(coded, on="hadm_id", how="left").sort("row")
+    return joined.with_columns(pl.col(*DISEASES, "is_coded").fill_null(False))
+
+
+def num_coded(stays: pl.DataFrame) -> dict[str, int]:
+    """How many admissions the stays of ``with_diseases`` belong to, and how many of these have any code."""
+    admissions = stays.unique("hadm_id")
+    return {"admissions": admissions.height, "admissions_coded": int(admissions["is_coded"].sum())}

@@ -7,9 +7,11 @@ at one time the larger ``study_id`` wins. One ECG may serve two stays of a patie
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
+from client.mimic_iv.event_pass import BAD_TIME, BadLines
 from client.mimic_iv.files import TIME, Columns, collect, scan, unique_rows
 from client.mimic_iv.unreadable import form_of, is_too_many
 from client.site import EcgData, Prepare
@@ -19,18 +21,28 @@ from lemof_model.study import CohortSpec
 RECORD_LIST: Columns = {"subject_id": pl.Int64, "study_id": pl.Int64, "ecg_time": TIME, "path": pl.String}
 
 
+class EcgLinks(NamedTuple):
+    """The ``chosen`` record of each stay (``row``) that has one, how many records were met on the way, and the
+    ``skipped`` ones (row in the list, reason).
+
+    ``path`` and ``list_row`` (counted from 1) are the record's place on disk and in the list: the second names it
+    without naming a patient. Counts of records add up: listed = repeated + incomplete + without_readable_time +
+    unlinked + linked; the first three are skipped.
+    """
+
+    chosen: pl.DataFrame
+    counts: dict[str, int]
+    skipped: BadLines
+
+
 def link_ecgs(
     ecg: EcgData,
     stays: pl.DataFrame,
     spec: CohortSpec,
     on_duplicate: str = "refuse",
     max_bad_fraction: float = Prepare.model_fields["max_bad_fraction"].default,
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The chosen record of each stay (``row``) that has one, and how many records were met on the way.
-
-    ``path`` and ``list_row`` (counted from 1) are the record's place on disk and in the list: the second names it
-    without naming a patient. Counts of records add up: listed = repeated + incomplete + without_readable_time +
-    unlinked + linked.
+) -> EcgLinks:
+    """Link the records of the list to stays, without opening one.
 
     Raises:
         DataError: the record list is missing or damaged, repeats a study or a path and ``on_duplicate`` is "refuse", or
@@ -43,12 +55,12 @@ def link_ecgs(
         )
     rows = scan(ecg.record_list, RECORD_LIST, time_format=ecg.datetime_format)
     listed = collect(rows.with_row_index("list_row", offset=1), ecg.record_list)
-    records, num_repeated = unique_rows(listed, "study_id", ecg.record_list, on_duplicate)
-    records = records.drop_nulls(["subject_id", "path"])
-    num_incomplete = listed.height - num_repeated - records.height
+    first, num_repeated = unique_rows(listed, "study_id", ecg.record_list, on_duplicate)
+    whole = first.drop_nulls(["subject_id", "path"])
+    num_incomplete = listed.height - num_repeated - whole.height
     if is_too_many(num_incomplete, listed.height, max_bad_fraction):
         raise DataError(_incomplete(listed, ecg.record_list))
-    records, num_shared = _one_per_path(records, ecg.record_list, on_duplicate)
+    records, num_shared = _one_per_path(whole, ecg.record_list, on_duplicate)
     timed = records.drop_nulls("ecg_time")
     if is_too_many(records.height - timed.height, records.height, max_bad_fraction):
         raise DataError(_bad_times(ecg, records))
@@ -74,7 +86,7 @@ def link_ecgs(
         "digits_listed": _digits(listed),
         "digits_stays": _digits(stays),
     }
-    return chosen.select("row", "path", "list_row"), counts
+    return EcgLinks(chosen.select("row", "path", "list_row"), counts, _skipped(listed, first, whole, records, timed))
 
 
 def link_warning(counts: Mapping[str, int]) -> str | None:
@@ -124,6 +136,23 @@ def _one_per_path(records: pl.DataFrame, path: Path, on_duplicate: str) -> tuple
             "prepare.on_duplicate: first. [E104]"
         )
     return records.filter(is_first), again.height
+
+
+def _skipped(
+    listed: pl.DataFrame, first: pl.DataFrame, whole: pl.DataFrame, records: pl.DataFrame, timed: pl.DataFrame
+) -> BadLines:
+    """The rows of the list that each step of ``link_ecgs`` left out."""
+    without_key = pl.col("study_id").is_null()
+    parts = {
+        "incomplete": [listed.filter(without_key), first.join(whole, on="list_row", how="anti")],
+        "repeated": [
+            listed.filter(~without_key).join(first, on="list_row", how="anti"),
+            whole.join(records, on="list_row", how="anti"),
+        ],
+        BAD_TIME: [records.join(timed, on="list_row", how="anti")],
+    }
+    rows = [(row, reason) for reason, frames in parts.items() for frame in frames for row in frame["list_row"]]
+    return sorted(rows)
 
 
 def _incomplete(listed: pl.DataFrame, path: Path) -> str:

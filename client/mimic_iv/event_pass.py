@@ -4,7 +4,7 @@ Every wanted row meets one fate: it is used, or dropped for the first rule that 
 a parquet file of a few narrow columns, and all rows into a small summary by item and fate; memory does not grow with
 the table. In a table that is joined by patient, a row counts once for each stay that the patient has in the cohort.
 
-A row whose time cannot be read is met again in a second pass, only to tell its line; most tables have none.
+Rows of which something cannot be read are met again in a second pass, only to tell their lines; most tables have none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +21,11 @@ from lemof_model.errors import DataError
 
 HOURS_BEFORE = 6  # the first day begins 6 h before admission: MIT-LCP/mimic-code, concepts/firstday
 USED, BAD_TIME, BAD_VALUE = "used", "time_unreadable", "value_unreadable"
+BAD_ID, NO_STAY = "id_unreadable", "not_in_icustays"
+UNREADABLE = (BAD_TIME, BAD_ID, BAD_VALUE)  # the fates of which the lines are told
 MAX_LINES = 100_000  # of those that cannot be read; all are counted
 OnRows = Callable[[int], None]
+BadLines = list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass met: ``counts`` of rows, the ``summary`` by itemid and fate, the lines with unreadable times, and the
-    optional columns that the table does not have."""
+    """What a pass met: ``counts`` of rows, the ``summary`` by itemid and fate, and the optional columns that the table
+    does not have. ``find_bad_lines`` tells the lines that cannot be read, with their fates: it reads the table again if
+    there are some, so it is for the caller who has refused nothing."""
 
     counts: dict[str, Any]
     summary: pl.DataFrame
-    bad_lines: list[int]
+    find_bad_lines: Callable[[], BadLines]
     columns_absent: list[str]
 
 
@@ -121,30 +125,19 @@ def run_pass(
 ) -> Outcome:
     """Read a table once: the rows that are used go to ``target`` (parquet), the others are counted.
 
+    ``stays`` are those of the cohort and, without a ``row``, those that were left out (``stays.with_left_out``).
+
     Raises:
         DataError: the table is damaged, or too many of its times or ids cannot be read.
         DiskError: ``target`` does not fit on the disk.
     """
     tally = Tally(on_rows)
+    own = _by_key(stays, table.key)
     raw = source.raw(table.columns, table.may_lack)
-    typed = source.typed(raw, {**table.columns, **table.may_lack})
-    broken = {
-        BAD_TIME: _is_bad_time(table),
-        "id_unreadable": pl.col(table.key).is_null(),
-        "not_in_cohort": pl.col("row").is_null(),
-        **rules.dropped,
-    }
-    own = stays.lazy().select("row", table.key, "intime", again=~pl.col(table.key).is_first_distinct())
-    judged = (
-        raw.map_batches(tally.count, streamable=True, predicate_pushdown=False, projection_pushdown=False)
-        .filter(pl.col("itemid").is_in(rules.items["itemid"].to_list()))
-        .with_columns(*typed, *source.unreadable(raw, table.may_be_empty))
-        .join(own, on=table.key, how="left")
-        .join(rules.items.lazy(), on="itemid", how="left")
-        .with_columns(fate=_first_of(list(broken.values())))
-    )
-    fates = [*broken, USED]
-    used = judged.filter(pl.col("fate") == len(broken)).select(*rules.kept)
+    counted = raw.map_batches(tally.count, streamable=True, predicate_pushdown=False, projection_pushdown=False)
+    judged = _judged(counted, source, table, rules, own)
+    fates = [*_broken(table, rules), USED]
+    used = judged.filter(pl.col("fate") == fates.index(USED)).select(*rules.kept)
     summary = judged.group_by("itemid", "fate", *rules.by).agg(
         pl.len().alias("num"), pl.col("again").sum().alias("num_again"), *rules.totals
     )
@@ -153,8 +146,54 @@ def run_pass(
     counts = {"file": source.path.name, **_counted(tally, found, fates)}
     is_bad = pl.col("fate") == BAD_TIME
     num_bad_times = int(found.select((pl.col("num") - pl.col("num_again")).filter(is_bad).sum()).item())
-    bad_lines = _unreadable(source, table, rules, counts, num_bad_times, max_bad_fraction)
-    return Outcome(counts, found, bad_lines, source.lacks(table.optional))
+    _refuse_unreadable(source, table, rules, counts, num_bad_times, max_bad_fraction)
+
+    def find_bad_lines() -> BadLines:
+        if not any(counts.get(fate) for fate in UNREADABLE):
+            return []
+        with_lines = source.raw(table.columns, table.may_lack, with_lines=True)
+        again = _judged(with_lines, source, table, rules, own)
+        return _bad_lines(again, {fates.index(fate): fate for fate in UNREADABLE if fate in fates}, source.path)
+
+    return Outcome(counts, found, find_bad_lines, source.lacks(table.optional))
+
+
+def _by_key(stays: pl.DataFrame, key: str) -> pl.LazyFrame:
+    """What a row is joined to: the cohort's stays, and the keys of which no stay is in it (``row`` is null)."""
+    stays = stays.select("row", key, "intime")
+    mine = stays.drop_nulls("row")
+    others = stays.filter(pl.col("row").is_null()).unique(key, maintain_order=True).join(mine, on=key, how="anti")
+    return pl.concat([mine, others]).lazy().with_columns(again=~pl.col(key).is_first_distinct())
+
+
+def _broken(table: EventTable, rules: Rules) -> dict[str, pl.Expr]:
+    """Fate -> whether a row meets it, if none before."""
+    return {
+        BAD_TIME: _is_bad_time(table),
+        BAD_ID: pl.col(table.key).is_null(),
+        NO_STAY: pl.col("again").is_null(),
+        "not_in_cohort": pl.col("row").is_null(),
+        **rules.dropped,
+    }
+
+
+def _judged(raw: pl.LazyFrame, source: Source, table: EventTable, rules: Rules, own: pl.LazyFrame) -> pl.LazyFrame:
+    """The wanted rows of a table with their stays and the place of their ``fate``."""
+    typed = source.typed(raw, {**table.columns, **table.may_lack})
+    return (
+        raw.filter(pl.col("itemid").is_in(rules.items["itemid"].to_list()))
+        .with_columns(*typed, *source.unreadable(raw, table.may_be_empty))
+        .join(own, on=table.key, how="left")
+        .join(rules.items.lazy(), on="itemid", how="left")
+        .with_columns(fate=_first_of(list(_broken(table, rules).values())))
+    )
+
+
+def _bad_lines(judged: pl.LazyFrame, fates: Mapping[int, str], path: Path) -> BadLines:
+    """The lines of some fates, no more than the first ``MAX_LINES``; one that is met for two stays is told once."""
+    bad = judged.filter(pl.col("fate").is_in(list(fates))).select(LINE, "fate").unique(LINE, keep="any")
+    lines = collect(bad.bottom_k(MAX_LINES, by=LINE), path).sort(LINE)
+    return [(line, fates[place]) for line, place in lines.iter_rows()]
 
 
 def _is_bad_time(table: EventTable) -> pl.Expr:
@@ -181,38 +220,35 @@ def _counted(tally: Tally, summary: pl.DataFrame, fates: Sequence[str]) -> dict[
     return {**head, "counted_again": again, **by_fate}
 
 
-def _unreadable(
+def _refuse_unreadable(
     source: Source,
     table: EventTable,
     rules: Rules,
     counts: Mapping[str, Any],
     num_bad_times: int,
     max_bad_fraction: float,
-) -> list[int]:
-    """The lines whose times cannot be read, no more than the first ``MAX_LINES``.
+) -> None:
+    """Stop for a table of which too much cannot be read.
 
     Raises:
-        DataError: they are too many, or the ids are; or there is no row at all.
+        DataError: too many times or ids cannot be read; or there is no row at all.
     """
     refuse_empty(source, counts["rows"])
     refuse_unreadable(source, "itemid", counts["itemid_unreadable"], counts["rows"], max_bad_fraction)
-    refuse_unreadable(source, table.key, counts["id_unreadable"], counts["wanted"], max_bad_fraction)
-    if not num_bad_times:
-        return []
-    bad = bad_rows(source, table, rules.items, _is_bad_time(table))
+    refuse_unreadable(source, table.key, counts[BAD_ID], counts["wanted"], max_bad_fraction)
     if is_too_many(num_bad_times, counts["wanted"], max_bad_fraction):
+        bad = bad_rows(source, table, rules.items, _is_bad_time(table))
         first = collect(bad.head(1), source.path).row(0, named=True)
         is_bad_time = {time: first[time] is None for time in table.times}
         is_bad_time |= {name: first[f"{name}_unreadable"] for name in table.optional}
         times = [time for time, is_bad in is_bad_time.items() if is_bad]
         raise DataError(bad_times_message(source, times, num_bad_times, counts["wanted"], first))
-    return sorted(collect(bad.select(pl.col(LINE).bottom_k(MAX_LINES)), source.path)[LINE].to_list())
 
 
 def bad_rows(source: Source, table: EventTable, items: pl.DataFrame, is_bad: pl.Expr) -> pl.LazyFrame:
     """The wanted rows of which an expression over their columns (as in ``Rules``) is true: a second reading of the
     table. They have their ``LINE``, and beside each time and value what is stored (``NAME_stored``)."""
-    raw = source.raw(table.columns, table.optional, with_lines=True)
+    raw = source.raw(table.columns, table.may_lack, with_lines=True)
     wanted = raw.filter(pl.col("itemid").is_in(items["itemid"].to_list()))
     read = {**dict.fromkeys(table.times, TIME), **table.may_be_empty}
     stored = {f"{name}_stored": pl.col(name).cast(pl.String, strict=False) for name in read}

@@ -24,10 +24,12 @@ HALF = 2 ** (VALUE_BITS - 1)
 
 
 class Block(NamedTuple):
-    """Consecutive stays: aggregates (stays, columns of the measured concepts and the GCS total), hourly means."""
+    """Consecutive stays: aggregates (stays, columns of the measured concepts and the GCS total), hourly means, and how
+    many values of each measured concept repeat another of the same stay and time."""
 
     features: NDArray[np.float32]
     grid: NDArray[np.float32]
+    repeated: NDArray[np.int64]
 
 
 def first_days(events: Sequence[Path], tables: frozenset[str], num_stays: int, window_hours: int) -> Iterator[Block]:
@@ -41,7 +43,7 @@ def first_days(events: Sequence[Path], tables: frozenset[str], num_stays: int, w
         mine = frame.filter(pl.col("row").is_between(start, start + size - 1)).with_columns(pl.col("row") - start)
         day, hours, totals = collect_all([_by_day(mine), _by_hour(mine, window_hours), _gcs_totals(mine)], events[0])
         columns = np.hstack([_aggregates(day, tables, size), _column(totals, "total", size, np.nan)[:, None]])
-        yield Block(columns, _grid(hours, size, window_hours))
+        yield Block(columns, _grid(hours, size, window_hours), _repeated(day))
 
 
 def _by_day(events: pl.LazyFrame) -> pl.LazyFrame:
@@ -56,6 +58,7 @@ def _by_day(events: pl.LazyFrame) -> pl.LazyFrame:
             max=value.max(),
             sum=value.sum(),
             count=pl.len(),
+            distinct=pl.col("key").n_unique(),
             first=pl.col("key").min(),
             last=pl.col("key").max(),
         )
@@ -99,6 +102,12 @@ def _aggregates(day: pl.DataFrame, tables: frozenset[str], num_stays: int) -> ND
             is_known_zero = aggregate == "count" and concept.table in tables
             columns.append(_column(mine, aggregate, num_stays, 0.0 if is_known_zero else np.nan))
     return np.stack(columns, axis=1)
+
+
+def _repeated(day: pl.DataFrame) -> NDArray[np.int64]:
+    """By concept, how many values are there again."""
+    again = (day["count"].to_numpy().astype(np.int64) - day["distinct"].to_numpy()).astype(np.int64)
+    return np.bincount(day["concept"].to_numpy(), again, len(MEASURED)).astype(np.int64)
 
 
 def _column(rows: pl.DataFrame, name: str, num_stays: int, otherwise: float) -> NDArray[np.float32]:

@@ -5,8 +5,9 @@ from typing import Any
 
 import polars as pl
 
-from client.mimic_iv.files import Columns, collect_all
-from client.mimic_iv.tables import open_table
+from client.mimic_iv.event_pass import BAD_ID, MAX_LINES, BadLines
+from client.mimic_iv.files import LINE, Columns, collect, collect_all
+from client.mimic_iv.tables import Source, open_table
 from client.mimic_iv.unreadable import refuse_empty, refuse_unreadable
 from client.site import EhrData
 
@@ -33,9 +34,10 @@ def spans(text: str) -> tuple[str, ...]:
 
 def read_groups(
     ehr: EhrData, admissions: pl.DataFrame, groups: Mapping[str, Prefixes], max_bad_fraction: float
-) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """For each of the ``admissions`` (by ``hadm_id``) that has codes, whether one is in a group; and how many rows of
-    diagnoses_icd were read: rows = id_unreadable + icd_version_unreadable + other_admissions + used.
+) -> tuple[pl.DataFrame, dict[str, Any], BadLines]:
+    """For each of the ``admissions`` (by ``hadm_id``) that has codes, whether one is in a group; how many rows of
+    diagnoses_icd were read: rows = id_unreadable + icd_version_unreadable + other_admissions + used; and the lines of
+    the unreadable ones.
 
     Raises:
         DataError: the table is missing, empty or damaged, or too many ids or versions cannot be read.
@@ -54,12 +56,22 @@ def read_groups(
     counts = {
         "file": source.path.name,
         "rows": num_rows,
-        "id_unreadable": nums_lost[0],
+        BAD_ID: nums_lost[0],
         "icd_version_unreadable": nums_lost[1],
         "other_admissions": num_rows - sum(nums_lost) - used.height,
         "used": used.height,
     }
-    return _groups_by_admission(used, groups), counts
+    return _groups_by_admission(used, groups), counts, _bad_lines(source) if sum(nums_lost) else []
+
+
+def _bad_lines(source: Source) -> BadLines:
+    """The lines without a readable admission or version: a second reading, no more than the first ``MAX_LINES``."""
+    raw = source.raw(DIAGNOSES_ICD, with_lines=True)
+    without_id = pl.col("hadm_id").is_null()
+    bad = raw.select(LINE, *source.typed(raw, DIAGNOSES_ICD)).filter(without_id | pl.col("icd_version").is_null())
+    reason = pl.when(without_id).then(pl.lit(BAD_ID)).otherwise(pl.lit("icd_version_unreadable"))
+    lines = collect(bad.select(LINE, reason=reason).bottom_k(MAX_LINES, by=LINE), source.path)
+    return lines.sort(LINE).rows()
 
 
 def _groups_by_admission(diagnoses: pl.DataFrame, groups: Mapping[str, Prefixes]) -> pl.DataFrame:

@@ -13,6 +13,7 @@ import polars as pl
 from client.mimic_iv.event_pass import (
     BAD_TIME,
     BAD_VALUE,
+    NO_STAY,
     USED,
     EventTable,
     OnRows,
@@ -37,8 +38,8 @@ EVENT_COLUMNS = {"row": pl.UInt32, "concept": pl.UInt8, "seconds": pl.Int32, "mi
 CODES = {concept.name: code for code, concept in enumerate(MEASURED)}
 LIMITS = ("low", "high", "factor", "offset")
 FATES = (
-    USED, "out_of_range", "value_missing", BAD_VALUE, BAD_TIME, "id_unreadable", "not_in_cohort", "outside_first_day",
-    "stored_late",
+    USED, "out_of_range", "value_missing", BAD_VALUE, BAD_TIME, "id_unreadable", NO_STAY, "not_in_cohort",
+    "outside_first_day", "stored_late",
 )  # fmt: skip
 NOTHING_READ: dict[str, Any] = {**dict.fromkeys(FATES, 0), "min": None, "max": None, "mean": None}
 

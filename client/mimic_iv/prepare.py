@@ -31,11 +31,11 @@ from client.cohort import (
 )
 from client.mimic_iv import comorbidities, diagnoses
 from client.mimic_iv.comorbidities import with_earlier_comorbidities
-from client.mimic_iv.diagnoses import with_diseases
+from client.mimic_iv.diagnoses import num_coded, with_diseases
 from client.mimic_iv.ecg_faults import refuse_too_many
 from client.mimic_iv.ecg_links import link_ecgs
 from client.mimic_iv.ecg_waveforms import write_ecgs
-from client.mimic_iv.event_pass import OnRows, Outcome
+from client.mimic_iv.event_pass import BadLines, OnRows, Outcome
 from client.mimic_iv.first_day import first_days
 from client.mimic_iv.icd_codes import read_groups
 from client.mimic_iv.labs import read_labs
@@ -43,7 +43,7 @@ from client.mimic_iv.measurements import counts_by_concept
 from client.mimic_iv.quality import num_by_reason, write_quality
 from client.mimic_iv.sources import key_of, sources_of, versions
 from client.mimic_iv.statics import static_features, with_statics
-from client.mimic_iv.stays import StayTables, read_stay_tables, select_stays, with_outcomes
+from client.mimic_iv.stays import StayTables, read_stay_tables, select_stays, with_left_out, with_outcomes
 from client.mimic_iv.steps import Facts, Steps
 from client.mimic_iv.tables import OPTIONAL_TABLES, open_optional_table, open_table
 from client.mimic_iv.treatments import INTERVAL_COLUMNS, read_treatments, treatment_features
@@ -85,13 +85,14 @@ def _prepare(site: SiteConfig, plan: PlanSections, console: Console, *, force: b
     with replacing(site.prepare.output, key, anew=force) as folder:
         steps = Steps(folder / STATE, console)
         stays, tables, attrition = _read_stays(site, plan.cohort, steps)
-        facts = _read_events(site, stays, plan.cohort, steps)
+        facts = _read_events(site, with_left_out(stays, tables), plan.cohort, steps)
         present = frozenset(facts)
-        _write_arrays(folder, stays, present, plan.cohort, steps)
+        repeated = _write_arrays(folder, stays, present, plan.cohort, steps)
         linked, ecg_facts = _read_ecgs(folder, site, stays, plan.cohort, steps, workers)
         start = time.monotonic()
         columns = _stay_columns(stays).to_pandas()
-        write_quality(folder, tables, attrition, facts, ecg_facts, long_stay_of(columns, plan.target))
+        labels = long_stay_of(columns, plan.target)
+        write_quality(folder, tables, attrition, facts, ecg_facts, labels, num_coded(stays), repeated)
         write_cohort(
             folder,
             spec=plan.cohort,
@@ -130,16 +131,18 @@ def _read_stays(
     stays = with_statics(stays, tables)
     of_patients = tables.admissions.join(stays, on="subject_id", how="semi")
     prefixes = {**diagnoses.PREFIXES, **comorbidities.PREFIXES}
-    groups, met = read_groups(site.data.ehr, of_patients, prefixes, site.prepare.max_bad_fraction)
+    groups, met, bad_lines = read_groups(site.data.ehr, of_patients, prefixes, site.prepare.max_bad_fraction)
     stays = with_earlier_comorbidities(with_diseases(stays, groups), tables.admissions, groups)
-    tables = replace(tables, counts={**tables.counts, "diagnoses_icd": met})
+    bad_lines_of = {**tables.bad_lines, "diagnoses_icd": bad_lines}
+    tables = replace(tables, counts={**tables.counts, "diagnoses_icd": met}, bad_lines=bad_lines_of)
     found = f"{stays.height:,} of {attrition[0]['num_stays']:,} stays"
     steps.say(1, "icustays", found, time.monotonic() - start)
     return stays, tables, attrition
 
 
 def _read_events(site: SiteConfig, stays: pl.DataFrame, spec: CohortSpec, steps: Steps) -> dict[str, Facts]:
-    """One pass over each event table that the site has; table -> counts, counts by concept, unreadable lines."""
+    """One pass over each event table that the site has; table -> counts, counts by concept, unreadable lines.
+    ``stays`` are all that icustays knows."""
     ehr, hours = site.data.ehr, spec.window_hours
     sources = {name: open_table(ehr, name) for name in ("chartevents", "labevents")}
     sources |= {name: source for name in OPTIONAL_TABLES if (source := open_optional_table(ehr, name))}
@@ -160,12 +163,13 @@ def _read_events_of(name: str, path: Path, read: ReadTable, units: Mapping[int, 
     def make() -> Facts:
         with steps.table(2, name, path) as on_rows:
             outcome = read(events, on_rows)
+            bad_lines = outcome.find_bad_lines()
         concepts = [concept.declared(units) for concept in MEASURED if concept.table == name]
         by_concept = counts_by_concept(outcome, concepts) if concepts else {}
         return {
             "counts": outcome.counts,
             "concepts": by_concept,
-            "bad_lines": outcome.bad_lines,
+            "bad_lines": bad_lines,
             "columns_absent": outcome.columns_absent,
         }
 
@@ -174,8 +178,8 @@ def _read_events_of(name: str, path: Path, read: ReadTable, units: Mapping[int, 
     return steps.run(name, make, events)
 
 
-def _write_arrays(folder: Path, stays: pl.DataFrame, present: frozenset[str], spec: CohortSpec, steps: Steps) -> None:
-    """Write features.npy and grid.npy, block by block."""
+def _write_arrays(folder: Path, stays: pl.DataFrame, present: frozenset[str], spec: CohortSpec, steps: Steps) -> Facts:
+    """Write features.npy and grid.npy, block by block; concept -> how many of its values repeat another."""
 
     def make() -> Facts:
         files = {name: steps.state / f"{name}.parquet" for name in present}
@@ -186,15 +190,16 @@ def _write_arrays(folder: Path, stays: pl.DataFrame, present: frozenset[str], sp
             _npy(folder / "features.npy", (stays.height, len(FEATURES))) as features,
             _npy(folder / "grid.npy", (stays.height, spec.window_hours, len(GRID_CHANNELS))) as grid,
         ):
-            row = 0
+            row, repeated = 0, np.zeros(len(MEASURED), np.int64)
             for block in first_days(events, present, stays.height, spec.window_hours):
                 rows = slice(row, row + len(block.features))
                 features.write(np.hstack([statics[rows], block.features, treatments[rows]]).tobytes())
                 grid.write(block.grid.tobytes())
+                repeated += block.repeated
                 row = rows.stop
-        return {}
+        return {concept.name: int(num) for concept, num in zip(MEASURED, repeated, strict=True)}
 
-    steps.run("first_days", make, folder / "features.npy", folder / "grid.npy")
+    return steps.run("first_days", make, folder / "features.npy", folder / "grid.npy")
 
 
 @contextmanager
@@ -217,8 +222,9 @@ def _read_ecgs(
     """Write ecg.npy; the chosen record of each stay, and rows, reasons and counts of records."""
     ecg, start = site.data.ecg, time.monotonic()
     linked, counts = pl.DataFrame(schema={"row": pl.UInt32, "path": pl.String, "list_row": pl.UInt32}), Facts()
+    skipped: BadLines = []
     if ecg is not None:
-        linked, counts = link_ecgs(ecg, stays, spec, site.prepare.on_duplicate, site.prepare.max_bad_fraction)
+        linked, counts, skipped = link_ecgs(ecg, stays, spec, site.prepare.on_duplicate, site.prepare.max_bad_fraction)
     paths = linked["path"].unique(maintain_order=True).to_list()
     list_row_of = dict(linked.select("path", "list_row").iter_rows())
 
@@ -232,7 +238,8 @@ def _read_ecgs(
     facts = steps.run("ecgs", make)
     found = f"{len(facts['row_of']):,} records, {len(facts['rejected']):,} not used, {linked.height:,} stays"
     steps.say(3, "ECGs", found, None if was_finished else time.monotonic() - start)
-    facts = {**facts, "list_row_of": list_row_of}
+    facts = {**facts, "list_row_of": list_row_of, "skipped": skipped}
+    facts["record_list"] = ecg.record_list.name if ecg is not None else None
     return linked, {**facts, "counts": {**counts, "records_rejected": num_by_reason(facts["rejected"])}}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.mimic_iv.event_pass import BAD_TIME
+from client.mimic_iv.event_pass import MAX_LINES, BadLines
 from client.mimic_iv.measurements import NOTHING_READ
 from client.mimic_iv.stays import KEYS, StayTables
 from lemof_model.concepts import TREATMENTS
@@ -30,11 +30,14 @@ def write_quality(
     passes: Mapping[str, Mapping[str, Any]],
     ecg_facts: Mapping[str, Any],
     labels: tuple[NDArray[np.int8], NDArray[np.bool_]],
+    diagnoses: Mapping[str, int],
+    repeated: Mapping[str, int],
 ) -> None:
     """Write ``quality.json`` and ``rejects.csv.gz`` beside ``features.npy``.
 
     ``passes`` are the facts of each event table (counts, counts by concept, unreadable lines); ``labels`` the long
-    stays and which stays have a label.
+    stays and which stays have a label; ``diagnoses`` those of ``num_coded``; ``repeated`` is how many of a concept's
+    values repeat another.
     """
     features_NF = np.load(folder / "features.npy", mmap_mode="r")
     concepts = {name: counts for facts in passes.values() for name, counts in facts["concepts"].items()}
@@ -43,16 +46,23 @@ def write_quality(
         "attrition": list(attrition),
         "tables": {**tables.counts, **{name: facts["counts"] for name, facts in passes.items()}},
         "columns_absent": {name: facts["columns_absent"] for name, facts in passes.items() if facts["columns_absent"]},
-        "concepts": concept_facts(concepts, features_NF),
+        "concepts": concept_facts(concepts, repeated, features_NF),
+        "diagnoses": dict(diagnoses),
         "treatments": treatment_facts(list(passes), features_NF),
         "features": feature_facts(features_NF),
         "labels": {"num": int(has_label.sum()), "num_long": int(is_long[has_label].sum())},
         "ecg": ecg_facts["counts"],
-        "duplicates": {f"{key} of {name}": tables.counts[name]["duplicates"] for name, key in KEYS.items()},
-    }
+        "duplicates": {
+            **{f"{key} of {name}": tables.counts[name]["duplicates"] for name, key in KEYS.items()},
+            **{f"values of {name}": sum(repeated[concept] for concept in facts["concepts"])
+               for name, facts in passes.items() if facts["concepts"]},
+        },
+    }  # fmt: skip
     (folder / "quality.json").write_text(json.dumps(quality, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     bad_lines = {tables.counts[name]["file"]: lines for name, lines in tables.bad_lines.items()}
     bad_lines |= {facts["counts"]["file"]: facts["bad_lines"] for facts in passes.values()}
+    if ecg_facts["skipped"]:
+        bad_lines[ecg_facts["record_list"]] = ecg_facts["skipped"][:MAX_LINES]
     _write_rejects(folder / "rejects.csv.gz", bad_lines, ecg_facts)
 
 
@@ -82,7 +92,7 @@ def feature_facts(features_NF: NDArray[np.float32]) -> dict[str, dict[str, float
 
 
 def concept_facts(
-    counts: Mapping[str, Mapping[str, Any]], features_NF: NDArray[np.float32]
+    counts: Mapping[str, Mapping[str, Any]], repeated: Mapping[str, int], features_NF: NDArray[np.float32]
 ) -> dict[str, dict[str, Any]]:
     """What is known of every measured concept: schema, counts of rows by fate, and stays in which it was measured."""
     num_all = len(features_NF)
@@ -98,6 +108,7 @@ def concept_facts(
             "low": low,
             "high": high,
             **counts.get(concept.name, NOTHING_READ),
+            "repeated": repeated[concept.name],
             "num_stays": num_stays,
             "coverage": num_stays / num_all,
         }
@@ -123,10 +134,10 @@ def num_by_reason(rejected: Mapping[str, str]) -> dict[str, int]:
     return dict(sorted(Counter(rejected.values()).items()))
 
 
-def _write_rejects(path: Path, bad_lines: Mapping[str, Sequence[int]], ecg_facts: Mapping[str, Any]) -> None:
-    """Every row that could not be read: file, line of a table or row of the record list, reason. Equal rows give equal
-    bytes."""
-    rows = [(file, line, BAD_TIME) for file, lines in bad_lines.items() for line in lines]
+def _write_rejects(path: Path, bad_lines: Mapping[str, BadLines], ecg_facts: Mapping[str, Any]) -> None:
+    """Every row that could not be used: file, line of a table or row of the record list, reason. Equal rows
+    give equal bytes."""
+    rows = [(file, line, reason) for file, lines in bad_lines.items() for line, reason in lines]
     rows += [(file, ecg_facts["list_row_of"][file], reason) for file, reason in ecg_facts["rejected"].items()]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("file", "row", "reason"), *rows])

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 
-from client.mimic_iv.event_pass import BAD_TIME, bad_times_message
+from client.mimic_iv.event_pass import BAD_ID, BAD_TIME, MAX_LINES, BadLines, bad_times_message
 from client.mimic_iv.files import LINE, TIME, Columns, collect, is_unreadable, unique_rows
 from client.mimic_iv.tables import Source, open_table
 from client.mimic_iv.unreadable import is_too_many, refuse_empty, refuse_unreadable
@@ -45,6 +45,11 @@ ADMISSIONS: Columns = {
 KEYS = {"icustays": "stay_id", "patients": "subject_id", "admissions": "hadm_id"}
 READ: dict[str, Columns] = {"icustays": ICUSTAYS, "patients": PATIENTS, "admissions": ADMISSIONS}
 MAX_STAY_DAYS, MAX_AGE_YEARS = 1000, 120  # beyond them a clock is wrong: MIMIC-IV's longest stays are half of it
+BAD_TIMES = "intime or outtime missing, or outtime before intime"
+TOO_LONG = f"longer than {MAX_STAY_DAYS:,} days"
+NOT_FOUND = "patient or admission not found, or age unknown"
+NO_KEY, REPEATED = "stay_id missing or unreadable", "stay_id repeated"
+DATA_REASONS = (NO_KEY, BAD_TIMES, TOO_LONG, NOT_FOUND)  # by which no plan leaves a stay out
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,14 @@ class StayTables:
     """The three tables that say who was in intensive care, and when; each key is there once.
 
     ``counts`` has rows, unreadable ids, numbers and times, and repeated keys of each table; ``bad_lines`` the lines of
-    those times.
+    all of these, each once.
     """
 
     icustays: pl.DataFrame
     patients: pl.DataFrame
     admissions: pl.DataFrame
     counts: dict[str, dict[str, Any]] = field(kw_only=True, default_factory=dict)
-    bad_lines: dict[str, list[int]] = field(kw_only=True, default_factory=dict)
+    bad_lines: dict[str, BadLines] = field(kw_only=True, default_factory=dict)
 
 
 def read_stay_tables(site: SiteConfig) -> StayTables:
@@ -75,20 +80,22 @@ def read_stay_tables(site: SiteConfig) -> StayTables:
         whole = _with_stored(source, columns)
         refuse_empty(source, whole.height)
         key = KEYS[name]
-        num_unreadable = {
-            f"{'id' if column == key else column}_unreadable": _num_unreadable(whole, column, source, limit)
+        lines = {
+            BAD_ID if column == key else f"{column}_unreadable": _lines_of_bad_numbers(whole, column, source, limit)
             for column in _of_type(columns, pl.Int64)
         }
-        bad_lines[name] = _lines_of_bad_times(whole, source, _of_type(columns, TIME), limit)
+        lines[BAD_TIME] = _lines_of_bad_times(whole, source, _of_type(columns, TIME), limit)
         tables[name], num_again = unique_rows(whole.select(list(columns)), key, source.path, site.prepare.on_duplicate)
         counts[name] = {
             "file": source.path.name,
             "rows": whole.height,
-            **num_unreadable,
-            BAD_TIME: len(bad_lines[name]),
+            **{reason: len(its) for reason, its in lines.items()},
             "duplicates": num_again,
             "used": tables[name].height,
         }
+        lines["repeated"] = whole.drop_nulls(key).filter(~pl.col(key).is_first_distinct())[LINE].to_list()
+        first_reason = {line: reason for reason, its in reversed(lines.items()) for line in its}
+        bad_lines[name] = sorted(first_reason.items())[:MAX_LINES]
     return StayTables(**tables, counts=counts, bad_lines=bad_lines)
 
 
@@ -111,17 +118,18 @@ def _with_stored(source: Source, columns: Columns) -> pl.DataFrame:
     return collect(raw.select(LINE, *source.typed(raw, columns), *texts), source.path)
 
 
-def _num_unreadable(whole: pl.DataFrame, column: str, source: Source, max_bad_fraction: float) -> int:
-    """How often a number is there and cannot be read. One that is not there is no fault, unless it is the key.
+def _lines_of_bad_numbers(whole: pl.DataFrame, column: str, source: Source, max_bad_fraction: float) -> list[int]:
+    """The lines with a number that is there and cannot be read. One that is not there is no fault, unless it is the
+    key.
 
     Raises:
-        DataError: too often.
+        DataError: they are too many.
     """
     number = pl.col(column)
     is_bad = number.is_null() if column == KEYS[source.name] else is_unreadable(number, pl.col(_stored(column)))
     bad = whole.filter(is_bad).select(LINE, _stored(column))
     refuse_unreadable(source, column, bad.height, whole.height, max_bad_fraction, first=bad.head(1).rows())
-    return bad.height
+    return bad[LINE].to_list()
 
 
 def _lines_of_bad_times(
@@ -155,9 +163,9 @@ def select_stays(tables: StayTables, spec: CohortSpec) -> tuple[pl.DataFrame, li
     )
     stay_hours = (pl.col("outtime") - pl.col("intime")).dt.total_seconds() / 3600
     rules = {
-        "intime or outtime missing, or outtime before intime": stay_hours.is_null() | (stay_hours < 0),
-        f"longer than {MAX_STAY_DAYS:,} days": stay_hours > MAX_STAY_DAYS * 24,
-        "patient or admission not found, or age unknown": pl.col("age").is_null() | (pl.col("age") > MAX_AGE_YEARS),
+        BAD_TIMES: stay_hours.is_null() | (stay_hours < 0),
+        TOO_LONG: stay_hours > MAX_STAY_DAYS * 24,
+        NOT_FOUND: pl.col("age").is_null() | (pl.col("age") > MAX_AGE_YEARS),
         f"younger than {spec.min_age_years} years": pl.col("age") < spec.min_age_years,
         f"shorter than {spec.min_stay_hours:g} hours": stay_hours < spec.min_stay_hours,
     }
@@ -165,10 +173,7 @@ def select_stays(tables: StayTables, spec: CohortSpec) -> tuple[pl.DataFrame, li
     judged = joined.with_columns(dropped_for=first_broken)
     stays = judged.filter(pl.col("dropped_for").is_null()).sort("stay_id").with_row_index("row")
     lost = tables.counts.get("icustays", {})
-    without_key = {
-        "stay_id missing or unreadable": lost.get("id_unreadable", 0),
-        "stay_id repeated": lost.get("duplicates", 0),
-    }
+    without_key = {NO_KEY: lost.get(BAD_ID, 0), REPEATED: lost.get("duplicates", 0)}
     num_rows = tables.icustays.height + sum(without_key.values())
     counts = {
         "all ICU stays": num_rows,
@@ -178,6 +183,13 @@ def select_stays(tables: StayTables, spec: CohortSpec) -> tuple[pl.DataFrame, li
     }
     assert sum(counts.values()) == 2 * num_rows, "a stay was lost or counted twice"
     return stays.drop("dropped_for"), [{"reason": reason, "num_stays": count} for reason, count in counts.items()]
+
+
+def with_left_out(stays: pl.DataFrame, tables: StayTables) -> pl.DataFrame:
+    """The cohort's stays and, without a ``row``, those of icustays that were left out: ids and ``intime``."""
+    known = stays.select("row", "subject_id", "stay_id", "intime")
+    left_out = tables.icustays.join(known, on="stay_id", how="anti").select(list(known.columns[1:]))
+    return pl.concat([known, left_out], how="diagonal")
 
 
 def with_outcomes(stays: pl.DataFrame) -> pl.DataFrame:

@@ -31,7 +31,7 @@ def check_ecgs(
     Raises:
         DataError: the record list is missing or damaged, repeats a record, or has too many that cannot be used.
     """
-    linked, counts = link_ecgs(ecg, stays, spec, rules.on_duplicate, rules.max_bad_fraction)
+    linked, counts, _ = link_ecgs(ecg, stays, spec, rules.on_duplicate, rules.max_bad_fraction)
     yield Finding("ECG record list", "ok", f"{counts['records_listed']:,} records")
     yield from concerns.record_list(counts)
     finding = concerns.ecg_links(linked.height, stays.height, counts)

@@ -5,6 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from client.mimic_iv.ecg_links import link_warning
+from client.mimic_iv.event_pass import NO_STAY
+from client.mimic_iv.stays import DATA_REASONS, REPEATED
+from client.mimic_iv.unreadable import is_too_many
 from client.preflight.findings import Finding, failures
 from client.site import Limits
 from lemof_model.errors import TooLittleDataError
@@ -12,6 +15,10 @@ from lemof_model.study import Target
 
 MAX_OUT_OF_RANGE = 0.2  # share of a concept's values beyond which its unit is in doubt; po2 in MIMIC-IV has 0.08
 MAX_UNREADABLE = 0.1  # share of a concept's values that are no numbers
+MAX_REPEATED = 0.2  # share of values that are there again; in the MIMIC-IV demo resp_rate has 0.025, the others 0.004
+MAX_LOST = 0.05  # share of ICU stays, or of a table's rows, that lack what they belong to; none in the MIMIC-IV demo
+MAX_UNCODED = 0.1  # share of the cohort's admissions without any diagnosis code; 0 in the MIMIC-IV demo
+JOINED_BY_PATIENT = ("labevents",)  # of the whole hospital: most patients are in no ICU
 FITTED = ("train", "stack")  # splits whose sums are held to limits.min_patients; the others' to min_cell
 ENOUGH_VALUES = 100  # a share of fewer says little
 
@@ -24,11 +31,15 @@ def concerns_of(
     for finding in (
         patients(manifest["num_patients"], manifest.get("num_patients_by_split", {}), limits),
         labels(manifest["num_long_stays"], num_labelled(manifest, quality), Target(**manifest["target"])),
+        lost_stays(manifest["attrition"]),
+        diagnoses(**quality.get("diagnoses", {})),
         ecg_links(manifest["num_stays_with_ecg"], manifest["num_stays"], ecg) if has_ecg_data else None,
         *record_list(ecg),
         ecg_records(ecg.get("records_rejected", {}), ecg.get("records_chosen", 0)),
         *(absent_columns(name, absent) for name, absent in quality.get("columns_absent", {}).items()),
+        *(stays_unknown(name, counts) for name, counts in quality.get("tables", {}).items()),
         *_measurements(quality.get("concepts", {})),
+        *_repeated(quality.get("concepts", {})),
     ):
         if finding is not None and finding.result != "ok":
             yield finding
@@ -68,6 +79,36 @@ def labels(num_long: int, num_stays: int, target: Target) -> Finding:
         "Check outtime (all empty?), or ask the coordinator for another threshold.", "E902",
         TooLittleDataError.exit_status,
     )  # fmt: skip
+
+
+def lost_stays(attrition: Sequence[Mapping[str, Any]]) -> Finding | None:
+    """Whether many ICU stays are lost to what is wrong in the tables, not to a rule of the plan."""
+    num_of = {row["reason"]: row["num_stays"] for row in attrition}
+    lost = {reason: num for reason in DATA_REASONS if (num := num_of.get(reason, 0))}
+    num_lost, num_all = sum(lost.values()), attrition[0]["num_stays"] - num_of.get(REPEATED, 0)
+    if not is_too_many(num_lost, num_all, MAX_LOST):
+        return None
+    reasons = "; ".join(f"{num:,} {reason}" for reason, num in lost.items())
+    found = f"{num_lost:,} of {num_all:,} left out for their data, not by the plan: {reasons}"
+    return Finding("ICU stays", "warn", found, "Are icustays, patients and admissions whole, of one export?", "E106")
+
+
+def diagnoses(admissions: int = 0, admissions_coded: int = 0) -> Finding | None:
+    """Whether the cohort's admissions have diagnosis codes."""
+    num_without = admissions - admissions_coded
+    if not is_too_many(num_without, admissions, MAX_UNCODED):
+        return None
+    found = f"no code for {num_without:,} of the cohort's {admissions:,} admissions: they count as without any disease"
+    return Finding("diagnoses_icd", "warn", found, "Is the table whole, and are these admissions coded yet?", "E106")
+
+
+def stays_unknown(table: str, counts: Mapping[str, Any]) -> Finding | None:
+    """Whether many rows of an event table that is joined by stay are of stays that icustays does not have."""
+    num, wanted = counts.get(NO_STAY, 0), counts.get("wanted", 0)
+    if table in JOINED_BY_PATIENT or not is_too_many(num, wanted, MAX_LOST):
+        return None
+    found = f"{num:,} of {wanted:,} wanted rows are of stays that icustays does not have"
+    return Finding(table, "warn", found, "Are both tables whole, of one export?", "E106")
 
 
 def ecg_links(num_linked: int, num_stays: int, counts: Mapping[str, int]) -> Finding:
@@ -124,3 +165,21 @@ def _measurements(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding
             usual = f"usually {told['low']:,g} to {told['high']:,g}"
             found = f"{name}: itemid {item_id} has a median of {told['median']:,g} {told['unit']}, {usual}"
             yield Finding("measurements", "warn", found, "Is its unit this hospital's?", "E205")
+
+
+def _repeated(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Tables, or single concepts, of which many values are there again at the same time of the same stay."""
+    fix = "Do exports overlap? Sums and counts hold every row."
+    for table in dict.fromkeys(counts["table"] for counts in concepts.values()):
+        mine = {name: counts for name, counts in concepts.items() if counts["table"] == table}
+        parts = {name: (counts.get("repeated", 0), counts["used"]) for name, counts in mine.items()}
+        whole = sum(num for num, _ in parts.values()), sum(used for _, used in parts.values())
+        for name, (num, used) in {table: whole}.items() if _is_repeated(*whole) else parts.items():
+            if _is_repeated(num, used):
+                found = f"{name}: {num:,} of {used:,} values repeat another of the same stay and time"
+                yield Finding("measurements", "warn", found, fix, "E104")
+
+
+def _is_repeated(num: int, used: int) -> bool:
+    """Whether too many of so many values repeat another."""
+    return used >= ENOUGH_VALUES and num > MAX_REPEATED * used

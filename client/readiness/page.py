@@ -38,14 +38,14 @@ dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 .warn{color:var(--doubt);font-weight:600}.fail{color:var(--stop);font-weight:600}
 .scroll{overflow-x:auto;margin:1rem 0}
 table{border-collapse:collapse;width:100%;font-size:.86rem;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .55rem;text-align:right;border-bottom:1px solid var(--line);vertical-align:middle;
+th,td{padding:.3rem .4rem;text-align:right;border-bottom:1px solid var(--line);vertical-align:middle;
 white-space:nowrap}
 thead th{color:var(--soft);font-weight:500;vertical-align:bottom;white-space:normal;line-height:1.25}
 tbody th{font-weight:400;white-space:normal}th:first-child,th.text,td.text{text-align:left}td.text{white-space:normal}
-small{display:block;color:var(--soft);width:10rem}
+small{display:block;color:var(--soft);width:9.2rem}
 .bar{display:flex;align-items:center;gap:.5rem;justify-content:flex-end}
-.bar svg{flex:1;min-width:4rem;max-width:12rem;height:14px;background:var(--tint)}.bar rect{fill:var(--accent)}
-.bar span{min-width:4rem}
+.bar svg{flex:1;width:0;min-width:2rem;max-width:12rem;height:14px;background:var(--tint)}.bar rect{fill:var(--accent)}
+.bar span{min-width:3.2rem}
 footer{margin-top:2.5rem;padding-top:1rem;padding-bottom:3rem;border-top:1px solid var(--line);color:var(--soft);
 font-size:.82rem}footer dd{max-width:none}
 @media(max-width:40rem){dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}h1{font-size:1.5rem}}
@@ -100,7 +100,7 @@ def page(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping[str, An
         _attrition(manifest["attrition"]),
         _labels(manifest, quality),
         _ecgs(manifest) if site.data.ecg is not None else "",
-        _tables(quality.get("tables", {}), quality.get("duplicates", {})),
+        _tables(quality),
         _concepts(quality.get("concepts", {})),
         _treatments(quality.get("treatments", {}), manifest["num_stays"]),
         _features(quality.get("features", {})),
@@ -181,8 +181,9 @@ def _ecgs(manifest: Mapping[str, Any]) -> Html:
     return section("ecg", "ECGs", element("p", told), table(("", "number"), rows + rejected))
 
 
-def _tables(tables: Mapping[str, Mapping[str, Any]], duplicates: Mapping[str, int]) -> Html | str:
-    """Every table that was read, what became of its rows, and what was there twice."""
+def _tables(quality: Mapping[str, Any]) -> Html | str:
+    """Every table that was read, what became of its rows, what was there twice, and how many admissions are coded."""
+    tables, duplicates, coded = (quality.get(part, {}) for part in ("tables", "duplicates", "diagnoses"))
     if not tables:
         return ""
     rows = []
@@ -190,12 +191,14 @@ def _tables(tables: Mapping[str, Mapping[str, Any]], duplicates: Mapping[str, in
         others = {key: num for key, num in counts.items() if key not in ("file", "rows", "used", "wanted") and num}
         fates = ", ".join(f"{num:,} {key.replace('_', ' ')}" for key, num in others.items())
         rows.append((name, counts["file"], f"{counts['rows']:,}", f"{counts['used']:,}", fates))
-    told = "A row of a patient with several stays counts again for each. Lines with unreadable times: rejects.csv.gz."
+    told = "A row of a patient with several stays counts again for each. Lines that cannot be read: rejects.csv.gz."
     shown = table(("table", "file", "rows", "used", "other rows"), rows, (1, 4))
     twice = "; ".join(f"{num:,} {name}" for name, num in duplicates.items() if num)
-    return section(
-        "tables", "Tables", element("p", told, css="note"), shown, element("p", f"Repeated keys: {twice or 'none'}.")
-    )
+    notes = [element("p", f"Repeated: {twice or 'none'}.")]
+    if coded:
+        found = f"{coded['admissions_coded']:,} of {coded['admissions']:,}"
+        notes.append(element("p", f"Admissions of the cohort with a diagnosis code: {found}."))
+    return section("tables", "Tables", element("p", told, css="note"), shown, *notes)
 
 
 def _concepts(concepts: Mapping[str, Mapping[str, Any]]) -> Html | str:
@@ -215,13 +218,14 @@ def _concepts(concepts: Mapping[str, Mapping[str, Any]]) -> Html | str:
                 _number(counts["mean"]) if used else "",
                 f"{used:,}",
                 f"{outside:,} ({outside / (used + outside):.2%})" if outside else "0",
+                f"{counts.get('value_unreadable', 0):,}",
                 f"{counts['time_unreadable']:,}",
                 bar(counts["coverage"]),
             )
         )
     columns = (
-        "concept and item ids", "unit", "limits", "found", "mean", "used", "out of limits", "time unreadable",
-        "stays with a value",
+        "concept and item ids", "unit", "limits", "found", "mean", "used", "out of limits", "value unreadable",
+        "time unreadable", "stays with a value",
     )  # fmt: skip
     told = "Values of the first day. A value out of its limits is left out, never clipped."
     return section("concepts", "Measurements", element("p", told, css="note"), table(columns, rows, (1,)))

@@ -108,7 +108,7 @@ def pooled_diseases(sites: list[Drawn], tmp_path_factory: pytest.TempPathFactory
     pl.concat(site.tables["hosp/diagnoses_icd"] for site in sites).write_csv(root / "hosp/diagnoses_icd.csv")
     stays = pl.concat(site.stays.select("hadm_id", "is_second") for site in sites).with_row_index("row")
     ehr = EhrData.model_validate({"root": root}, context={"folder": root})
-    groups, _ = read_groups(ehr, stays, PREFIXES, max_bad_fraction=0)
+    groups, _, _ = read_groups(ehr, stays, PREFIXES, max_bad_fraction=0)
     return with_diseases(stays, groups), np.concatenate([site.latents.values_ND for site in sites])
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from client import cli
 from client.cohort import Cohort
+from client.mimic_iv import event_pass
 from client.mimic_iv.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.errors import ConfigError, DataError
@@ -24,7 +25,7 @@ from lemof_model.features import FEATURES
 
 Rows = list[list[str]]
 NAMES = [feature.name for feature in FEATURES]
-CHART = "icu/chartevents.csv.gz"
+CHART, LABS = "icu/chartevents.csv.gz", "hosp/labevents.csv.gz"
 
 
 def make(site_path: Path, ehr: str = "", settings: str = "") -> Cohort:
@@ -195,6 +196,80 @@ def test_text_and_nothing_where_a_number_must_be(site_path: Path) -> None:
     assert value(cohort, "heart_rate_count") == 5
 
 
+def test_every_line_that_cannot_be_read_is_told_with_its_fate(
+    site_path: Path, read_rejects: Callable[[Path], list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more_charts(site_path, 2, valuenum="error")
+    more_charts(site_path, 2, stay_id="ten")
+    more_charts(site_path, 1, stay_id="ten", charttime="noon")  # the first fate counts
+    more_charts(site_path, 1, stay_id="14", valuenum="error")  # of no stay of the cohort, so nobody looks at it
+    change(site_path, LABS, lambda rows: rows.append(["1", "11", "50983", "2150-01-02 12:00:00", "", "error"]))
+    change(site_path, LABS, lambda rows: rows.append(["1", "11", "50983", "noon", "", "140"]))  # of two stays
+    change(site_path, "icu/icustays.csv.gz", lambda rows: rows[7].__setitem__(1, "?"))
+    change(site_path, "icu/icustays.csv.gz", lambda rows: rows.extend([rows[2], ["", "", "?", "", "", "", "", ""]]))
+
+    def told(cohort: Cohort) -> list[tuple[str, int, str]]:
+        return [(row["file"].split(".")[0], int(row["row"]), row["reason"]) for row in read_rejects(cohort.path)]
+
+    expected = [
+        ("icustays", 8, "hadm_id_unreadable"),
+        ("icustays", 12, "repeated"),
+        ("icustays", 13, "id_unreadable"),
+        ("chartevents", 11, "time_unreadable"),
+        ("chartevents", 40, "value_unreadable"),
+        ("chartevents", 41, "value_unreadable"),
+        ("chartevents", 42, "id_unreadable"),
+        ("chartevents", 43, "id_unreadable"),
+        ("chartevents", 44, "time_unreadable"),
+        ("labevents", 14, "value_unreadable"),
+        ("labevents", 15, "time_unreadable"),
+    ]
+    assert told(make(site_path, settings=", on_duplicate: first")) == expected
+    monkeypatch.setattr(event_pass, "MAX_LINES", 3)
+    fewer = [row for row in expected if row[0] != "chartevents" or row[1] < 42]
+    assert told(make(site_path, settings=", on_duplicate: first, max_bad_fraction: 0.5")) == fewer
+
+
+def test_rows_of_stays_that_icustays_does_not_have(site_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more_charts(site_path, 20, stay_id="77")
+    change(site_path, LABS, lambda rows: rows.extend([["9", "", "50983", "2150-01-02 12:00:00", "", "140"]] * 20))
+    change(site_path, LABS, lambda rows: rows.append(["2", "21", "50983", "2150-01-01 02:00:00", "", "140"]))
+    assert cli.run(["--site", str(site_path), "prepare"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    warning = (
+        "warning: chartevents: 20 of 57 wanted rows are of stays that icustays does not have. Are both tables whole"
+    )
+    assert warning in told and "warning: labevents" not in told
+    tables = json.loads((site_path.parent / "cohort/quality.json").read_text())["tables"]
+    fates = [(tables[name]["not_in_icustays"], tables[name]["not_in_cohort"]) for name in ("chartevents", "labevents")]
+    assert fates == [(20, 1), (20, 1)]
+
+
+def test_rows_that_are_there_again_are_counted_and_told(site_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more_charts(site_path, 100)
+    assert cli.run(["--site", str(site_path), "prepare"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    found = "chartevents: 99 of 120 values repeat another of the same stay and time. Do exports overlap?"
+    assert f"warning: measurements: {found} Sums and counts hold every row. [E104]" in told
+    report = json.loads((site_path.parent / "cohort/quality.json").read_text())
+    assert report["duplicates"]["values of chartevents"] == report["concepts"]["heart_rate"]["repeated"] == 99
+
+
+def test_admissions_without_codes_are_told(site_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    times = ["2150-06-01 00:00:00", "2150-06-05 00:00:00"]
+    numbers = [str(900 + num) for num in range(11)]
+    admission = ["EW EMER.", "EMERGENCY ROOM", "Other", "", "WHITE", "0"]
+    change(site_path, "hosp/admissions.csv", lambda rows: rows.extend(
+        [["1", number, *times, "", *admission] for number in numbers]
+    ))  # fmt: skip
+    change(site_path, "icu/icustays.csv.gz", lambda rows: rows.extend(
+        [["1", number, number, "Coronary Care Unit (CCU)", "", *times, "4"] for number in numbers]
+    ))  # fmt: skip
+    assert cli.run(["--site", str(site_path), "prepare"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "warning: diagnoses_icd: no code for 11 of the cohort's 14 admissions: they count as without any" in told
+
+
 def test_few_bad_times_are_told_by_line_and_many_by_their_form(
     site_path: Path, read_rejects: Callable[[Path], list[dict[str, str]]]
 ) -> None:
@@ -355,7 +430,7 @@ def test_an_unreadable_file_is_a_data_error(site_path: Path, capsys: pytest.Capt
 
 def test_a_disk_that_is_full_keeps_what_is_finished(site_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_500, limits[1]))
     try:
         status = cli.run(["--site", str(site_path), "prepare"])
     finally:

@@ -103,10 +103,15 @@ def test_a_table_of_a_header_alone_is_refused(site_path: Path, table: str) -> No
         make(site_path)
 
 
-def test_every_row_of_diagnoses_is_counted_once(site_path: Path) -> None:
+def test_every_row_of_diagnoses_is_counted_once(
+    site_path: Path, read_rejects: Callable[[Path], list[dict[str, str]]]
+) -> None:
     lost = [["1", "11.0", "1", "I509", "10"], ["1", "11", "1", "I509", "10.0"], ["9", "91", "1", "I509", "10"]]
     change(site_path, DIAGNOSES, lambda rows: rows.extend([*lost, ["", "", "", "", ""]]))
-    assert quality(make(site_path))["tables"]["diagnoses_icd"] == {
+    cohort = make(site_path)
+    rejects = [(row["row"], row["reason"]) for row in read_rejects(cohort.path) if row["file"].startswith("diagnoses")]
+    assert rejects == [("8", "id_unreadable"), ("9", "icd_version_unreadable"), ("11", "id_unreadable")]
+    assert quality(cohort)["tables"]["diagnoses_icd"] == {
         "file": "diagnoses_icd.csv.gz", "rows": 10, "id_unreadable": 2, "icd_version_unreadable": 1,
         "other_admissions": 2, "used": 5,
     }  # fmt: skip
@@ -184,12 +189,17 @@ def test_a_record_list_of_which_too_much_cannot_be_used(
         assert "[3/4] ECGs" in with_ecgs(site_path, settings=", max_bad_fraction: 0.9, on_duplicate: first")
 
 
-def test_records_below_the_limit_are_told_by_prepare_too(site_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_below_the_limit_are_told_by_prepare_too(
+    site_path: Path, capsys: pytest.CaptureFixture[str], read_rejects: Callable[[Path], list[dict[str, str]]]
+) -> None:
     change(site_path, RECORD_LIST, listed(3, study_id=""))
     assert cli.run(["--site", str(site_path), "prepare"]) == 0
     told = " ".join(capsys.readouterr().err.split())
     assert "warning: ECG record list: 3 records incomplete. Such records are skipped. [E105]" in told
     assert "warning: ECG record list: 1 records without readable time. Such records are skipped. [E103]" in told
+    rejects = [row for row in read_rejects(site_path.parent / "cohort") if row["file"] == "record_list.csv"]
+    assert [row["reason"] for row in rejects] == ["time_unreadable", *["incomplete"] * 3]
+    assert [row["row"] for row in rejects][1:] == ["8", "9", "10"]
 
 
 @pytest.mark.parametrize("old_new", [("/1", "\\1"), (None, ".hea")])

@@ -43,7 +43,7 @@ def test_equals_a_loop_over_all_pairs(tmp_path: Path, rule: Literal["latest", "f
     ]
     stays = [(int(rng.integers(5, 40)), START + timedelta(hours=int(rng.integers(0, 300)))) for _ in range(60)]
     ecg = ecg_data(tmp_path, [line(*record) for record in records])
-    linked, counts = link_ecgs(ecg, stays_of(stays), spec)
+    linked, counts, _ = link_ecgs(ecg, stays_of(stays), spec)
     expected, seen = [], set()
     for row, (patient, intime) in enumerate(stays):
         earliest, latest = intime - timedelta(hours=before), intime + timedelta(hours=24)
@@ -71,11 +71,17 @@ def test_every_record_is_counted_once(tmp_path: Path) -> None:
         line(1, 13, "yesterday"),  # no time
         line(1, 14, START + timedelta(days=9)),  # no stay
         line(2, 15, START),
+        line(1, 16, START, "files/10"),  # a path of another study
     ]
-    linked, counts = link_ecgs(ecg_data(tmp_path, lines), stays_of([(1, START)]), CohortSpec(), on_duplicate="first")
+    stays = stays_of([(1, START)])
+    linked, counts, skipped = link_ecgs(ecg_data(tmp_path, lines), stays, CohortSpec(), on_duplicate="first")
     assert linked.rows() == [(0, "files/10", 1)]
+    assert skipped == [
+        (2, "repeated"), (3, "incomplete"), (4, "incomplete"), (5, "incomplete"), (6, "time_unreadable"),
+        (9, "repeated"),
+    ]  # fmt: skip
     parts = "repeated incomplete without_readable_time unlinked linked".split()
-    assert [counts[f"records_{part}"] for part in parts] == [1, 3, 1, 2, 1]
+    assert [counts[f"records_{part}"] for part in parts] == [2, 3, 1, 2, 1]
     assert counts["records_listed"] == len(lines)
 
 
@@ -88,7 +94,7 @@ def test_a_study_listed_twice_is_refused_unless_the_site_says_otherwise(tmp_path
 def test_times_in_the_sites_own_format(tmp_path: Path) -> None:
     ecg = ecg_data(tmp_path, [line(10000032, 10, START.strftime("%d.%m.%Y %H:%M"))])
     ecg = ecg.model_copy(update={"datetime_format": "%d.%m.%Y %H:%M"})
-    linked, counts = link_ecgs(ecg, stays_of([(10000032, START)]), CohortSpec())
+    linked, counts, _ = link_ecgs(ecg, stays_of([(10000032, START)]), CohortSpec())
     assert (linked.height, counts["records_without_readable_time"]) == (1, 0)
 
 
@@ -111,7 +117,7 @@ def test_no_record_list(tmp_path: Path) -> None:
 )
 def test_what_a_person_is_told(tmp_path: Path, lines: list[str], warning: str | None) -> None:
     stays = stays_of([(10000032, START), (10000033, START)])
-    _, counts = link_ecgs(ecg_data(tmp_path, lines), stays, CohortSpec())
+    _, counts, _ = link_ecgs(ecg_data(tmp_path, lines), stays, CohortSpec())
     found = link_warning(counts)
     assert (warning is None and found is None) or (warning and warning in str(found))
     assert "10000032" not in str(found)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -161,6 +162,9 @@ def test_aggregates_equal_plain_python_whatever_the_blocks(
     found = np.vstack([block.features for block in blocks])
     grid = np.vstack([block.grid for block in blocks])
     assert len(found) == len(grid) == 11
+    again = Counter(row[1] for row, num in Counter(events.rows()).items() for _ in range(num - 1))
+    repeated = np.sum([block.repeated for block in blocks], axis=0)
+    assert list(repeated) == [again[code] for code in range(len(MEASURED))] and sum(again.values()) > 100
     columns = NAMES[len(STATICS) :]
     rows = events.with_columns(value=pl.col("millionths") / MILLIONTHS).rows(named=True)
     for stay in range(11):
@@ -181,8 +185,8 @@ def test_every_row_meets_one_fate(cohort: Cohort) -> None:
     charts, labs, drips = (quality["tables"][name] for name in ("chartevents", "labevents", "inputevents"))
     assert charts == {
         "file": "chartevents.csv.gz", "rows": 38, "itemid_unreadable": 0, "other_items": 1, "wanted": 37,
-        "counted_again": 0, "time_unreadable": 1, "id_unreadable": 0, "not_in_cohort": 1, "outside_first_day": 2,
-        "value_unreadable": 0, "value_missing": 2, "out_of_range": 11, "used": 20,
+        "counted_again": 0, "time_unreadable": 1, "id_unreadable": 0, "not_in_icustays": 0, "not_in_cohort": 1,
+        "outside_first_day": 2, "value_unreadable": 0, "value_missing": 2, "out_of_range": 11, "used": 20,
     }  # fmt: skip
     for counts in (charts, labs, drips):
         fates = [num for name, num in counts.items() if name not in HEAD]

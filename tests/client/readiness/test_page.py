@@ -10,6 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from client.mimic_iv.stays import BAD_TIMES, NOT_FOUND
 from client.readiness.concerns import concerns_of
 from client.readiness.page import page, read_quality, write_page
 from client.readiness.summary import show_summary
@@ -57,7 +58,10 @@ QUALITY: dict[str, Any] = {
             "not_in_cohort": 0,
         },
     },
-    "concepts": {"heart_rate": HEART_RATE, "lactate": {**HEART_RATE, "unit": "mmol/L", "used": 900, "coverage": 0.25}},
+    "concepts": {
+        "heart_rate": {**HEART_RATE, "value_unreadable": 4},
+        "lactate": {**HEART_RATE, "unit": "mmol/L", "used": 900, "coverage": 0.25},
+    },
     "treatments": {
         "vasopressor": {"table": "inputevents", "item_ids": [1, 2], "num_stays_given": 300},
         "renal_replacement": {"table": "procedureevents", "item_ids": [3], "num_stays_given": None},
@@ -66,8 +70,21 @@ QUALITY: dict[str, Any] = {
         "heart_rate_min": {"coverage": 0.99, "mean": 71.25, "min": 20.0, "max": None},
         "sex": {"coverage": 1.0, "female": 0.4, "male": 0.6, "other": 0.0},
     },
-    "duplicates": {"stay_id of icustays": 2, "subject_id of patients": 0},
+    "diagnoses": {"admissions": 1195, "admissions_coded": 1190},
+    "duplicates": {"stay_id of icustays": 2, "subject_id of patients": 0, "values of chartevents": 30},
 }
+
+
+def attrition(num_lost: int, repeated: int = 0) -> list[dict[str, Any]]:
+    """1,500 ICU stays of which so many have no times or no admission, or are there twice."""
+    return [
+        {"reason": "all ICU stays", "num_stays": 1500},
+        {"reason": "stay_id repeated", "num_stays": repeated},
+        {"reason": BAD_TIMES, "num_stays": 40},
+        {"reason": NOT_FOUND, "num_stays": num_lost - 40},
+        {"reason": "shorter than 24 hours", "num_stays": 900},
+        {"reason": "in the cohort", "num_stays": 600 - num_lost - repeated},
+    ]
 
 
 class Cells(HTMLParser):
@@ -120,14 +137,15 @@ def test_every_number_has_its_place(site: SiteConfig) -> None:
         ["not used: E202 checksum wrong", "3"],
         ["records listed", "5,000"],
         ["chartevents", "chartevents.csv.gz", "1,234,567", "90,000", "10 out of range, 7 time unreadable"],
-        ["heart_rate220045", "bpm", "0 to 300", "25 to 161.5", "91", "90,000", "10 (0.01%)", "7", "99.0%"],
+        ["heart_rate220045", "bpm", "0 to 300", "25 to 161.5", "91", "90,000", "10 (0.01%)", "4", "7", "99.0%"],
         ["vasopressor", "inputevents", "1, 2", "300", "25.0%"],
         ["renal_replacement", "procedureevents", "3", "table not there", ""],
         ["heart_rate_min", "99.0%", "71.25", "20", "", ""],
         ["sex", "100.0%", "", "", "", "female 40.0%, male 60.0%"],
     ):
         assert row in rows
-    assert "Repeated keys: 2 stay_id of icustays." in text
+    assert "Repeated: 2 stay_id of icustays; 30 values of chartevents." in text
+    assert "Admissions of the cohort with a diagnosis code: 1,190 of 1,195." in text
 
 
 def test_nothing_is_fetched_and_nothing_runs(site: SiteConfig) -> None:
@@ -185,6 +203,17 @@ def test_a_damaged_quality_report(tmp_path: Path, content: bytes) -> None:
         ({"num_long_stays": 1200, "ecg": LINKS}, {}, ["E902"]),
         ({"num_stays_with_ecg": 0, "ecg": NO_LINKS}, {}, ["E201"]),
         ({"ecg": LINKS}, {"columns_absent": {"labevents": ["storetime"]}}, ["E102"]),
+        ({"ecg": LINKS, "attrition": attrition(75)}, {}, []),
+        ({"ecg": LINKS, "attrition": attrition(76)}, {}, ["E106"]),
+        ({"ecg": LINKS, "attrition": attrition(70, repeated=150)}, {}, ["E106"]),
+        ({"ecg": LINKS}, {"diagnoses": {"admissions": 200, "admissions_coded": 180}}, []),
+        ({"ecg": LINKS}, {"diagnoses": {"admissions": 200, "admissions_coded": 179}}, ["E106"]),
+        ({"ecg": LINKS}, {"tables": {"chartevents": {"wanted": 1000, "not_in_icustays": 50}}}, []),
+        ({"ecg": LINKS}, {"tables": {"chartevents": {"wanted": 1000, "not_in_icustays": 51}}}, ["E106"]),
+        ({"ecg": LINKS}, {"tables": {"labevents": {"wanted": 1000, "not_in_icustays": 900}}}, []),
+        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "repeated": 18_000}}}, []),
+        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "repeated": 18_001}}}, ["E104"]),
+        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 90, "repeated": 80}}}, []),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 0}}}, ["E107"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "out_of_range": 90_000}}}, ["E205"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 0, "value_unreadable": 3}}}, ["E105"]),
@@ -196,6 +225,17 @@ def test_a_damaged_quality_report(tmp_path: Path, content: bytes) -> None:
 def test_concerns(manifest: dict[str, Any], quality: dict[str, Any], codes: list[str]) -> None:
     found = concerns_of({**MANIFEST, **manifest}, quality, Limits(), has_ecg_data=True)
     assert [concern.code for concern in found] == codes
+
+
+def test_a_table_that_is_there_twice_is_told_once_and_a_concept_by_its_name() -> None:
+    twice, once = {**HEART_RATE, "repeated": 45_000}, {**HEART_RATE, "repeated": 90}
+    lactate = {**HEART_RATE, "table": "labevents", "used": 1000, "repeated": 400}
+    concepts = {"heart_rate": twice, "sbp": twice, "lactate": lactate, "sodium": {**once, "table": "labevents"}}
+    found = concerns_of({**MANIFEST, "ecg": LINKS}, {"concepts": concepts}, Limits(), has_ecg_data=True)
+    assert [concern.found for concern in found] == [
+        "chartevents: 90,000 of 180,000 values repeat another of the same stay and time",
+        "lactate: 400 of 1,000 values repeat another of the same stay and time",
+    ]
 
 
 def test_a_hospital_without_ecgs_is_not_asked_for_any(site: SiteConfig) -> None:
@@ -221,6 +261,7 @@ def test_the_summary(site: SiteConfig) -> None:
         "kept 1,200 of 1,500 ICU stays (dropped: 300 shorter than 24 hours)",
         "1,100 patients; long stays 40.0%; ECG of 74.8% of stays",
         "measured least: lactate 25%, heart_rate 99% of stays",
+        "could not be read: 7 in chartevents; see rejects.csv.gz",
         "warning: ECG records: 3 of 880 not used: 3 E202 checksum wrong. "
         "Their stays count as without ECG. See rejects.csv.gz.  [E202]",
     ]
