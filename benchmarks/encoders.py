@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rows import Row, finish
+from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from client import frozen
@@ -39,7 +40,7 @@ from client.cohort import load_cohort, long_stay_of
 from client.hospital import open_hospital
 from client.mimic_iv.prepare import prepare
 from client.site import PlanSections, load_site
-from lemof_model import lemof, logistic, metrics, training
+from lemof_model import lemof, logistic, training
 from lemof_model.encoders.registry import ENCODERS
 from lemof_model.study import MODALITIES, EncoderSpec, Study
 from lemof_model.wire import EncodersRequest
@@ -97,8 +98,8 @@ def train_alone(run: Run) -> tuple[float, float]:
     theta = logistic.fit(lemof.g_inputs(stack.level_NK, study), stack.long_stay_N, study.logistic.c)
     score_N = logistic.decision(theta, lemof.g_inputs(held_out.level_NK, study))
     return (
-        metrics.auroc_of_rows(score_N, held_out.long_stay_N),
-        metrics.auroc_of_rows(held_out.reachable_N, held_out.long_stay_N),
+        float(roc_auc_score(held_out.long_stay_N, score_N)),
+        float(roc_auc_score(held_out.long_stay_N, held_out.reachable_N)),
     )
 
 

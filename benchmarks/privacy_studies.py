@@ -16,13 +16,14 @@ import numpy as np
 import torch
 import yaml
 from encoders import PLAN
+from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from client import frozen
 from client.hospital import Hospital, open_hospital
 from client.membership import audit
 from client.site import load_site
-from lemof_model import lemof, membership, metrics
+from lemof_model import lemof, membership
 from lemof_model.study import AttentionSpec, EncoderSpec, Study, TrainingSpec
 from server.coordinator import run_study
 from server.run_store import RunStore
@@ -138,7 +139,7 @@ def aurocs(hospitals: Sequence[Hospital], model: lemof.Model, population: str) -
                 scores[name].append(score_N)
         labels.append(hospital.stays.long_stay_N[rows])
     label_N = np.concatenate(labels)
-    return {name: metrics.auroc_of_rows(np.concatenate(parts), label_N) for name, parts in scores.items()}
+    return {name: float(roc_auc_score(label_N, np.concatenate(parts))) for name, parts in scores.items()}
 
 
 def attacks(hospitals: Sequence[Hospital], model: lemof.Model) -> dict[str, dict[str, Any]]:

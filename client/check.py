@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from client.cohort import ECG_SHAPE, load_cohort, long_stay_of, patients_by_split, require_place, sha256_of
+from client.mimic_iv.sources import STALE, is_stale
 from client.mimic_iv.stays import read_stay_tables, select_stays, with_outcomes
 from client.mimic_iv.tables import require_root
 from client.preflight.ecgs import check_ecgs
@@ -154,8 +155,7 @@ def _check_disk(site: SiteConfig, plan: PlanSections, stays: Callable[[], Stays]
     bytes_per_ecg = 2 * math.prod(ECG_SHAPE) if site.data.ecg else 0
     bytes_per_stay = 200 + 4 * (len(FEATURES) + plan.cohort.window_hours * len(GRID_CHANNELS)) + bytes_per_ecg
     num_stays = 0 if known is None else known.height
-    require_place(site.prepare.output)
-    yield from check_disk(site.prepare.output, math.ceil(1.2 * num_stays * bytes_per_stay))
+    yield from check_disk(require_place(site.prepare.output), math.ceil(1.2 * num_stays * bytes_per_stay))
 
 
 def _known(stays: Callable[[], Stays]) -> pl.DataFrame | None:
@@ -172,6 +172,8 @@ def _check_cohort(site: SiteConfig, plan: PlanSections, *, is_deep: bool) -> Ite
     if cohort.spec != plan.cohort:
         fix = "Give the coordinator's plan with --plan, or run prepare with it."
         yield Finding("cohort", "warn", "was prepared for another plan", fix, "E108")
+    if is_stale(site):
+        yield Finding("cohort", "warn", STALE, "Run prepare.", "E108")
     if is_deep:
         for name, digest in cohort.manifest["digests"].items():
             if name != "cohort" and sha256_of(cohort.path / name) != digest:

@@ -111,12 +111,17 @@ def prepare(
 
     Example: lemof-client --site hospital_a prepare --plan site_configs/plans/default.yaml
     """
-    from client.mimic_iv.prepare import prepare as prepare_cohort
-    from client.readiness.page import read_quality, write_page
-    from client.readiness.summary import show_summary
+    try:
+        from client.mimic_iv.prepare import prepare as prepare_cohort
+        from client.readiness.page import read_quality, write_page
+        from client.readiness.summary import show_summary
 
-    site, console = load_site(_site_file(context)), _console()
-    cohort = prepare_cohort(site, load_plan_sections(plan), console, force=force, workers=workers)
+        site, console = load_site(_site_file(context)), _console()
+        cohort = prepare_cohort(site, load_plan_sections(plan), console, force=force, workers=workers)
+    except KeyboardInterrupt:
+        kept = "What is finished is kept: the same command goes on from there."
+        typer.echo(f"stopped. {'An earlier cohort is unchanged.' if force else kept}", err=True)
+        raise
     quality = read_quality(cohort.path)
     status = show_summary(site, cohort.manifest, quality, console)
     page = write_page(site, cohort.manifest, quality)
@@ -148,9 +153,13 @@ def dry_run(
     """
     from client.dry_run import dry_run as run_every_stage
     from client.dry_run import lines_of, write
+    from client.launch import stale_line
 
     site_file = _site_file(context)
-    told = run_every_stage(load_site(site_file), load_study(plan))
+    site = load_site(site_file)
+    if line := stale_line(site):
+        typer.echo(line, err=True)
+    told = run_every_stage(site, load_study(plan))
     text = json.dumps(told, indent=2)
     path = write(text, site_file.parent)
     for line in lines_of(told):

@@ -11,8 +11,6 @@ those depend on the plan: ``long_stay_of`` here and ``lemof_model.splits`` compu
     ecg_index.npy   (N) int64 row of ecg.npy, -1 for a stay without ECG
     quality.json    what was met in the raw data: counts by table, concept and feature
     rejects.csv.gz  rows of tables and ECG records that could not be read, with the reason
-
-The order of ECG leads is ``lemof_model.features.ECG_LEADS``.
 """
 
 import dataclasses
@@ -23,7 +21,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,8 +127,7 @@ def load_cohort(path: Path) -> Cohort:
     if not manifest_path.is_file():
         raise DataError(f"A cohort must be prepared before it is used, got no manifest.json from {path}. {AGAIN}")
     manifest = _read(manifest_path, lambda file: dict(json.loads(file.read_text(encoding="utf-8"))))
-    ours = {"schema_version": SCHEMA_VERSION, "feature_schema_digest": schema.schema_digest()}
-    for key, value in ours.items():
+    for key, value in {"schema_version": SCHEMA_VERSION, "feature_schema_digest": schema.schema_digest()}.items():
         if manifest.get(key) != value:
             raise DataError(f"{key} of the cohort must be {value}, got {manifest.get(key)!r} from {path}. {AGAIN}")
     stays = _read(path / "stays.parquet", pd.read_parquet)
@@ -144,15 +141,11 @@ def load_cohort(path: Path) -> Cohort:
 def is_finished(path: Path, key: str) -> bool:
     """Whether ``path`` holds the whole cohort that was made from what ``key`` stands for."""
     _put_back(path)
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    if manifest.get("config_digest") != key:
-        return False
-    for leftover in (path / STATE, _beside(path, "partial"), _beside(path, "old")):
-        shutil.rmtree(leftover, ignore_errors=True)
-    return True
+    with suppress(OSError, ValueError):
+        if json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("config_digest") == key:
+            _remove(path / STATE, _beside(path, "partial"), _beside(path, "old"))
+            return True
+    return False
 
 
 @contextmanager
@@ -199,22 +192,19 @@ def replacing(path: Path, key: str = "", *, anew: bool = False) -> Iterator[Path
     Raises:
         DiskError: ``path`` holds something that is not a cohort, or cannot be written.
     """
-    require_place(path)
+    path = require_place(path)
     new, old = _beside(path, "partial"), _beside(path, "old")
     is_resumable = bool(key)
     try:
         _put_back(path)
-        shutil.rmtree(old, ignore_errors=True)
-        if anew:
-            shutil.rmtree(new, ignore_errors=True)
+        _remove(old, *([new] if anew else []))
         _open_partial(new, key)
         yield new
         sync(*(file for file in new.iterdir() if file.is_file()), new)
         if path.exists():
             path.rename(old)
         new.rename(path)
-        for leftover in (path / STATE, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _remove(path / STATE, old)
     except (DataError, TooLittleDataError):
         is_resumable = False
         raise
@@ -224,20 +214,30 @@ def replacing(path: Path, key: str = "", *, anew: bool = False) -> Iterator[Path
         raise _cannot_write(path, error) from error
     finally:
         if not is_resumable:
-            shutil.rmtree(new, ignore_errors=True)
+            _remove(new)
 
 
-def require_place(path: Path) -> None:
-    """Refuse to put a cohort where other files are.
+def require_place(output: Path) -> Path:
+    """The real folder of a cohort: ``output``, or what it links to. What is made beside it is on the same disk.
 
     Raises:
-        DiskError: ``path`` holds something that is not a cohort.
+        DiskError: it holds something that is not a cohort, or is a mount: nothing made beside it can take its place.
     """
-    is_ours = (path / MANIFEST).is_file() or (path.is_dir() and not any(path.iterdir()))
+    path = Path(os.path.realpath(output))
+    if os.path.ismount(path):
+        raise DiskError(
+            f"prepare.output must be a folder inside a mount, got the mount itself at {output}. "
+            f"Name {output / 'cohort'}. [E603]"
+        )
+    try:
+        is_ours = (path / MANIFEST).is_file() or (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     if path.exists() and not is_ours:
         raise DiskError(
             f"prepare.output must be a cohort or an empty folder, got other files at {path}. Name another. [E603]"
         )
+    return path
 
 
 def _cannot_write(path: Path, error: OSError) -> DiskError:
@@ -253,6 +253,14 @@ def _beside(path: Path, state: str) -> Path:
     return path.with_name(f"{path.name}.{state}")
 
 
+def _remove(*leftovers: Path) -> None:
+    """Remove folders that may be there. A link was left by a release that moved it: it goes, what it leads to stays."""
+    for leftover in leftovers:
+        if leftover.is_symlink():
+            leftover.unlink()
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def _put_back(path: Path) -> None:
     """Put a cohort back that was set aside when a run was stopped between two renames."""
     old = _beside(path, "old")
@@ -263,14 +271,12 @@ def _put_back(path: Path) -> None:
 def _open_partial(new: Path, key: str) -> None:
     """Keep what was made for this key; begin anew otherwise."""
     marker = new / STATE / "key"
-    try:
-        found = marker.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        found = ""
-    if not key or found != key:
-        shutil.rmtree(new, ignore_errors=True)
-        (new / STATE).mkdir(parents=True)
-        marker.write_text(key, encoding="ascii")
+    with suppress(OSError):
+        if key and marker.read_bytes() == key.encode():
+            return
+    _remove(new)
+    (new / STATE).mkdir(parents=True)
+    marker.write_text(key, encoding="ascii")
 
 
 def sync(*paths: Path) -> None:

@@ -55,6 +55,8 @@ def join(site: SiteConfig, site_path: Path) -> int:
             f"The cohort must be prepared, got none in {site.prepare.output}. "
             f"Run: lemof-client --site {shlex.quote(str(site_path))} prepare --plan PLAN.yaml"
         )
+    if line := stale_line(site):
+        _say(line)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _stay_joined(site, site_path.resolve())
@@ -63,6 +65,13 @@ def join(site: SiteConfig, site_path: Path) -> int:
         return 130
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def stale_line(site: SiteConfig) -> str:
+    """What to say, before it is used, of a cohort that is older than what it was made from; nothing of another."""
+    from client.mimic_iv.sources import STALE, is_stale  # not for the processes below, which import this file
+
+    return f"warning: cohort: {STALE}; it is used as it is. To renew it, run prepare. [E108]" if is_stale(site) else ""
 
 
 def _stay_joined(site: SiteConfig, site_path: Path) -> NoReturn:

@@ -35,8 +35,9 @@ class Reason(StrEnum):
 
 ADVICE = {
     Reason.MISSING: "Copy the files again. In the record list a path ends without .hea, and has / between folders.",
+    Reason.OUTSIDE: "In the record list a path has no / in front; links must not lead out of data.ecg.root.",
     Reason.DURATION: "Only records of exactly 10 s are used; export them whole.",
-    "E202": "Copy the files again; links must not lead out of data.ecg.root.",
+    "E202": "Copy the files again.",
     "E203": "List the rate in data.ecg.accept_hz to resample it.",
     "E204": "Leads are known by their names, I to III, aVR to aVF and V1 to V6: name them so. Set "
     "data.ecg.on_missing_lead: zero to keep records that lack up to 5.",

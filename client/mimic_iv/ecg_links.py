@@ -2,10 +2,11 @@
 
 MIMIC-IV-ECG knows patients and times, not stays. An ECG counts for a stay from ``ecg_before_hours`` before ICU
 admission to the prediction time, both included; the plan says whether the latest or the first one is used. Of two ECGs
-at one time the larger ``study_id`` wins. One ECG may serve two stays of a patient.
+at one time the larger ``study_id`` wins. One ECG may serve two stays of a patient. One that turns out to be unusable is
+passed over when ``prepare`` links again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +42,11 @@ def link_ecgs(
     spec: CohortSpec,
     on_duplicate: str = "refuse",
     max_bad_fraction: float = Prepare.model_fields["max_bad_fraction"].default,
+    *,
+    without: Collection[str] = (),
 ) -> EcgLinks:
-    """Link the records of the list to stays, without opening one.
+    """Link the records of the list to stays, without opening one. Records whose path is in ``without`` are passed over,
+    as if they were not listed.
 
     Raises:
         DataError: the record list is missing or damaged, repeats a study or a path and ``on_duplicate`` is "refuse", or
@@ -64,7 +68,7 @@ def link_ecgs(
     timed = records.drop_nulls("ecg_time")
     if is_too_many(records.height - timed.height, records.height, max_bad_fraction):
         raise DataError(_bad_times(ecg, records))
-    own = timed.join(stays, on="subject_id", how="semi")
+    own = timed.join(stays, on="subject_id", how="semi").filter(~pl.col("path").is_in(list(without)))
     windows = stays.select(
         "row",
         "subject_id",

@@ -42,12 +42,19 @@ def raw(
     if missing := [name for name in needed if names[name] not in header]:
         raise DataError(_no_column(path, missing[0], names[missing[0]], header, can_rename=own_names is not None))
     there = {name: own for name, own in names.items() if own in header}
+    if twice := [own for own in there.values() if header.count(own) > 1]:
+        raise DataError(
+            f"Columns must have names of their own, got {twice[0]} twice from {path.name}. "
+            "Name each column once in the export. [E102]"
+        )
     if path.suffix == ".parquet":
         frame = pl.scan_parquet(path, row_index_name=line, row_index_offset=1)
         kinds = frame.collect_schema()
         stored = [_whole_or_text(own, kinds[own], known[name]).alias(name) for name, own in there.items()]
     else:
         ids = {own for name, own in there.items() if known[name] == pl.Int64}
+        # Names that repeat and nobody reads get polars' names for them.
+        header = [f"{own}_duplicated_{n - 1}" if (n := header[:i].count(own)) else own for i, own in enumerate(header)]
         schema = {name: pl.Int64 if name in ids else pl.String for name in header}
         frame = pl.scan_csv(
             path,

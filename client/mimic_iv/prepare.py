@@ -27,6 +27,7 @@ from client.cohort import (
     load_cohort,
     long_stay_of,
     replacing,
+    require_place,
     write_cohort,
 )
 from client.mimic_iv import comorbidities, diagnoses
@@ -34,7 +35,7 @@ from client.mimic_iv.comorbidities import with_earlier_comorbidities
 from client.mimic_iv.diagnoses import num_coded, with_diseases
 from client.mimic_iv.ecg_faults import refuse_too_many
 from client.mimic_iv.ecg_links import link_ecgs
-from client.mimic_iv.ecg_waveforms import write_ecgs
+from client.mimic_iv.ecg_waveforms import append_ecgs, write_ecgs
 from client.mimic_iv.event_pass import BadLines, OnRows, Outcome
 from client.mimic_iv.first_day import first_days
 from client.mimic_iv.icd_codes import read_groups
@@ -49,7 +50,7 @@ from client.mimic_iv.tables import OPTIONAL_TABLES, open_optional_table, open_ta
 from client.mimic_iv.treatments import INTERVAL_COLUMNS, read_treatments, treatment_features
 from client.mimic_iv.urine import read_urine
 from client.mimic_iv.vitals import read_vitals
-from client.site import PlanSections, SiteConfig
+from client.site import EcgData, PlanSections, SiteConfig
 from lemof_model.errors import TooLittleDataError
 from lemof_model.features import FEATURES, GRID_CHANNELS, MEASURED
 from lemof_model.splits import patient_hash_of
@@ -71,18 +72,22 @@ def prepare(
         TooLittleDataError: no stay is left.
         DiskError: the cohort cannot be written, or another run is making it. An earlier cohort is left as it was.
     """
-    with held_alone(site.prepare.output):
-        return _prepare(site, plan, console, force=force, workers=workers)
+    output = require_place(site.prepare.output)
+    with held_alone(output):
+        _prepare(site, plan, output, console, force=force, workers=workers)
+        return load_cohort(site.prepare.output)
 
 
-def _prepare(site: SiteConfig, plan: PlanSections, console: Console, *, force: bool, workers: int | None) -> Cohort:
-    """``prepare``, held alone."""
+def _prepare(
+    site: SiteConfig, plan: PlanSections, output: Path, console: Console, *, force: bool, workers: int | None
+) -> None:
+    """``prepare`` at a real folder, held alone."""
     sources = sources_of(site)
     key = key_of(site, plan, sources)
-    if not force and is_finished(site.prepare.output, key):
+    if not force and is_finished(output, key):
         console.print("nothing changed: the cohort is the one that is there. To make it again: --force")
-        return load_cohort(site.prepare.output)
-    with replacing(site.prepare.output, key, anew=force) as folder:
+        return
+    with replacing(output, key, anew=force) as folder:
         steps = Steps(folder / STATE, console)
         stays, tables, attrition = _read_stays(site, plan.cohort, steps)
         facts = _read_events(site, with_left_out(stays, tables), plan.cohort, steps)
@@ -99,7 +104,7 @@ def _prepare(site: SiteConfig, plan: PlanSections, console: Console, *, force: b
             target=plan.target,
             splits=plan.splits,
             stays=columns,
-            num_stays_with_ecg=linked.height,
+            num_stays_with_ecg=ecg_facts["counts"].get("stays_linked", 0),
             ecg_index=_ecg_index(linked, ecg_facts["row_of"], stays.height),
             attrition=attrition,
             facts={
@@ -112,7 +117,6 @@ def _prepare(site: SiteConfig, plan: PlanSections, console: Console, *, force: b
         num_bytes = sum(file.stat().st_size for file in folder.iterdir())
         load_cohort(folder)
         steps.say(4, "write", f"{num_bytes / 1e6:,.1f} MB", time.monotonic() - start)
-    return load_cohort(site.prepare.output)
 
 
 def _read_stays(
@@ -219,28 +223,62 @@ def _intervals(files: Mapping[str, Path]) -> pl.DataFrame:
 def _read_ecgs(
     folder: Path, site: SiteConfig, stays: pl.DataFrame, spec: CohortSpec, steps: Steps, workers: int | None
 ) -> tuple[pl.DataFrame, Facts]:
-    """Write ecg.npy; the chosen record of each stay, and rows, reasons and counts of records."""
-    ecg, start = site.data.ecg, time.monotonic()
+    """Write ecg.npy; the record of each stay that has a usable one, and rows, reasons and counts of records.
+
+    A stay whose record is rejected gets the next one by the plan's rule, until one can be used or none is left;
+    ``records_chosen`` counts every record that was chosen so. Only the first choices can be too many bad ones.
+    """
+    ecg, start, limit = site.data.ecg, time.monotonic(), site.prepare.max_bad_fraction
     linked, counts = pl.DataFrame(schema={"row": pl.UInt32, "path": pl.String, "list_row": pl.UInt32}), Facts()
     skipped: BadLines = []
     if ecg is not None:
-        linked, counts, skipped = link_ecgs(ecg, stays, spec, site.prepare.on_duplicate, site.prepare.max_bad_fraction)
+        linked, counts, skipped = link_ecgs(ecg, stays, spec, site.prepare.on_duplicate, limit)
     paths = linked["path"].unique(maintain_order=True).to_list()
     list_row_of = dict(linked.select("path", "list_row").iter_rows())
 
     def make() -> Facts:
-        with steps.records(3, "ECGs", len(paths)) as on_progress:
-            row_of, rejected = write_ecgs(folder, ecg, paths, workers=workers, on_progress=on_progress)
-        refuse_too_many(rejected, len(paths), site.prepare.max_bad_fraction, list_row_of)  # before it is kept
-        return {"row_of": row_of, "rejected": rejected}
+        facts = _read_records(folder, ecg, paths, steps, workers)
+        refuse_too_many(facts["rejected"], len(paths), limit, list_row_of)  # before it is kept
+        return facts
 
     was_finished = steps.is_finished("ecgs")
     facts = steps.run("ecgs", make)
-    found = f"{len(facts['row_of']):,} records, {len(facts['rejected']):,} not used, {linked.height:,} stays"
+    row_of, rejected = facts["row_of"], facts["rejected"]
+    while ecg is not None and facts["rejected"]:
+        linked = link_ecgs(ecg, stays, spec, site.prepare.on_duplicate, limit, without=rejected).chosen
+        others = [path for path in linked["path"].unique(maintain_order=True) if path not in row_of]
+        name = f"ecgs_without_{len(rejected)}"
+        facts = steps.run(name, partial(_append_records, name, folder, len(row_of), ecg, others, steps, workers))
+        list_row_of |= dict(linked.select("path", "list_row").iter_rows())
+        row_of, rejected = {**row_of, **facts["row_of"]}, {**rejected, **facts["rejected"]}
+        counts["records_chosen"] += len(others)
+    found = f"{len(row_of):,} records, {len(rejected):,} not used, {counts.get('stays_linked', 0):,} stays"
     steps.say(3, "ECGs", found, None if was_finished else time.monotonic() - start)
-    facts = {**facts, "list_row_of": list_row_of, "skipped": skipped}
-    facts["record_list"] = ecg.record_list.name if ecg is not None else None
-    return linked, {**facts, "counts": {**counts, "records_rejected": num_by_reason(facts["rejected"])}}
+    counts = {**counts, "records_rejected": num_by_reason(rejected)}
+    record_list = ecg.record_list.name if ecg is not None else None
+    facts = {"row_of": row_of, "rejected": rejected, "list_row_of": list_row_of, "counts": counts}
+    return linked, {**facts, "skipped": skipped, "record_list": record_list}
+
+
+def _read_records(folder: Path, ecg: EcgData | None, paths: list[str], steps: Steps, workers: int | None) -> Facts:
+    """Write records to ``folder/ecg.npy``; the row of each, or the reason why it has none."""
+    with steps.records(3, "ECGs", len(paths)) as (on_progress, on_skipped):
+        row_of, rejected = write_ecgs(
+            folder, ecg, paths, workers=workers, on_progress=on_progress, on_skipped=on_skipped
+        )
+    return {"row_of": row_of, "rejected": rejected}
+
+
+def _append_records(
+    name: str, folder: Path, num_rows: int, ecg: EcgData, paths: list[str], steps: Steps, workers: int | None
+) -> Facts:
+    """Write records behind the first rows of ``folder/ecg.npy``. They are first in a folder of the step's own, so a run
+    that is stopped at any moment can do it again."""
+    own = steps.state / name
+    own.mkdir(exist_ok=True)
+    facts = _read_records(own, ecg, paths, steps, workers)
+    append_ecgs(folder, num_rows, own)
+    return {**facts, "row_of": {path: num_rows + row for path, row in facts["row_of"].items()}}
 
 
 def _ecg_index(linked: pl.DataFrame, row_of: dict[str, int], num_stays: int) -> NDArray[np.int64]:

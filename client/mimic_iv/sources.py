@@ -5,17 +5,20 @@ A folder may move with all that is in it. Where the record list is not in the fo
 """
 
 import hashlib
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from client.cohort import MANIFEST
 from client.mimic_iv.files import header_of
 from client.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, open_optional_table, open_table
 from client.site import PlanSections, SiteConfig
 from client.source import source_digest
 from lemof_model.features import schema_digest
-from lemof_model.study import digest_json
+from lemof_model.study import CohortSpec, SplitSpec, Target, digest_json
 
+STALE = "tables, site file or program have changed since it was prepared"
 PACKAGES = ("numpy", "pandas", "polars", "pyarrow", "scipy", "wfdb")
 
 
@@ -43,6 +46,23 @@ def key_of(site: SiteConfig, plan: PlanSections, sources: dict[str, dict[str, An
         settings["data"]["ecg"]["root"] = None if ecg.record_list.resolve().is_relative_to(root) else str(root)
     sections = {name: repr(getattr(plan, name)) for name in ("cohort", "target", "splits")}
     return digest_json([settings, sections, schema_digest(), source_digest(), versions(), sources])
+
+
+def is_stale(site: SiteConfig) -> bool:
+    """Whether tables, site file or program are others than those that the site's cohort was made from.
+
+    Looks at headers and file stamps. False where nobody can tell: without a cohort that ``prepare`` has made, and where
+    the tables are gone (a hospital may remove them, or unmount their disk, once it has prepared).
+    """
+    ecg = site.data.ecg
+    if ecg is not None and not ecg.record_list.is_file():
+        return False
+    try:
+        made = json.loads((site.prepare.output / MANIFEST).read_text(encoding="utf-8"))
+        plan = PlanSections(CohortSpec(**made["cohort"]), Target(**made["target"]), SplitSpec(**made["split_spec"]))
+        return bool(made["config_digest"] != key_of(site, plan, sources_of(site)))
+    except (OSError, ValueError, KeyError, TypeError):  # a damaged manifest is told by who opens the cohort
+        return False
 
 
 def versions() -> dict[str, str]:

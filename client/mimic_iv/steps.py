@@ -76,11 +76,26 @@ class Steps:
         self.say(number, name, f"{rate()}  peak {_peak_gb():.1f} GB", time.monotonic() - start)
 
     @contextmanager
-    def records(self, number: int, name: str, num_records: int) -> Iterator[OnMore]:
-        """A bar by records while ECGs are read."""
-        with self._bar(MofNCompleteColumn()) as progress:
-            task = progress.add_task(f"[{number}/{NUM_STEPS}] {name}", total=num_records)
-            yield lambda num_more: progress.advance(task, num_more)
+    def records(self, number: int, name: str, num_records: int) -> Iterator[tuple[OnMore, OnMore]]:
+        """A bar by records while ECGs are read, with records a second and how many were skipped. The first number that
+        is told is of an earlier run."""
+        start, num_done, num_skipped = time.monotonic(), 0, 0
+        num_before: int | None = None
+        with self._bar(MofNCompleteColumn(), TextColumn("{task.fields[rate]}")) as progress:
+            task = progress.add_task(f"[{number}/{NUM_STEPS}] {name}", total=num_records, rate="")
+
+            def on_progress(num_more: int) -> None:
+                nonlocal num_done, num_before
+                num_done += num_more
+                num_before = num_done if num_before is None else num_before
+                rate = (num_done - num_before) / max(time.monotonic() - start, 1e-3)
+                progress.update(task, advance=num_more, rate=f"{rate:,.0f}/s  skipped {num_skipped:,}")
+
+            def on_skipped(num_more: int) -> None:
+                nonlocal num_skipped
+                num_skipped += num_more
+
+            yield on_progress, on_skipped
 
     def _bar(self, *columns: TextColumn | MofNCompleteColumn) -> Progress:
         """A bar with time left; none when nobody watches."""

@@ -141,7 +141,8 @@ def ecg_records(rejected: Mapping[str, int], num_chosen: int) -> Finding:
         return Finding("ECG records", "ok", f"{num_chosen:,} whole")
     reasons = ", ".join(f"{num:,} {reason}" for reason, num in rejected.items())
     found = f"{sum(rejected.values()):,} of {num_chosen:,} not used: {reasons}"
-    return Finding("ECG records", "warn", found, "Their stays count as without ECG. See rejects.csv.gz.", "E202")
+    fix = "The stay's next ECG is used, if there is one. See rejects.csv.gz."
+    return Finding("ECG records", "warn", found, fix, "E202")
 
 
 def _measurements(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:

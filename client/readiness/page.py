@@ -176,7 +176,7 @@ def _ecgs(manifest: Mapping[str, Any]) -> Html:
     spec = manifest["cohort"]
     told = (
         f"{match:.1%} of the cohort's stays have an ECG from {spec['ecg_before_hours']:g} h before ICU admission to "
-        f"the prediction, {spec['window_hours']} h after it; the {spec['ecg_rule']} one counts."
+        f"the prediction, {spec['window_hours']} h after it; the {spec['ecg_rule']} usable one counts."
     )
     return section("ecg", "ECGs", element("p", told), table(("", "number"), rows + rejected))
 

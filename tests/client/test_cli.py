@@ -60,6 +60,8 @@ def test_other_ends(
     assert "12345" not in captured.err
     assert "Traceback" not in captured.err
     assert ("this is a bug in lemof (RuntimeError)" in captured.err) == (status == 1)
+    told = "stopped. What is finished is kept: the same command goes on from there.\n"
+    assert (captured.err == told) == (status == 130)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,11 @@ def test_other_ends(
     ],
 )
 def test_prepare_hands_its_options_on(
-    site_file: str, monkeypatch: pytest.MonkeyPatch, options: list[str], given: dict[str, object]
+    site_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    given: dict[str, object],
 ) -> None:
     seen: dict[str, object] = {}
 
@@ -81,6 +87,7 @@ def test_prepare_hands_its_options_on(
     monkeypatch.setattr(prepare_module, "prepare", note)
     assert cli.run(["--site", site_file, "prepare", *options]) == 130
     assert seen == given
+    assert ("the same command goes on" in capsys.readouterr().err) == (not given["force"])  # --force begins anew
 
 
 def test_join_gets_site_and_path(site_file: str, monkeypatch: pytest.MonkeyPatch) -> None:

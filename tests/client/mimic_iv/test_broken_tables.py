@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import resource
 import shutil
 from collections.abc import Callable
@@ -119,6 +120,29 @@ def test_a_renamed_column_is_named_and_can_be_declared(site_path: Path) -> None:
         make(site_path, ", columns: {chartevents: {item_id: ITEM_ID}}")
     with pytest.raises(ConfigError, match=r"data\.ehr\.columns\.chartevent"):
         make(site_path, ", columns: {chartevent: {itemid: ITEM_ID}}")
+
+
+@pytest.mark.parametrize(
+    ("table", "read_one", "unread"), [(CHART, "valuenum", "note"), ("hosp/admissions.csv", "race", "")]
+)
+def test_a_column_name_that_repeats_stops_only_where_it_is_read(
+    site_path: Path, table: str, read_one: str, unread: str
+) -> None:
+    """As SELECT * over a join exports them."""
+    before = make(site_path).manifest["digests"]["cohort"]
+
+    def widen(rows: Rows) -> None:
+        header, *others = rows
+        header += [unread] * 3
+        for row in others:
+            row += ["7", "8", "9"]
+
+    change(site_path, table, widen)
+    assert make(site_path).manifest["digests"]["cohort"] == before
+    change(site_path, table, lambda rows: rows[0].__setitem__(-1, read_one))
+    told = f"Columns must have names of their own, got {read_one} twice from {Path(table).name}. Name each column once"
+    with pytest.raises(DataError, match=rf"^{re.escape(told)} in the export\. \[E102\]$"):
+        make(site_path)
 
 
 def test_a_table_without_its_header_is_not_quoted(site_path: Path) -> None:

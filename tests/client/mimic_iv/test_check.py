@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from client import cli
+from client import cli, launch
+from client import dry_run as dry_run_module
+from client.mimic_iv import sources
 from client.preflight import ecgs, raw_tables
 from tests.client.test_ledger import fill
 
@@ -307,3 +309,69 @@ def test_a_prepared_cohort(site_path: Path, check: Run, tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text("cohort: {min_age_years: 30}\n")
     assert by_code(check("--plan", str(plan))[1], "E108")["found"] == "was prepared for another plan"
+
+
+def told_of_age(findings: list[dict[str, Any]]) -> list[str]:
+    """What is said of a cohort that is older than what it was made from."""
+    return [f"{line['found']}: {line['fix']}" for line in findings if line["code"] == "E108"]
+
+
+@pytest.mark.parametrize("what", ["table", "record list", "setting", "no ECGs", "program"])
+def test_a_cohort_older_than_what_it_was_made_from(
+    site_path: Path, check: Run, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("target: {threshold_days: 2}\nsplits: {salt: other}\n")
+    assert cli.run(["--site", str(site_path), "prepare", "--plan", str(plan)]) == 0
+    edit(site_path, "version: 1", "version: 1\nlimits: {min_cell: 12}")  # no part of what a cohort is made from
+    for options in ([], ["--plan", str(plan)]):
+        assert told_of_age(check(*options)[1]) == []
+    if what == "table":
+        edit(site_path.parent / "icu/chartevents.csv.gz", "10,999,", "10,998,")
+    elif what == "record list":
+        edit(site_path.parent / "ecg/record_list.csv", "unknown", "")
+    elif what == "setting":
+        edit(site_path, "version: 1", "version: 1\nprepare: {max_bad_fraction: 0.5}")
+    elif what == "no ECGs":
+        edit(site_path, ", ecg: {root: ecg}", "")
+    else:
+        monkeypatch.setattr(sources, "source_digest", lambda: "another")
+    status, findings = check("--plan", str(plan))
+    told = ["tables, site file or program have changed since it was prepared: Run prepare."]
+    assert (status, told_of_age(findings)) == (0, told)
+    assert cli.run(["--site", str(site_path), "prepare", "--plan", str(plan)]) == 0
+    assert told_of_age(check()[1]) == []
+
+
+def test_joining_and_a_dry_run_tell_that_the_cohort_is_old_and_go_on(
+    site_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_stay_joined", lambda *_: None)
+    monkeypatch.setattr(dry_run_module, "dry_run", lambda *_: {"stages": []})
+    monkeypatch.setattr(dry_run_module, "lines_of", lambda _: [])
+    assert cli.run(["--site", str(site_path), "prepare"]) == 0
+
+    def told() -> list[str]:
+        capsys.readouterr()
+        lines = []
+        for arguments in (["--site", str(site_path)], ["--site", str(site_path), "dry-run"]):
+            assert cli.run(arguments) == 0
+            lines += [line for line in capsys.readouterr().err.splitlines() if "E108" in line]
+        return lines
+
+    assert told() == []
+    record_list, tables = site_path.parent / "ecg/record_list.csv", site_path.parent / "hosp"
+    edit(record_list, "unknown", "")
+    assert (
+        told()
+        == [
+            "warning: cohort: tables, site file or program have changed since it was prepared; it is used as it is. To "
+            "renew it, run prepare. [E108]"
+        ]
+        * 2
+    )
+    tables.rename(tables.with_name("gone"))  # a hospital may remove its tables once it has prepared
+    assert told() == []
+    tables.with_name("gone").rename(tables)
+    record_list.unlink()
+    assert told() == []

@@ -215,6 +215,13 @@ def test_a_path_of_another_form_is_not_taken_for_a_file_to_copy(
     assert fixes == ["Copy the files again. In the record list a path ends without .hea, and has / between folders."]
 
 
+def test_the_slash_in_front_of_a_path_is_named(site_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(site_path, RECORD_LIST, lambda rows: [row.__setitem__(4, f"/{row[4]}") for row in rows[1:]])
+    cli.run(["--site", str(site_path), "check", "--no-server", "--json"])
+    fixes = [finding["fix"] for finding in json.loads(capsys.readouterr().out)["findings"] if finding["code"] == "E202"]
+    assert fixes == ["In the record list a path has no / in front; links must not lead out of data.ecg.root."]
+
+
 def test_an_output_that_has_no_name(site_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"prepare\.output must be a folder with a name, got /\. Name one in it"):
         make(site_path, settings="x}\nprepare: {output: /")

@@ -15,7 +15,7 @@ import pytest
 
 from client.mimic_iv import ecg_waveforms
 from client.mimic_iv.ecg_record import read_ecg
-from client.mimic_iv.ecg_waveforms import default_workers, write_ecgs
+from client.mimic_iv.ecg_waveforms import append_ecgs, default_workers, write_ecgs
 from client.site import EcgData
 from lemof_model.errors import DiskError
 
@@ -62,6 +62,45 @@ def test_rows_are_the_readable_records_in_order(tmp_path: Path, ecg: EcgData, wo
     assert (out / "ecg.npy").read_bytes() == whole(tmp_path, ecg)
     assert os.listdir(out) == ["ecg.npy"]
     assert told == [0, 4, 4, 4, 4, 4, 2]
+
+
+SLOW = """
+import sys
+from pathlib import Path
+from client.mimic_iv import ecg_waveforms
+from client.site import EcgData
+ecg_waveforms.BLOCK, ecg_waveforms.TELL_SECONDS = 4, 0  # in the processes that read, too
+if __name__ == "__main__":
+    root, out, workers, *paths = sys.argv[1:]
+    ecg = EcgData.model_validate({"root": root}, context={"folder": Path(root)})
+    told = {"on_progress": lambda num: print(num, end=" "), "on_skipped": lambda num: print(f"-{num}", end=" ")}
+    ecg_waveforms.write_ecgs(Path(out), ecg, paths, workers=int(workers), **told)
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_slow_block_tells_of_every_record_and_what_was_skipped(tmp_path: Path, ecg: EcgData, workers: str) -> None:
+    out, script = folder(tmp_path, "out"), tmp_path / "run.py"
+    script.write_text(SLOW)
+    command = [sys.executable, str(script), str(ecg.root), str(out), workers, *PATHS]
+    told = subprocess.check_output(command, env={**os.environ, "PYTHONPATH": os.getcwd()}, text=True).split()
+    assert told[:2] == ["0", "-0"]
+    assert sum(int(num) for num in told if not num.startswith("-")) == len(PATHS)
+    assert [num for num in told if num.startswith("-")] == ["-0", "-1", "-0", "-1", "-0", "-0", "-1"]
+    assert told[2:9] == ["0", "1", "1", "1", "-1", "1", "0"]
+    assert (out / "ecg.npy").read_bytes() == whole(tmp_path, ecg)
+
+
+def test_rows_put_behind_others_again_and_again_are_there_once(tmp_path: Path) -> None:
+    first, other = folder(tmp_path, "first"), folder(tmp_path, "other")
+    rows = np.arange(3, dtype=np.int16).repeat(12_000).reshape(3, 12, 1000)
+    np.save(first / "ecg.npy", rows[:1])
+    np.save(other / "ecg.npy", rows[1:])
+    np.save(tmp_path / "expected.npy", rows)
+    for torn in (0, 1000, 0):
+        append_ecgs(first, 1, other)
+        assert (first / "ecg.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
+        os.truncate(first / "ecg.npy", (first / "ecg.npy").stat().st_size - torn)
 
 
 def test_a_hospital_without_ecgs(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from client import cli
 from client.cohort import Cohort
 from client.mimic_iv import sources
+from client.mimic_iv.ecg_record import read_ecg
 from client.mimic_iv.prepare import prepare
 from client.site import PlanSections, SiteConfig, load_site
 from lemof_model.errors import DataError, DiskError, TooLittleDataError
@@ -141,16 +142,16 @@ def test_grid_begins_at_admission_and_ends_before_the_prediction(cohort: Cohort)
 def test_ecg_in_the_window_latest_then_larger_study(
     cohort: Cohort, site: SiteConfig, read_rejects: Callable[[Path], list[dict[str, str]]]
 ) -> None:
-    # Stay 10: 102 and 103 are the latest; 103 wins and its checksum is wrong. Stay 13: 105. Stay 32: none.
-    assert cohort.ecg_index.tolist() == [-1, 0, -1]
-    assert cohort.ecg.shape == (1, 12, 1000)
+    # Stay 10: 102 and 103 are the latest; 103 wins, its checksum is wrong, 102 is next. Stay 13: 105. Stay 32: none.
+    assert cohort.ecg_index.tolist() == [1, 0, -1]
+    assert cohort.ecg.shape == (2, 12, 1000)
     assert cohort.manifest["num_stays_with_ecg"] == 2
-    assert cohort.manifest["num_stays_with_readable_ecg"] == 1
+    assert cohort.manifest["num_stays_with_readable_ecg"] == 2
     told = {
         "records_listed": 7,
         "records_without_readable_time": 1,
         "records_linked": 4,
-        "records_chosen": 2,
+        "records_chosen": 3,
         "stays_linked": 2,
         "records_rejected": {"E202 checksum wrong": 1},
     }
@@ -163,7 +164,28 @@ def test_first_ecg_rule_takes_the_earliest_of_the_window(site: SiteConfig) -> No
     cohort = _prepare(site, CohortSpec(ecg_rule="first"))
     assert cohort.ecg_index.tolist() == [0, 1, -1]
     only_after = _prepare(site, CohortSpec(ecg_rule="first", ecg_before_hours=0))
-    assert only_after.ecg_index.tolist() == [-1, -1, -1]  # 103 of the tie 102, 103 is damaged; 105 came before
+    assert only_after.ecg_index.tolist() == [0, -1, -1]  # 103 of the tie 102, 103 is damaged; 105 came before
+
+
+@pytest.mark.parametrize(("bad", "taken"), [((), "102"), (("102",), "101"), (("101", "102"), None)])
+def test_the_next_record_is_tried_until_one_is_whole_or_none_is_left(
+    site: SiteConfig, bad: tuple[str, ...], taken: str | None, read_rejects: Callable[[Path], list[dict[str, str]]]
+) -> None:
+    ecg = site.data.ecg
+    assert ecg is not None
+    paths = {file.stem: file.with_suffix("") for file in ecg.root.glob("files/**/*.hea")}
+    for name in bad:
+        paths[name].with_suffix(".dat").write_bytes(b"short")
+    cohort = _prepare(site)
+    assert cohort.ecg_index.tolist() == [1 if taken else -1, 0, -1]
+    stored = [read_ecg(ecg, str(paths[name].relative_to(ecg.root))) for name in ("105", taken) if name]
+    np.testing.assert_array_equal(cohort.ecg, stored)
+    rejected = [Path(row["file"]).name for row in read_rejects(cohort.path) if row["file"].startswith("files")]
+    assert sorted(rejected) == sorted([*bad, "103"])
+    counts = cohort.manifest["ecg"]
+    assert (counts["stays_linked"], cohort.manifest["num_stays_with_ecg"]) == (2, 2)
+    assert counts["records_chosen"] - sum(counts["records_rejected"].values()) == len(cohort.ecg)
+    assert counts["records_linked"] == 4 and _quality(cohort)["ecg"] == counts
 
 
 def test_a_shorter_window_knows_less(site: SiteConfig) -> None:
@@ -248,6 +270,57 @@ def test_an_output_folder_with_other_files_is_left_alone(site: SiteConfig) -> No
     with pytest.raises(DiskError, match=r"prepare\.output must be a cohort or an empty folder"):
         _prepare(site)
     assert (site.prepare.output / "thesis.txt").is_file()
+
+
+def test_an_output_that_is_a_link_stays_one(site: SiteConfig, tmp_path: Path) -> None:
+    """All is made beside what it leads to, which may be another disk."""
+    place, output = tmp_path / "big/c", site.prepare.output
+    place.mkdir(parents=True)
+    output.symlink_to(place)
+    (tmp_path / "big/c.old").symlink_to(tmp_path / "gone")  # as an earlier release left it
+    for force in (False, True):
+        assert _prepare(site, force=force).num_stays == 3
+        assert output.is_symlink() and (place / "manifest.json").is_file()
+        assert [path.name for path in (tmp_path / "big").iterdir()] == ["c"]
+    output.unlink()
+    output.symlink_to(tmp_path / "new/c")  # that is not there yet
+    assert _prepare(site).num_stays == 3 and (tmp_path / "new/c/manifest.json").is_file()
+
+
+def test_a_set_aside_link_of_an_earlier_release_stops_no_run(site: SiteConfig, tmp_path: Path) -> None:
+    kept = tmp_path / "big"
+    kept.mkdir()
+    (kept / "file").touch()
+    _prepare(site)
+    old = site.prepare.output.with_name("cohort.old")
+    for force in (True, False):
+        old.symlink_to(kept)
+        _prepare(site, force=force)
+        assert not old.is_symlink() and (kept / "file").is_file()
+
+
+def test_an_output_that_is_a_mount_is_refused_before_any_work(
+    site: SiteConfig, site_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, is_mount = site.prepare.output, os.path.ismount
+    (output / "lost+found").mkdir(parents=True)
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == str(output) or is_mount(path))
+    next(site_path.parent.glob("icu/chartevents.*")).unlink()  # nobody has looked at the tables yet
+    told = "prepare.output must be a folder inside a mount, got the mount itself at "
+    with pytest.raises(DiskError, match=rf"^{told}{output}\. Name {output}/cohort\. \[E603\]$"):
+        _prepare(site)
+    assert cli.run(["--site", str(site_path), "check", "--no-server", "--json"]) == 4
+    (found,) = [line for line in json.loads(capsys.readouterr().out)["findings"] if line["code"] == "E603"]
+    assert (found["found"], found["fix"], found["exit_status"]) == (f"{told}{output}.", f"Name {output}/cohort.", 6)
+
+
+def test_the_disk_that_is_measured_is_the_one_that_is_written_to(
+    site_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "big").mkdir()
+    (tmp_path / "cohort").symlink_to(tmp_path / "big/c")
+    cli.run(["--site", str(site_path), "check", "--no-server", "--json"])
+    assert f"disk {tmp_path}/big" in {line["check"] for line in json.loads(capsys.readouterr().out)["findings"]}
 
 
 def test_labevents_without_storetime(site: SiteConfig) -> None:

@@ -263,7 +263,7 @@ def test_the_summary(site: SiteConfig) -> None:
         "measured least: lactate 25%, heart_rate 99% of stays",
         "could not be read: 7 in chartevents; see rejects.csv.gz",
         "warning: ECG records: 3 of 880 not used: 3 E202 checksum wrong. "
-        "Their stays count as without ECG. See rejects.csv.gz.  [E202]",
+        "The stay's next ECG is used, if there is one. See rejects.csv.gz.  [E202]",
     ]
 
 
