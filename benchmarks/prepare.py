@@ -39,7 +39,7 @@ from rich.progress import track
 from rows import Row, finish
 
 from client.mimic_iv.first_day import first_days
-from client.mimic_iv.stays import read_stay_tables, select_stays
+from client.mimic_iv.stays import StayTables, read_stay_tables, select_stays, with_left_out
 from client.mimic_iv.vitals import read_vitals
 from client.site import SiteConfig, load_site
 from lemof_model.concepts import VITALS
@@ -75,12 +75,13 @@ def chart_pass(how: str, site_file: Path, table: Path, last_stay: int | None) ->
     tables = site.data.ehr.tables.model_copy(update={"chartevents": table})
     data = site.data.model_copy(update={"ehr": site.data.ehr.model_copy(update={"tables": tables})})
     site = site.model_copy(update={"data": data})
-    stays, _ = select_stays(read_stay_tables(site), SPEC)
+    stay_tables = read_stay_tables(site)
+    stays, _ = select_stays(stay_tables, SPEC)
     if last_stay is not None:
         stays = stays.filter(pl.col("stay_id") <= last_stay)
     start, cpu_start = time.perf_counter(), time.process_time()
     if how == "ours":
-        features_NF = ours(site, stays)
+        features_NF = ours(site, stays, stay_tables)
     else:
         rival = getattr(chart_rivals, f"with_{how}")
         features_NF = chart_rivals.as_features(rival(table, stays, SPEC.window_hours), stays.height)
@@ -88,11 +89,11 @@ def chart_pass(how: str, site_file: Path, table: Path, last_stay: int | None) ->
     return Timed(seconds, cpu_seconds, peak_gib(), features_NF)
 
 
-def ours(site: SiteConfig, stays: pl.DataFrame) -> Table:
+def ours(site: SiteConfig, stays: pl.DataFrame, stay_tables: StayTables) -> Table:
     """What ``prepare`` does: one pass with all counts, then the first days, the hourly grid included."""
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder) / "vitals.parquet"
-        read_vitals(site, stays, SPEC.window_hours, events)
+        read_vitals(site, with_left_out(stays, stay_tables), SPEC.window_hours, events)
         days = list(first_days([events], frozenset({"chartevents"}), stays.height, SPEC.window_hours))
     columns = sum(len(concept.aggregates) for concept in VITALS)
     return np.vstack([day.features for day in days])[:, :columns]
