@@ -63,8 +63,8 @@ def study_rows(runs: Sequence[Run], found: Sequence[Found]) -> Iterator[Row]:
                 yield Row(f"{what}: {name}, {population}", each, mean(values), "AUROC", share)
             said = [one.reported[population] for one in own]
             each = "seeds: " + ", ".join("-" if value is None else f"{value:.3f}" for value in said)
-            if stated := [value for value in said if value is not None]:
-                yield Row(f"{what}: full, {population}, as reported", each, mean(stated), "AUROC")
+            stated = [value for value in said if value is not None]
+            yield Row(f"{what}: full, {population}, as reported", each, mean(stated) if stated else None, "AUROC")
         for learner in membership.LEARNERS:
             yield from attack_rows(f"{what}: attack on {learner}", [one.attack[learner] for one in own])
         if plan == "private":

@@ -18,7 +18,7 @@ class Row:
 
     what: str
     against: str
-    value: float
+    value: float | None
     unit: str
     ratio: float | None = None
     goal: str | None = None
@@ -31,7 +31,7 @@ def finish(rows: Sequence[Row], json_file: Path | None) -> int:
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         holds = ("yes" if row.holds else "NO") if row.goal else ""
-        value = f"{row.value:,.0f}" if row.value >= 1000 else f"{row.value:.4g}"
+        value = "none" if row.value is None else f"{row.value:,.0f}" if row.value >= 1000 else f"{row.value:.4g}"
         table.add_row(row.what, value, row.unit, row.against, ratio, row.goal, holds)
     Console(width=max(Console().width, 180)).print(table)
     if json_file is not None:

@@ -224,6 +224,8 @@ def require_place(output: Path) -> Path:
         DiskError: it holds something that is not a cohort, or is a mount: nothing made beside it can take its place.
     """
     path = Path(os.path.realpath(output))
+    if path.is_symlink():
+        raise DiskError(f"prepare.output must be a folder, got a link to itself at {output}. Name another. [E603]")
     if os.path.ismount(path):
         raise DiskError(
             f"prepare.output must be a folder inside a mount, got the mount itself at {output}. "

@@ -181,7 +181,8 @@ def _large_enough(groups: Sequence[Group], limits: Limits) -> list[Group]:
     def rest_is_safe(group: Group) -> bool:
         wholes = [named[name] for name in group.within if named[name].num_stays != group.num_stays]
         rests = [whole.num_patients - group.num_patients for whole in wholes]
-        return min([*rests, group.num_others or minimum[group.minimum]]) >= minimum[group.minimum]
+        others = [part.num_others for part in (group, *wholes) if part.num_others]  # parts may add up to their whole
+        return all(rest >= minimum[group.minimum] for rest in (*rests, *others))
 
     return [group for group in groups if group.num_patients >= minimum[group.minimum] and rest_is_safe(group)]
 

@@ -107,11 +107,14 @@ def _stay_joined(site: SiteConfig, site_path: Path) -> NoReturn:
 
 def _say_refusals(log: TextIO, last: str) -> str:
     """Tell the new refusals of the worker's log, each once however many rounds repeat it; the last one."""
-    for line in log:
+    while True:
+        place, line = log.tell(), log.readline()
+        if not line.endswith("\n"):  # the end, or half a line whose rest comes
+            log.seek(place)
+            return last
         if (refusal := REFUSAL.match(line)) and refusal["reason"] != last:
             last = refusal["reason"]
             _say(f"{time.strftime('%H:%M')} declined {refusal['stage']}: {last}")
-    return last
 
 
 def _wait_for_server(address: str) -> None:

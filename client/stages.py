@@ -191,9 +191,20 @@ def evaluation(hospital: Hospital, request: EvaluationRequest) -> list[Group]:
                 if name == "all":  # both labels together are counted with losses and margins
                     group = replace(group, num_others=hospital.stays.num_patients(rows[by_label[1 - label]]))
                 else:
-                    group = replace(group, within=(f"{population}/all/{label}",))
+                    unnamed = np.flatnonzero(included & _unnamed(hospital, name)[rows] & (stays.long_stay_N == label))
+                    num_others = hospital.stays.num_patients(rows[unnamed])
+                    group = replace(group, within=(f"{population}/all/{label}",), num_others=num_others)
                 groups.append(group)
     return groups + (membership.audit(hospital, model) if held_out else [])
+
+
+def _unnamed(hospital: Hospital, name: str) -> NDArray[np.bool_]:
+    """Stays in no group of this one's kind, where each is in one at most: what is left when all of them are added."""
+    kind = name.partition(":")[0]
+    if kind == "disease":  # a stay may be in several
+        return np.zeros(len(hospital.stays.patient_N), bool)
+    of_kind = [member for other, member in hospital.groups.items() if other.startswith(f"{kind}:")]
+    return np.asarray(~np.any(of_kind, axis=0), bool)
 
 
 def _group(

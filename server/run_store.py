@@ -97,14 +97,24 @@ class RunStore:
         Raises:
             ConfigError: another coordinator is at work in it.
         """
-        with (self._state / LOCK).open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"One coordinator at a time must work on a run, got another at work on {self.out}. Nothing was "
-                    "changed. Wait for its end, or stop it; then run the same command."
-                ) from None
+        lock = (self._state / LOCK).open("ab")
+        with lock:
+            for is_last in (False, True):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if is_last:
+                        raise ConfigError(
+                            f"One coordinator at a time must work on a run, got another at work on {self.out}. Nothing "
+                            "was changed. Wait for its end, or stop it; then run the same command."
+                        ) from None
+                    time.sleep(0.2)  # somebody may just have looked whether one is at work
+                except OSError as error:
+                    raise DiskError(
+                        f"--out must be on a disk that can lock files, got {error.strerror} from {self.out}. "
+                        "Name another."
+                    ) from None
             yield
 
     def begin(self, study: Study, source_digest: str) -> None:
@@ -239,14 +249,13 @@ def _packed(value: NDArray[Any]) -> NDArray[Any]:
 
 def is_running(run: Path) -> bool:
     """Whether a coordinator is at work on a run folder."""
-    lock = run / "state" / LOCK
-    if not lock.is_file():
+    try:
+        with (run / "state" / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock, or not ours to look at
         return False
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
     return False
 
 

@@ -21,7 +21,7 @@ from lemof_model.errors import DataError, DiskError
 OLDER_NAMES = {"race": "ethnicity"}  # MIMIC-IV 1.0
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 TIME = pl.Datetime("us")
-LINE = "line"
+LINE = "line of the file"  # no column of a table is called so
 ESTIMATE_BYTES = 1 << 20
 NO_FREE_TEXT = {"valueuom", "warning"}  # chartevents ends with them, and reading them is a tenth of its pass
 SEPARATORS = {";": ";", "\t": "tabs", "|": "|"}

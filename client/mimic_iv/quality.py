@@ -59,10 +59,9 @@ def write_quality(
         },
     }  # fmt: skip
     (folder / "quality.json").write_text(json.dumps(quality, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    bad_lines = {tables.counts[name]["file"]: lines for name, lines in tables.bad_lines.items()}
-    bad_lines |= {facts["counts"]["file"]: facts["bad_lines"] for facts in passes.values()}
-    if ecg_facts["skipped"]:
-        bad_lines[ecg_facts["record_list"]] = ecg_facts["skipped"][:MAX_LINES]
+    bad_lines = [(tables.counts[name]["file"], lines) for name, lines in tables.bad_lines.items()]
+    bad_lines += [(facts["counts"]["file"], facts["bad_lines"]) for facts in passes.values()]
+    bad_lines.append((ecg_facts["record_list"], ecg_facts["skipped"][:MAX_LINES]))
     _write_rejects(folder / "rejects.csv.gz", bad_lines, ecg_facts)
 
 
@@ -134,10 +133,10 @@ def num_by_reason(rejected: Mapping[str, str]) -> dict[str, int]:
     return dict(sorted(Counter(rejected.values()).items()))
 
 
-def _write_rejects(path: Path, bad_lines: Mapping[str, BadLines], ecg_facts: Mapping[str, Any]) -> None:
+def _write_rejects(path: Path, bad_lines: Sequence[tuple[str, BadLines]], ecg_facts: Mapping[str, Any]) -> None:
     """Every row that could not be used: file, line of a table or row of the record list, reason. Equal rows
     give equal bytes."""
-    rows = [(file, line, reason) for file, lines in bad_lines.items() for line, reason in lines]
+    rows = [(file, line, reason) for file, lines in bad_lines for line, reason in lines]
     rows += [(file, ecg_facts["list_row_of"][file], reason) for file, reason in ecg_facts["rejected"].items()]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("file", "row", "reason"), *rows])

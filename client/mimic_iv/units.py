@@ -25,12 +25,13 @@ MAX_LETTERS = 20
 
 
 class Spellings:
-    """The spellings of units that one pass has met, no more than ``MAX_SPELLINGS``. Further ones count as none, and so
-    does what is too long for a unit or has no letter: free text then neither fills a summary nor gets into a message.
+    """The spellings of units that one pass has met, in small letters, at most ``MAX_SPELLINGS``. Further ones count as
+    none, and so does what is too long for a unit or has no letter: free text then neither fills a summary nor gets into
+    a message.
 
     Example:
         >>> Spellings().kept(pl.Series(["mg/dL", "141", None, "mg/dl", "haemolysed, please send again"])).to_list()
-        ['mg/dL', None, None, 'mg/dl', None]
+        ['mg/dl', None, None, 'mg/dl', None]
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class Spellings:
 
     def kept(self, spelled: pl.Series) -> pl.Series:
         """A block of spellings, null where they count as none."""
+        spelled = _plain(spelled)
         unknown = spelled.unique().drop_nulls()
         with self._lock:
             unknown = unknown.filter(~unknown.is_in(list(self._met)))
@@ -48,6 +50,11 @@ class Spellings:
         if unknown.is_empty():
             return spelled
         return spelled.zip_with(spelled.is_in(met), pl.Series([None], dtype=pl.String))
+
+
+def _plain(spelled: pl.Series) -> pl.Series:
+    """Small letters, and u for micro: ``mg/dl`` and ``mg/dL`` are one spelling."""
+    return spelled.str.strip_chars().str.to_lowercase().str.replace_all("[\u00b5\u03bc]", "u")
 
 
 def unit_keys(value: str, unit: str | None) -> list[pl.Expr]:
@@ -95,7 +102,7 @@ def _surprises(
     declared = _declared(concept, item_id)
     alike = {spelling: _unit_like(concept, item_id, median) for spelling, median in parts.items()}
     others = {spelling: unit for spelling, unit in alike.items() if unit and unit not in declared}
-    if others and len({*alike.values(), _unit_like(concept, item_id, whole)}) == 1:
+    if others and len({*alike.values(), _unit_like(concept, item_id, whole)} - {None}) == 1:
         unit = next(iter(others.values()))
         got = (
             f"itemid {item_id} must be in {declared[0]}, got a median of {_rounded(whole):,g}, which looks like {unit}"

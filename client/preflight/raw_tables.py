@@ -64,6 +64,9 @@ def check_table(
     yield Finding(source.label, "ok", f"has its {len(needed)} columns, {listed}")
     if absent := source.lacks({column: kind for column, kind in optional.items() if kind == TIME}):
         yield absent_columns(source.label, absent)
+    if absent := source.lacks({column: kind for column, kind in optional.items() if kind == pl.String}):
+        found = f"no {', '.join(absent)}: an item that comes in two units cannot be told apart"
+        yield Finding(source.label, "warn", found, "Export it if this hospital has it.", "E102")
     for column, kind in columns.items():
         if num_bad := counts.get(f"{column} bad", 0):
             stops = is_too_many(num_bad, num_rows, max_bad_fraction) or 2 * num_bad > num_rows

@@ -15,7 +15,8 @@ from lemof_model.study import Target
 
 MAX_OUT_OF_RANGE = 0.2  # share of a concept's values beyond which its unit is in doubt; po2 in MIMIC-IV has 0.08
 MAX_UNREADABLE = 0.1  # share of a concept's values that are no numbers
-MAX_REPEATED = 0.2  # share of values that are there again; in the MIMIC-IV demo resp_rate has 0.025, the others 0.004
+MAX_REPEATED = 0.2  # share of a concept's values that are there again; in the MIMIC-IV demo resp_rate has 0.025
+MAX_REPEATED_TABLE = 0.05  # share of all values of a table: exports that overlap
 MAX_LOST = 0.05  # share of ICU stays, or of a table's rows, that lack what they belong to; none in the MIMIC-IV demo
 MAX_UNCODED = 0.1  # share of the cohort's admissions without any diagnosis code; 0 in the MIMIC-IV demo
 JOINED_BY_PATIENT = ("labevents",)  # of the whole hospital: most patients are in no ICU
@@ -175,12 +176,12 @@ def _repeated(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
         mine = {name: counts for name, counts in concepts.items() if counts["table"] == table}
         parts = {name: (counts.get("repeated", 0), counts["used"]) for name, counts in mine.items()}
         whole = sum(num for num, _ in parts.values()), sum(used for _, used in parts.values())
-        for name, (num, used) in {table: whole}.items() if _is_repeated(*whole) else parts.items():
-            if _is_repeated(num, used):
-                found = f"{name}: {num:,} of {used:,} values repeat another of the same stay and time"
-                yield Finding("measurements", "warn", found, fix, "E104")
+        of_parts = {name: part for name, part in parts.items() if _is_repeated(*part, MAX_REPEATED)}
+        for name, (num, used) in ({table: whole} if _is_repeated(*whole, MAX_REPEATED_TABLE) else of_parts).items():
+            found = f"{name}: {num:,} of {used:,} values repeat another of the same stay and time"
+            yield Finding("measurements", "warn", found, fix, "E104")
 
 
-def _is_repeated(num: int, used: int) -> bool:
+def _is_repeated(num: int, used: int, share: float) -> bool:
     """Whether too many of so many values repeat another."""
-    return used >= ENOUGH_VALUES and num > MAX_REPEATED * used
+    return used >= ENOUGH_VALUES and num > share * used

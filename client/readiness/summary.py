@@ -27,9 +27,14 @@ def show_summary(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping
     if seldom := sorted(coverage, key=lambda name: coverage[name])[:3]:
         lines.append(f"measured least: {', '.join(f'{name} {coverage[name]:.0%}' for name in seldom)} of stays")
     tables = quality.get("tables", {})
-    unread = {name: sum(num for key, num in tables[name].items() if key.endswith("_unreadable")) for name in tables}
+    unread = {
+        name: sum(num for key, num in counts.items() if key.endswith("_unreadable") and key != "itemid_unreadable")
+        for name, counts in tables.items()
+    }
     if told := ", ".join(f"{num:,} in {name}" for name, num in unread.items() if num):
         lines.append(f"could not be read: {told}; see rejects.csv.gz")
+    if told := ", ".join(f"{num:,} in {name}" for name in tables if (num := tables[name].get("itemid_unreadable"))):
+        lines.append(f"without a readable itemid, counted only: {told}")
     for line in lines:
         console.print(Text(line))
     concerns = list(concerns_of(manifest, quality, site.limits, has_ecg_data=has_ecg))

@@ -1,5 +1,6 @@
 """The list of what may leave: whole for every stage, and with no room for anything else."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import allowed, stages
+from client import allowed, egress, stages
 from client.allowed import Form, forms_of
 from client.hospital import open_hospital
 from client.site import STAGES, load_site
@@ -17,7 +18,7 @@ from lemof_model.encoders.registry import ENCODERS
 from lemof_model.errors import DoorError
 from lemof_model.features import schema_digest
 from lemof_model.stays import NUMERIC_COLUMNS
-from lemof_model.study import EncoderSpec, EvaluationSpec, Study
+from lemof_model.study import EncoderSpec, EvaluationSpec, Study, Target
 from lemof_model.wire import (
     REQUESTS,
     Answer,
@@ -91,6 +92,32 @@ def test_no_stage_tells_what_another_held_back(tmp_path: Path, min_cell: int) ->
                 for label in (0, 1):
                     rest = whole - told.get(f"{cell}/{label}", whole)
                     assert not whole or rest == 0 or rest >= min_cell, (cell, label, rest)
+
+
+@pytest.mark.parametrize("threshold_days", [3.0, 8.0, 12.0])
+def test_subgroups_do_not_add_up_to_what_is_held_back(tmp_path: Path, threshold_days: float) -> None:
+    """Female and male, or young and old: what they leave of all stays, and of all stays of a label, is many or none."""
+    study, smallest = tiny_study(target=Target(threshold_days=threshold_days)), 11
+    site = load_site(write_hospital(tmp_path, num_stays=500, min_patients=12, min_cell=smallest))
+    hospital = open_hospital(site, study)
+    is_male = hospital.groups["sex:male"].copy()
+    is_male[np.flatnonzero(is_male)[::12]] = False  # neither the one nor the other
+    hospital = dataclasses.replace(hospital, groups=hospital.groups | {"sex:male": is_male})
+    request = EvaluationRequest(study=study, round=1, model=whole_model(study), split="held_out")
+    told = egress.release(hospital, site.limits, request, stages.evaluation(hospital, request)).counts
+    split = hospital.stays.select(hospital.stays.rows("held_out"))
+    num_checked = 0
+    for population, included in (("all", np.ones(len(split.patient_N), bool)), ("with_ecg", split.has_ecg_N)):
+        for label in (0, 1):
+            of_label = int((included & (split.long_stay_N == label)).sum())
+            for pair in (("sex:female", "sex:male"), ("age:under_65", "age:65_and_over")):
+                parts = [told.get(f"{population}/{name}/{label}") for name in pair]
+                if None not in parts:
+                    num_parts = sum(part or 0 for part in parts)
+                    for rest in (int(included.sum()) - num_parts, of_label - num_parts):
+                        assert rest == 0 or rest >= smallest, (population, label, pair, rest)
+                    num_checked += 1
+    assert num_checked or threshold_days > 3
 
 
 @pytest.mark.parametrize(("modality", "name"), [(m, name) for m, known in ENCODERS.items() for name in known])

@@ -96,6 +96,9 @@ def test_what_the_hospital_declines_is_told_once(tmp_path: Path, capsys: pytest.
                 egress.refuse(site.site.name, request, error)
                 logging.getLogger("lemof").removeHandler(handler)
             last = launch._say_refusals(log, last)
+        with path.open("a") as more:
+            more.write("encoders, round 4: The cohort")
+        assert launch._say_refusals(log, last) == last  # half a line
     told = capsys.readouterr().err.splitlines()
     assert [line[6:] for line in told] == [
         f"declined statistics: The cohort must be of this plan, got one of plan {code}. Prepare it anew."

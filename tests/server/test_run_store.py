@@ -1,7 +1,10 @@
 """What a run leaves on disk, and that a round comes back as it was."""
 
 import csv
+import errno
+import fcntl
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +96,23 @@ def test_two_coordinators_do_not_write_into_one_run(tmp_path: Path) -> None:
         ):
             pass
     assert not is_running(run)
-    with RunStore(run, resume=True).alone():
+    with (run / "state/lock").open("rb") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        threading.Timer(0.05, fcntl.flock, (looked_at, fcntl.LOCK_UN)).start()
+        with RunStore(run, resume=True).alone():
+            pass
+
+
+def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    store = RunStore(tmp_path / "run")
+    with store.alone():
+        pass
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    assert not is_running(tmp_path / "run")
+    with pytest.raises(DiskError, match="disk that can lock files, got No locks available"), store.alone():
         pass
 
 

@@ -55,7 +55,8 @@ def problems(findings: list[dict[str, Any]]) -> set[str]:
 def test_a_small_hospital(check: Run) -> None:
     status, findings = check()
     assert status == 0
-    assert problems(findings) == {"E103", "E202", "E901"}
+    assert problems(findings) == {"E102", "E103", "E202", "E901"}
+    assert by_code(findings, "E102")["found"] == "no valueuom: an item that comes in two units cannot be told apart"
     assert {finding["result"] for finding in findings} == {"ok", "warn"}
     assert by_code(findings, "E901")["found"].startswith("2 after exclusions, limits.min_patients is 50")
     assert by_code(findings, "E103")["found"] == (

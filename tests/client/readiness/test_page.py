@@ -46,6 +46,7 @@ HEART_RATE = {
     "out_of_range": 10, "time_unreadable": 7, "min": 25.0, "max": 161.5, "mean": 91.0, "num_stays": 1188,
     "coverage": 0.99,
 }  # fmt: skip
+MANY = {**HEART_RATE, "used": 900_000}
 QUALITY: dict[str, Any] = {
     "tables": {
         "chartevents": {
@@ -211,8 +212,10 @@ def test_a_damaged_quality_report(tmp_path: Path, content: bytes) -> None:
         ({"ecg": LINKS}, {"tables": {"chartevents": {"wanted": 1000, "not_in_icustays": 50}}}, []),
         ({"ecg": LINKS}, {"tables": {"chartevents": {"wanted": 1000, "not_in_icustays": 51}}}, ["E106"]),
         ({"ecg": LINKS}, {"tables": {"labevents": {"wanted": 1000, "not_in_icustays": 900}}}, []),
-        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "repeated": 18_000}}}, []),
-        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "repeated": 18_001}}}, ["E104"]),
+        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "repeated": 4_500}}}, []),
+        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "repeated": 4_501}}}, ["E104"]),
+        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "repeated": 18_000}, "sodium": MANY}}, []),
+        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "repeated": 18_001}, "sodium": MANY}}, ["E104"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 90, "repeated": 80}}}, []),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 0}}}, ["E107"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "out_of_range": 90_000}}}, ["E205"]),
