@@ -295,9 +295,13 @@ def test_admissions_without_codes_are_told(site_path: Path, capsys: pytest.Captu
 
 
 def test_a_column_that_is_called_line(site_path: Path, read_rejects: Callable[[Path], list[dict[str, str]]]) -> None:
-    change(site_path, CHART, lambda rows: [row.append("7" if place else "line") for place, row in enumerate(rows)])
+    def add_it(rows: Rows) -> None:
+        for place, row in enumerate(rows):
+            row.append("7" if place else "line")
+
+    change(site_path, CHART, add_it)
     change(site_path, CHART, lambda rows: rows[2].__setitem__(0, "tenth"))
-    change(site_path, "icu/icustays.csv.gz", lambda rows: [r.append("7" if n else "line") for n, r in enumerate(rows)])
+    change(site_path, "icu/icustays.csv.gz", add_it)
     rejects = read_rejects(make(site_path).path)
     assert {"file": "chartevents.csv.gz", "row": "3", "reason": "id_unreadable"} in rejects
 
