@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,26 +96,29 @@ class RunStore:
 
         Raises:
             ConfigError: another coordinator is at work in it.
+            DiskError: the disk cannot lock files.
         """
-        lock = (self._state / LOCK).open("ab")
-        with lock:
-            for is_last in (False, True):
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if is_last:
-                        raise ConfigError(
-                            f"One coordinator at a time must work on a run, got another at work on {self.out}. Nothing "
-                            "was changed. Wait for its end, or stop it; then run the same command."
-                        ) from None
-                    time.sleep(0.2)  # somebody may just have looked whether one is at work
-                except OSError as error:
-                    raise DiskError(
-                        f"--out must be on a disk that can lock files, got {error.strerror} from {self.out}. "
-                        "Name another."
-                    ) from None
+        with (self._state / LOCK).open("ab") as lock:
+            if not self._take(lock):
+                time.sleep(0.2)  # somebody may just have looked whether one is at work
+                if not self._take(lock):
+                    raise ConfigError(
+                        f"One coordinator at a time must work on a run, got another at work on {self.out}. Nothing "
+                        "was changed. Wait for its end, or stop it; then run the same command."
+                    )
             yield
+
+    def _take(self, lock: BinaryIO) -> bool:
+        """Whether the lock is ours now."""
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise DiskError(
+                f"--out must be on a disk that can lock files, got {error.strerror} from {self.out}. Name another."
+            ) from None
+        return True
 
     def begin(self, study: Study, source_digest: str) -> None:
         """Write the resolved plan and the digest of the source; on resume both must be the same."""
