@@ -54,6 +54,14 @@ LAB_SLOTS = {
     **{51237: 137, 50878: 108, 50885: 108, 50861: 108, 50863: 106, 50820: 90, 50802: 83, 50821: 83, 50818: 83},
     **{50813: 70, 50862: 58, 51003: 26, 50809: 24, 50911: 17, 50963: 7, 50889: 4},
 }
+# How the open demo 2.2 spells the units of what is charted: of the rows of items that no feature reads, numeric ones
+# among them, most spell none. An item that a feature reads has its own.
+OTHER_UNITS = {
+    **{"": 13_750, "mmHg": 480, "insp/min": 570, "cmH2O": 750, "mEq/L": 650, "mg/dL": 510, "L/min": 580, "mL": 570},
+    **{"%": 560, "sec": 330, "bpm": 260, "ml/hr": 220, "K/uL": 200, "cm": 150, "units": 110, "IU/L": 110},
+    **{"mmol/L": 100, "g/dl": 90, "°C": 140, "ml/min": 60, "ng/mL": 25, "mA": 22, "dynes.sec.cm-5/m2": 5},
+}
+ITEM_UNITS = {223762: "°C", 226707: "Inch"}  # where it is not that of the item that the generator writes
 TEXTS = ("Normal", "SR (Sinus Rhythm)", "None", "Clear", "Done", "Yes", "Alert, oriented", 'Says "better"', "LLL Lung")
 TEXT_SHARE, ON_THE_HOUR, EMPTY_SHARE, ARTEFACT_SHARE = 0.6, 0.63, 0.003, 0.0005
 NEAR_ICU, NO_ADMISSION = 0.35, 0.26  # of laboratory rows
@@ -234,11 +242,13 @@ def _pool(slots: dict[int, int], first_other: int, num_others: int, rng: np.rand
         frames.append(
             pl.DataFrame(
                 {"itemid": np.full(len(values), item_id), "value": text, "valuenum": number.fill_nan(None)}
-            ).with_columns(valueuom=pl.lit(shown.unit or None, pl.String))
+            ).with_columns(valueuom=pl.lit(ITEM_UNITS.get(item_id, shown.unit) or None, pl.String))
         )
     num_left = (SLOTS - sum(slots.values())) * VALUES_PER_SLOT
     numbers = pl.Series("valuenum", rng.normal(80, 25, num_left).round(1))
     is_text = pl.Series(rng.random(num_left) < TEXT_SHARE)
+    share = np.array(list(OTHER_UNITS.values())) / sum(OTHER_UNITS.values())
+    units = pl.Series(rng.choice(list(OTHER_UNITS), num_left, p=share)).replace("", None)
     others = pl.DataFrame(
         {
             "itemid": first_other + rng.integers(num_others, size=num_left),
@@ -248,7 +258,7 @@ def _pool(slots: dict[int, int], first_other: int, num_others: int, rng: np.rand
     ).with_columns(
         value=pl.when(is_text).then("value").otherwise(pl.col("valuenum").cast(pl.String)),
         valuenum=pl.when(~is_text).then("valuenum"),
-        valueuom=pl.when(~is_text).then(pl.lit("mmHg")),
+        valueuom=pl.when(~is_text).then(units),
     )
     return pl.concat([*frames, others])
 
