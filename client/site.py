@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from client.accounting import Budget
-from lemof_model.concepts import units_of_item
+from client.site_items import Items, Units, read_items, read_units
 from lemof_model.errors import ConfigError, problem_sentence
 from lemof_model.study import CohortSpec, SplitSpec, Study, Target
 
@@ -89,25 +89,40 @@ class Tables(_Section):
 class EhrData(_Section):
     """Where the MIMIC-IV tables are (csv, csv.gz or parquet), and what in them is not as MIMIC-IV has it.
 
-    ``columns`` is, by table, MIMIC's name of a column and the site's own; ``units`` the unit of an item id whose values
-    come in another one than the schema says.
+    ``columns`` is, by table, MIMIC's name of a column and the site's own. ``items`` is, by concept or treatment,
+    further item ids and their unit or drug (none: the usual one). ``units`` is, by item id, the unit of all of its
+    values where it is not the usual one, or what each spelling of a unit means (an empty one: values without), or
+    ``drop``. ``not_given`` are statuses of treatments that were not given, in the hospital's words.
     """
 
     root: SitePath
     tables: Tables = Tables()
     columns: dict[TableName, dict[str, str]] = {}
-    units: dict[int, str] = {}
+    items: Items = {}
+    units: Units = {}
+    not_given: tuple[str, ...] = ()
     datetime_format: DatetimeFormat = "%Y-%m-%d %H:%M:%S"
 
-    @field_validator("units")
+    @field_validator("items", mode="before")
     @classmethod
-    def _units_must_be_known(cls, units: dict[int, str]) -> dict[int, str]:
-        for item_id, unit in units.items():
-            known = units_of_item(item_id)
-            if unit not in known:
-                rule = f"one of {', '.join(known)}" if known else "left out: no feature reads this item id"
-                raise ConfigError(f"data.ehr.units.{item_id} must be {rule}, got {unit!r}.")
-        return units
+    def _read_items(cls, said: Any) -> Items:
+        return read_items(said)
+
+    @field_validator("units", mode="before")
+    @classmethod
+    def _read_units(cls, said: Any, info: ValidationInfo) -> Units:
+        return read_units(said, info.data.get("items", {}))
+
+    @field_validator("not_given", mode="before")
+    @classmethod
+    def _must_be_words(cls, said: Any) -> Any:
+        if not isinstance(said, list | tuple) or not all(isinstance(word, str) for word in said):
+            raise ConfigError(f"data.ehr.not_given must be a list of words, got {said!r}. For example: [storniert].")
+        return said
+
+    def items_of(self, name: str) -> dict[int, str | None]:
+        """The site's own item ids of a concept or treatment, with their unit or drug."""
+        return self.items.get(name, {})
 
 
 class EcgData(_Section):

@@ -1,119 +1,25 @@
 """What is measured and given in intensive care, as plain data: item ids, units, limits, and how a first day sums it up.
 
-Sources of item ids, units and limits: [mimic-code] MIT-LCP/mimic-code, mimic-iv/concepts; [ricu] eth-mds/ricu,
-extdata/config/concept-dict; [AMA] AMA Manual of Style, 11th edition, conversion to SI units; [ours] what none of them
-gives.
+Sources of item ids, units and limits: [mimic-code] MIT-LCP/mimic-code, mimic-iv/concepts; [mimic-iii] the same,
+mimic-iii/concepts/firstday; [LOINC] the same, mimic-iv/concepts/concept_map/chartevents_to_loinc.csv; [CLIF]
+Common-Longitudinal-ICU-data-Format/CLIF-MIMIC, data/mappings, of MIMIC-IV 3.1, with the greatest values met there;
+[eICU] MIT-LCP/eicu-code, concepts/pivoted/pivoted-lab.sql; [ricu] eth-mds/ricu, extdata/config/concept-dict; [AMA] AMA
+Manual of Style, 11th edition, conversion to SI units; [ours] what none of them gives.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
-Table = Literal["chartevents", "labevents", "outputevents", "inputevents", "procedureevents"]
-Aggregate = Literal["min", "max", "mean", "first", "last", "sum", "count"]
-Summary = Literal["given", "hours", "drugs"]
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A unit that values come in: kept when ``low < value <= high``, then ``value * factor + offset``.
-
-    Limits are in this unit, before conversion. mimic-code's limits leave out both ends; here the upper end is kept,
-    because an SpO2 of 100 is a good one and no other value depends on it.
-    """
-
-    name: str
-    low: float
-    high: float
-    factor: float = 1.0
-    offset: float = 0.0
-
-
-@dataclass(frozen=True)
-class Item:
-    """One item id and the unit of its values. An item id that comes in two units has an item for each, with limits
-    that do not overlap."""
-
-    item_id: int
-    unit: Unit
-
-    @property
-    def low(self) -> float:
-        """Lower limit, itself left out."""
-        return self.unit.low
-
-    @property
-    def high(self) -> float:
-        """Upper limit, itself kept."""
-        return self.unit.high
-
-    @property
-    def factor(self) -> float:
-        """What a value is multiplied by."""
-        return self.unit.factor
-
-    @property
-    def offset(self) -> float:
-        """What is then added."""
-        return self.unit.offset
-
-
-@dataclass(frozen=True)
-class Concept:
-    """Something measured again and again: its items, its unit after conversion, and how the first day sums it up.
-
-    ``other_units`` are those that a hospital may declare for an item instead. ``usual`` is where the median of any
-    hospital lies, in the concept's unit: outside of it the unit is not what it is said to be.
-    """
-
-    name: str
-    unit: str
-    table: Table
-    items: tuple[Item, ...]
-    aggregates: tuple[Aggregate, ...]
-    other_units: tuple[Unit, ...] = ()
-    usual: tuple[float, float] | None = None
-
-    @property
-    def item_ids(self) -> tuple[int, ...]:
-        """The raw item ids that feed the concept."""
-        return tuple(dict.fromkeys(item.item_id for item in self.items))
-
-    @property
-    def units(self) -> dict[str, Unit]:
-        """Every unit that values of the concept may come in, by name."""
-        return {unit.name: unit for unit in (*(item.unit for item in self.items), *self.other_units)}
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The lowest and highest value after conversion."""
-        ends = [end * item.factor + item.offset for item in self.items for end in (item.low, item.high)]
-        return min(ends), max(ends)
-
-    def declared(self, units: Mapping[int, str]) -> "Concept":
-        """The concept at a hospital whose items come in these units (item id -> name)."""
-        own = {item_id: self.units[units[item_id]] for item_id in self.item_ids if item_id in units}
-        kept = tuple(item for item in self.items if item.item_id not in own)
-        items = kept + tuple(Item(item_id, unit) for item_id, unit in own.items())
-        used = {item.unit for item in items}
-        return replace(self, items=items, other_units=tuple(u for u in self.units.values() if u not in used))
-
-
-@dataclass(frozen=True)
-class Treatment:
-    """Something given from one time to another: whether on the first day, for how many hours, with how many drugs."""
-
-    name: str
-    table: Table
-    item_ids: tuple[int, ...]
-    summaries: tuple[Summary, ...]
-
+from lemof_model.items import Aggregate, Concept, Item, Table, Treatment, Unit
 
 VITAL_AGGREGATES: tuple[Aggregate, ...] = ("min", "max", "mean", "first", "last", "count")
 LAB_AGGREGATES: tuple[Aggregate, ...] = ("min", "max", "last", "count")
 
-INCHES, POUNDS, MMHG_PER_KPA = 2.54, 0.45359237, 7.50062
+INCHES, FEET, POUNDS, OUNCES, MMHG_PER_KPA = 2.54, 30.48, 0.45359237, 0.028349523, 7.50062
+BLOOD_PRESSURE = {"kPa": MMHG_PER_KPA}
+EQUIVALENTS = {"mmol/L": 1.0}  # of ions that carry one charge
+CELLS = {"cells/uL": 1 / 1000, "10^4/uL": 10.0, "lakh/uL": 100.0}
+ENZYMES = {"ukat/L": 60.0, "nkat/L": 0.06}
 
 
 def _other(low: float, high: float, units: Mapping[str, float]) -> tuple[Unit, ...]:
@@ -134,54 +40,73 @@ def _measured(
     low: float,
     high: float,
     *item_ids: int,
+    others: Mapping[str, float] | None = None,
+    certain: tuple[Unit, ...] = (),
     usual: tuple[float, float] | None = None,
-    **others: float,
+    codes: tuple[float, ...] = (),
 ) -> Concept:
-    """Something measured in one unit; ``others`` are further units (``_per_`` for /) and their factors."""
+    """Something measured in one unit; ``others`` are further units and their factors."""
     items = tuple(Item(item_id, Unit(unit, low, high)) for item_id in item_ids)
-    factors = {other.replace("_per_", "/"): factor for other, factor in others.items()}
-    return Concept(name, unit, table, items, aggregates, _other(low, high, factors), usual)
+    return Concept(name, unit, table, items, aggregates, _other(low, high, others or {}), certain, usual, codes)
 
 
 _vital = partial(_measured, "chartevents", VITAL_AGGREGATES)
 _lab = partial(_measured, "labevents", LAB_AGGREGATES)
 
+CM, INCH = Unit("cm", 120, 230), Unit("in", 120 / INCHES, 230 / INCHES, INCHES)
+KG, LB = Unit("kg", 1, 500), Unit("lb", 1 / POUNDS, 500 / POUNDS, POUNDS)
+DEG_C, DEG_F = Unit("degC", 10, 50), Unit("degF", 70, 120, 5 / 9, -160 / 9)
 
 VITALS: tuple[Concept, ...] = (
     _vital("heart_rate", "bpm", 0, 300, 220045),  # [mimic-code] vitalsign.sql, also for the next seven
+    # By hand, left and right: [LOINC] 224167, 227243; 224643, 227242; [CLIF] too, and [mimic-iii] of its older system.
     # Where medians usually lie, here and below: [ours], wide enough for any intensive care of adults.
-    _vital("sbp", "mmHg", 0, 400, 220179, 220050, 225309, usual=(80, 180), kPa=MMHG_PER_KPA),
-    _vital("dbp", "mmHg", 0, 300, 220180, 220051, 225310, usual=(35, 110), kPa=MMHG_PER_KPA),
-    _vital("mbp", "mmHg", 0, 300, 220181, 220052, 225312, usual=(50, 130), kPa=MMHG_PER_KPA),
+    _vital("sbp", "mmHg", 0, 400, 220179, 220050, 225309, 224167, 227243, usual=(80, 180), others=BLOOD_PRESSURE),
+    _vital("dbp", "mmHg", 0, 300, 220180, 220051, 225310, 224643, 227242, usual=(35, 110), others=BLOOD_PRESSURE),
+    _vital("mbp", "mmHg", 0, 300, 220181, 220052, 225312, usual=(50, 130), others=BLOOD_PRESSURE),
     _vital("resp_rate", "1/min", 0, 70, 220210, 224690),
     Concept(
         "temperature",
         "degC",
         "chartevents",
-        (Item(223762, Unit("degC", 10, 50)), Item(223761, Unit("degF", 70, 120, 5 / 9, -160 / 9))),
+        # 226329, 227632, 227634: [LOINC], of a pulmonary artery catheter and of a cooling device
+        (Item(223762, DEG_C), Item(223761, DEG_F), *(Item(item_id, DEG_C) for item_id in (226329, 227632, 227634))),
         VITAL_AGGREGATES,
+        # A body of 98.6 is not in degrees Celsius, one of 37 not in Fahrenheit. [ours]
+        certain=(Unit("degC", 30, 45), Unit("degF", 86, 113, 5 / 9, -160 / 9)),
         usual=(34, 40),
     ),
-    _vital("spo2", "%", 0, 100, 220277, usual=(70, 101), fraction=100.0),  # a median is known to 1 %
+    _vital(
+        "spo2",
+        "%",
+        1,
+        100,
+        220277,
+        usual=(70, 101),
+        others={"fraction": 100.0},  # a median is known to 1 %
+        certain=(Unit("fraction", 0.5, 1, 100.0),),  # nobody lives with a saturation of 1 % [ours]
+    ),
     # cap [ours]; a bedside meter and the laboratory have the same units
-    _vital("glucose", "mg/dL", 0, 2000, 225664, 220621, 226537, usual=(60, 300), mmol_per_L=18.016),
+    _vital(
+        "glucose", "mg/dL", 0, 2000, 225664, 220621, 226537, usual=(60, 300), others={"mmol/L": 18.016, "g/L": 100.0}
+    ),
     Concept(
         "height",
         "cm",
         "chartevents",
-        # [mimic-code] height.sql
-        (Item(226730, Unit("cm", 120, 230)), Item(226707, Unit("in", 120 / INCHES, 230 / INCHES, INCHES))),
+        (Item(226730, CM), Item(226707, INCH)),  # [mimic-code] height.sql
         ("mean",),
-        _other(120, 230, {"m": 100.0}),
+        _other(120, 230, {"m": 100.0, "mm": 0.1, "ft": FEET}),
+        certain=(Unit("m", 1.2, 2.3, 100.0),),
         usual=(140, 200),
     ),
-    Concept(  # [ricu] weight
+    Concept(  # limits: [ricu] weight
         "weight",
         "kg",
         "chartevents",
-        (Item(226512, Unit("kg", 1, 500)),),
+        (Item(226512, KG), Item(224639, KG), Item(226531, LB)),  # [mimic-code] weight_durations.sql; 226531: [LOINC]
         ("mean",),
-        _other(1, 500, {"lb": POUNDS}),
+        _other(1, 500, {"g": 0.001, "oz": OUNCES}),
         usual=(50, 120),
     ),
     # [mimic-code] gcs.sql. NOTE[DIFF]: a verbal response under intubation counts as charted, not as normal.
@@ -195,92 +120,127 @@ VITALS: tuple[Concept, ...] = (
         # [mimic-code] bg.sql: a fraction or a percentage, and litres of oxygen in between; air has 20.9 % [ours]
         (Item(223835, Unit("fraction", 0.209, 1, 100.0)), Item(223835, Unit("%", 20.9, 100))),
         ("max", "mean", "last", "count"),
+        usual=(20, 101),
     ),
     _score("rass", -5, 4, 228096, "min", "max", "last", "count"),  # [ricu] rass
 )
 
 # The laboratory's own system reports these numbers, so a rare true value is likelier than a typing error and the wider
 # limits win. Lower end: 0 [mimic-code]. Upper end: [mimic-code] chemistry.sql, complete_blood_count.sql, enzyme.sql
-# where it caps at all (its 10000 is none), else [ricu] or as marked; 100000 where nobody caps [ours]. Gases: [ricu].
-# Other units: [AMA].
+# where it caps at all (its 10000 is none), else [ricu] or as marked. Gases: [ricu]. Other units: [AMA]; mg/L and g/L as
+# French laboratories report. The second ids of electrolytes, haematocrit, haemoglobin and white cells are those of the
+# blood gas and of the count without a differential, one concept in [mimic-iii] labs_first_day.sql; further ones are of
+# small laboratories of the same hospital: [CLIF].
 LABS: tuple[Concept, ...] = (
-    _lab("albumin", "g/dL", 0, 10, 50862, usual=(1.5, 6), g_per_L=0.1),
-    _lab("anion_gap", "mEq/L", 0, 50, 50868),  # upper end: YerevaNN/mimic3-benchmarks
-    _lab("bicarbonate", "mEq/L", 0, 50, 50882),
-    _lab("bun", "mg/dL", 0, 300, 51006, usual=(10, 60), mmol_per_L=2.801),
-    _lab("calcium", "mg/dL", 0, 20, 50893, usual=(6, 12), mmol_per_L=4.008),
-    _lab("chloride", "mEq/L", 0, 200, 50902),  # [ours]: ricu's 130 is met in severe hypernatraemia
-    _lab("creatinine", "mg/dL", 0, 150, 50912, usual=(0.3, 6), umol_per_L=1 / 88.42),
-    # Cap [ours]: as at the bedside, for ricu's 1000 is passed in crises. The second is the blood gas's: bg.sql.
-    _lab("glucose_lab", "mg/dL", 0, 2000, 50931, 50809, usual=(60, 300), mmol_per_L=18.016),
-    _lab("sodium", "mEq/L", 0, 200, 50983),
-    _lab("potassium", "mEq/L", 0, 30, 50971),
-    _lab("magnesium", "mg/dL", 0, 20, 50960, usual=(1.3, 4), mmol_per_L=2.431),  # [ours]: ricu's 5 is passed if treated
-    _lab("phosphate", "mg/dL", 0, 40, 50970, usual=(1.8, 8), mmol_per_L=3.097),
-    _lab("hematocrit", "%", 0, 100, 51221, usual=(18, 55), L_per_L=100.0),
-    _lab("hemoglobin", "g/dL", 0, 30, 51222, usual=(6.8, 18), g_per_L=0.1, mmol_per_L=1.611),  # [ours]: not ricu's 18
-    _lab("platelets", "K/uL", 0, 5000, 51265, usual=(20, 1000), cells_per_uL=1 / 1000),  # [ours]
-    _lab("wbc", "K/uL", 0, 1000, 51301, usual=(1, 100), cells_per_uL=1 / 1000),  # [ours]
-    _lab("rdw", "%", 0, 100, 51277),
-    _lab("inr", "", 0, 100_000, 51237),
-    _lab("pt", "s", 0, 100_000, 51274),
-    _lab("ptt", "s", 0, 100_000, 51275),
-    _lab("bilirubin", "mg/dL", 0, 100, 50885, usual=(0.1, 5), umol_per_L=1 / 17.1),
-    _lab("alt", "IU/L", 0, 100_000, 50861, usual=(8, 400), ukat_per_L=60.0),
-    _lab("ast", "IU/L", 0, 100_000, 50878, usual=(8, 400), ukat_per_L=60.0),
-    _lab("alp", "IU/L", 0, 100_000, 50863, usual=(8, 400), ukat_per_L=60.0),
-    _lab("lactate", "mmol/L", 0, 50, 50813, usual=(0.4, 7), mg_per_dL=1 / 9.008),
-    _lab("ph", "", 6.8, 8, 50820),
-    _lab("pco2", "mmHg", 10, 150, 50818, usual=(20, 90), kPa=MMHG_PER_KPA),
-    _lab("po2", "mmHg", 40, 600, 50821, usual=(31, 400), kPa=MMHG_PER_KPA),
-    _lab("base_excess", "mEq/L", -25, 25, 50802),
+    _lab("albumin", "g/dL", 0, 10, 50862, usual=(1.5, 6), others={"g/L": 0.1}),
+    _lab("anion_gap", "mEq/L", 0, 50, 50868, others=EQUIVALENTS),  # upper end: YerevaNN/mimic3-benchmarks
+    _lab("bicarbonate", "mEq/L", 0, 50, 50882, others=EQUIVALENTS),
+    _lab(  # a row of urea itself: 60 of its mass of 28 are nitrogen [ricu]
+        "bun", "mg/dL", 0, 300, 51006, 52647, usual=(10, 60),
+        others={"mmol/L": 2.801, "mg/dL of urea": 0.467, "g/L": 46.7},
+    ),
     _lab(
-        "troponin_t", "ng/mL", 0, 100_000, 51003, usual=(0.001, 4), ng_per_L=0.001
-    ),  # cardiac_marker.sql, to the next two
-    _lab("ck_mb", "ng/mL", 0, 100_000, 50911),
-    _lab("nt_probnp", "pg/mL", 0, 100_000, 50963),
-    _lab("crp", "mg/L", 0, 100_000, 50889),  # [mimic-code] inflammation.sql
-)
+        "calcium", "mg/dL", 0, 20, 50893, usual=(6, 12), others={"mmol/L": 4.008, "mEq/L": 2.004, "mg/L": 0.1}
+    ),
+    # [ours]: ricu's 130 is met in severe hypernatraemia
+    _lab("chloride", "mEq/L", 0, 200, 50902, 50806, 52535, others=EQUIVALENTS),
+    # From half of the least that [eICU] keeps; the highest ever reported is 73.8 mg/dL (doi 10.1155/2021/6048919). So
+    # 88 without a unit is none, nor is 1 in umol/L.
+    _lab(
+        "creatinine", "mg/dL", 0.05, 75, 50912, 52024, 52546, usual=(0.3, 6),
+        others={"umol/L": 1 / 88.42, "mg/L": 0.1, "mmol/L": 1000 / 88.42},
+    ),
+    # Cap [ours]: as at the bedside, for ricu's 1000 is passed in crises. The second is the blood gas's: bg.sql.
+    _lab(
+        "glucose_lab", "mg/dL", 0, 2000, 50931, 50809, 52569, usual=(60, 300),
+        others={"mmol/L": 18.016, "g/L": 100.0},
+    ),
+    _lab("sodium", "mEq/L", 0, 200, 50983, 50824, 52623, others=EQUIVALENTS),
+    _lab("potassium", "mEq/L", 0, 30, 50971, 50822, 52610, others=EQUIVALENTS),
+    _lab(  # [ours]: ricu's 5 is passed if treated
+        "magnesium", "mg/dL", 0, 20, 50960, usual=(1.3, 4), others={"mmol/L": 2.431, "mEq/L": 1.2155, "mg/L": 0.1}
+    ),
+    _lab("phosphate", "mg/dL", 0, 40, 50970, usual=(1.8, 8), others={"mmol/L": 3.097, "mg/L": 0.1}),
+    # A haematocrit of 1 % is none: such a value without a unit is a fraction. [ours]
+    _lab(
+        "hematocrit", "%", 1, 100, 51221, 50810, usual=(18, 55), others={"L/L": 100.0},
+        certain=(Unit("L/L", 0.05, 1, 100.0),),
+    ),
+    _lab(  # [ours]: not ricu's 18
+        "hemoglobin", "g/dL", 0, 30, 51222, 50811, 51645, usual=(6.8, 18), others={"g/L": 0.1, "mmol/L": 1.611}
+    ),
+    # [ours], lower ends too: 200 and 8 in cells are none
+    _lab("platelets", "K/uL", 0.5, 5000, 51265, usual=(20, 1000), others=CELLS),
+    _lab(
+        "wbc", "K/uL", 0.01, 1000, 51301, 51300, 51755, 51756, usual=(1, 100), others=CELLS, codes=(999,)
+    ),
+    _lab("rdw", "%", 0, 100, 51277),
+    _lab("inr", "", 0, 50, 51237, 51675),  # [mimic-iii]; [eICU] 15, [CLIF] 27.5
+    _lab("pt", "s", 0, 300, 51274),  # [ours]: twice the 150 of [mimic-iii], at which analysers give up
+    _lab("ptt", "s", 0, 500, 51275),  # [eICU]
+    _lab(
+        "bilirubin", "mg/dL", 0, 100, 50885, usual=(0.1, 5), others={"umol/L": 1 / 17.1, "mg/L": 0.1}
+    ),
+    # Met in a hospital's 1.3 million: 61,854, 42,606 and 5,965 IU/L [CLIF]. Above: [ours].
+    _lab("alt", "IU/L", 0, 65_000, 50861, usual=(8, 400), others=ENZYMES),
+    _lab("ast", "IU/L", 0, 65_000, 50878, usual=(8, 400), others=ENZYMES),
+    _lab("alp", "IU/L", 0, 20_000, 50863, usual=(8, 400), others=ENZYMES),
+    _lab(
+        "lactate", "mmol/L", 0, 50, 50813, 53154, usual=(0.4, 7), others={"mEq/L": 1.0, "mg/dL": 1 / 9.008}
+    ),
+    _lab("ph", "", 6.8, 8, 50820),
+    _lab("pco2", "mmHg", 10, 150, 50818, usual=(20, 90), others=BLOOD_PRESSURE),
+    _lab("po2", "mmHg", 40, 600, 50821, usual=(31, 400), others=BLOOD_PRESSURE),
+    _lab("base_excess", "mEq/L", -25, 25, 50802, others=EQUIVALENTS),
+    # cardiac_marker.sql, to the next two. Analysers (Roche Elecsys) count to 10 ng/mL, ten times that in a diluted
+    # sample; to 35,000 pg/mL, twice that diluted. 52.4 ng/mL and 62,656 pg/mL are met. CK-MB: [ours].
+    _lab("troponin_t", "ng/mL", 0, 100, 51003, usual=(0.001, 4), others={"ng/L": 0.001}),
+    _lab("ck_mb", "ng/mL", 0, 5000, 50911),
+    _lab("nt_probnp", "pg/mL", 0, 70_000, 50963, usual=(50, 50_000), others={"pmol/L": 8.457}),
+    # [mimic-code] inflammation.sql; 608 is met [CLIF].
+    _lab("crp", "mg/L", 0, 1000, 50889, usual=(2, 400), others={"mg/dL": 10.0, "nmol/L": 0.105}, codes=(999,)),
+)  # fmt: skip
 
 URINE_ITEM_IDS = (226559, 226560, 226561, 226584, 226563, 226564, 226565, 226567, 226557, 226558, 227489)
 IRRIGANT_IN = 227488
+ML = Unit("mL", -0.5, 10_000)
 
 # [mimic-code] urine_output.sql: what is rinsed in comes out again, so it is taken off. Nought is a value; cap [ours].
 URINE = Concept(
     "urine",
     "mL",
     "outputevents",
-    (
-        *(Item(item_id, Unit("mL", -0.5, 10_000)) for item_id in URINE_ITEM_IDS),
-        Item(IRRIGANT_IN, Unit("mL rinsed in", -0.5, 10_000, -1.0)),
-    ),
+    (*(Item(item_id, ML) for item_id in URINE_ITEM_IDS), Item(IRRIGANT_IN, ML, sign=-1)),
     ("sum", "count"),
+    _other(ML.low, ML.high, {"L": 1000.0}),
+    usual=(5, 4000),
 )
 
 TREATMENTS: tuple[Treatment, ...] = (
-    Treatment("invasive_ventilation", "procedureevents", (225792,), ("hours",)),  # d_items
-    Treatment("noninvasive_ventilation", "procedureevents", (225794,), ("hours",)),
-    # [mimic-code] vasoactive_agent.sql: norepinephrine, epinephrine, phenylephrine, vasopressin, dopamine, dobutamine,
-    # milrinone
+    Treatment("invasive_ventilation", "procedureevents", (("", (225792,)),), ("hours",)),  # d_items
+    Treatment("noninvasive_ventilation", "procedureevents", (("", (225794,)),), ("hours",)),
+    # [mimic-code] vasoactive_agent.sql. Further bags of phenylephrine, pushes of epinephrine, and angiotensin II, which
+    # it names as missing: mimic-iv/mapping/inputevents_to_rxnorm.csv, [CLIF] and d_items.
     Treatment(
         "vasopressor",
         "inputevents",
-        (221906, 221289, 221749, 222315, 221662, 221653, 221986),
+        (
+            ("norepinephrine", (221906,)),
+            ("epinephrine", (221289, 229617)),
+            ("phenylephrine", (221749, 229630, 229631, 229632)),
+            ("vasopressin", (222315,)),
+            ("dopamine", (221662,)),
+            ("dobutamine", (221653,)),
+            ("milrinone", (221986,)),
+            ("angiotensin_ii", (229709, 229764)),
+        ),
         ("given", "hours", "drugs"),
     ),
     # [mimic-code] rrt.sql, where active: haemodialysis, CRRT, CVVHD, peritoneal dialysis, CVVHDF, SCUF
-    Treatment("renal_replacement", "procedureevents", (225441, 225802, 225803, 225805, 225809, 225955), ("given",)),
+    Treatment(
+        "renal_replacement",
+        "procedureevents",
+        (("", (225441, 225802, 225803, 225805, 225809, 225955)),),
+        ("given",),
+    ),
 )
-
-
-def units_of_item(item_id: int) -> tuple[str, ...]:
-    """The units that a hospital may declare for an item id; none when no concept reads it.
-
-    Example:
-        >>> units_of_item(223761), units_of_item(1)
-        (('degC', 'degF'), ())
-    """
-    for concept in (*VITALS, *LABS):
-        if item_id in concept.item_ids:
-            return tuple(concept.units)
-    return ()

@@ -9,7 +9,9 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lemof_model.concepts import LABS, TREATMENTS, URINE, VITALS, Concept, Treatment
+from lemof_model.concepts import LABS, TREATMENTS, URINE, VITALS
+from lemof_model.items import NINES, Concept, Treatment
+from lemof_model.spellings import SPELLINGS
 
 SCHEMA_NAME = "first_day_2"
 
@@ -133,7 +135,7 @@ def _category(name: str, table: str) -> Feature:
 def _aggregates(concept: Concept) -> tuple[Feature, ...]:
     """The columns of something measured; nothing measured is a count of 0, and NaN in the others."""
     low, high = concept.limits
-    limits: dict[str, tuple[float, float | None]] = {"count": (0.0, None), "sum": (-high, None)}
+    limits: dict[str, tuple[float, float | None]] = {"count": (0.0, None), "sum": (0.0, None)}
     return tuple(
         Feature(
             f"{concept.name}_{aggregate}",
@@ -153,7 +155,7 @@ def _aggregates(concept: Concept) -> tuple[Feature, ...]:
 def _summaries(treatment: Treatment) -> tuple[Feature, ...]:
     """The columns of a treatment; one that was not given is 0."""
     units = {"given": "0/1", "hours": "h", "drugs": ""}
-    highs = {"given": 1.0, "hours": None, "drugs": float(len(treatment.item_ids))}
+    highs = {"given": 1.0, "hours": None, "drugs": float(len(treatment.drugs))}
     return tuple(
         Feature(
             f"{treatment.name}_{summary}",
@@ -251,10 +253,13 @@ DISEASES: tuple[str, ...] = (
 
 
 def schema_digest() -> str:
-    """sha256 (hex) of the whole schema: names, items, limits, conversions, categories, channels and leads."""
+    """sha256 (hex) of the whole schema: names, items, units and how they are spelled, limits, conversions, categories,
+    channels and leads."""
     schema = (
         SCHEMA_NAME,
         MEASURED,
+        SPELLINGS,
+        NINES,
         TREATMENTS,
         CATEGORY_WORDS,
         FEATURES,

@@ -1,8 +1,10 @@
 """One streaming pass over an event table, the same for every concept: what is wanted, what becomes of it, and counts.
 
 Every wanted row meets one fate: it is used, or dropped for the first rule that it breaks. The rows that are used go to
-a parquet file of a few narrow columns, and all rows into a small summary by item and fate; memory does not grow with
-the table. In a table that is joined by patient, a row counts once for each stay that the patient has in the cohort.
+a file of a few narrow columns, and all rows into a small summary by item and fate; memory does not grow with
+the table. What their values mean is asked of that file afterwards (``measurements``, ``treatments``): of six rows of a
+chart one is wanted, and of these three in ten are of a first day. In a table that is joined by patient, a row counts
+once for each stay that the patient has in the cohort.
 
 Rows of which something cannot be read are met again in a second pass, only to tell their lines; most tables have none.
 """
@@ -32,14 +34,16 @@ BadLines = list[tuple[int, str]]
 class EventTable:
     """What is read of an event table: the key to a stay, the times, and the columns of values.
 
-    A table may lack ``optional`` times, and the column that spells the ``unit`` of each value.
+    Of the times those in ``open_ends`` may be empty: what has begun and not ended. A table may lack ``optional`` times,
+    and the ``hints``: words and numbers that say more of a row, and without which it stands.
     """
 
     key: str
     times: tuple[str, ...]
     values: Columns = field(default_factory=dict)
     optional: Columns = field(default_factory=dict)
-    unit: str | None = None
+    open_ends: tuple[str, ...] = ()
+    hints: Columns = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -49,43 +53,47 @@ class EventTable:
     @property
     def may_lack(self) -> dict[str, Any]:
         """All columns that the table may be without."""
-        return {**self.optional, **({self.unit: pl.String} if self.unit else {})}
+        return {**self.optional, **self.hints}
 
     @property
     def may_be_empty(self) -> dict[str, Any]:
         """The columns that may be empty, but not hold what cannot be read."""
-        return {**self.values, **self.optional}
+        return {**self.values, **self.times_that_may_be_empty}
+
+    @property
+    def times_that_may_be_empty(self) -> dict[str, Any]:
+        """The times among them."""
+        return {**self.optional, **dict.fromkeys(self.open_ends, TIME)}
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a pass does with the wanted rows, in expressions over the table's columns, ``row`` and ``intime`` of the
-    stay, the columns of ``items``, and ``NAME_unreadable`` for what may be empty (see ``Source.unreadable``).
+    """What a pass does with the rows of the wanted items, in expressions over the table's columns, ``row`` and
+    ``intime`` of the stay, and ``NAME_unreadable`` for what may be empty (see ``Source.unreadable``).
 
     Attributes:
-        items: one row for each wanted ``itemid``, with whatever the expressions need.
         dropped: reason -> whether a row is dropped for it, after unreadable times and unknown stays, in this order.
-        kept: the columns of a row that is used.
-        by, totals: how the summary groups besides item and fate, and what it adds up besides ``num``.
+        kept: the columns of a row that is used. ``again`` is whether its patient's row was met for another stay.
+        dropped_by_value: further reasons. Values are null in rows that are dropped for others: none is read in vain.
     """
 
-    items: pl.DataFrame
+    item_ids: Sequence[int]
     dropped: Mapping[str, pl.Expr]
     kept: Sequence[pl.Expr | str]
-    by: Sequence[pl.Expr] = ()
-    totals: Sequence[pl.Expr] = ()
+    dropped_by_value: Mapping[str, pl.Expr] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass met: ``counts`` of rows, the ``summary`` by itemid and fate, and the optional columns that the table
-    does not have. ``find_bad_lines`` tells the lines that cannot be read, with their fates: it reads the table again if
-    there are some, so it is for the caller who has refused nothing."""
+    """What a pass met: ``counts`` of rows, the ``summary`` by itemid and fate, the optional columns that the table does
+    not have, and what else is to be ``told``. ``find_bad_lines`` tells the lines that cannot be read, with their fates:
+    it reads the table again if there are some, so it is for the caller who has refused nothing."""
 
     counts: dict[str, Any]
     summary: pl.DataFrame
     find_bad_lines: Callable[[], BadLines]
     columns_absent: list[str]
+    told: dict[str, Any] = field(default_factory=dict)
 
 
 class Tally:
@@ -123,7 +131,7 @@ def run_pass(
     max_bad_fraction: float,
     on_rows: OnRows = lambda _: None,
 ) -> Outcome:
-    """Read a table once: the rows that are used go to ``target`` (parquet), the others are counted.
+    """Read a table once: the rows that are used go to ``target`` (Arrow IPC), the others are counted.
 
     ``stays`` are those of the cohort and, without a ``row``, those that were left out (``stays.with_left_out``).
 
@@ -136,12 +144,10 @@ def run_pass(
     raw = source.raw(table.columns, table.may_lack)
     counted = raw.map_batches(tally.count, streamable=True, predicate_pushdown=False, projection_pushdown=False)
     judged = _judged(counted, source, table, rules, own)
-    fates = [*_broken(table, rules), USED]
+    fates = [*_broken(table, rules), *rules.dropped_by_value, USED]
     used = judged.filter(pl.col("fate") == fates.index(USED)).select(*rules.kept)
-    summary = judged.group_by("itemid", "fate", *rules.by).agg(
-        pl.len().alias("num"), pl.col("again").sum().alias("num_again"), *rules.totals
-    )
-    _, found = collect_all([used.sink_parquet(target, lazy=True), summary], source.path)
+    summary = judged.group_by("itemid", "fate").agg(pl.len().alias("num"), pl.col("again").sum().alias("num_again"))
+    _, found = collect_all([used.sink_ipc(target, compression="lz4", lazy=True), summary], source.path)
     found = found.with_columns(pl.col("fate").replace_strict(range(len(fates)), fates, return_dtype=pl.String))
     counts = {"file": source.path.name, **_counted(tally, found, fates)}
     is_bad = pl.col("fate") == BAD_TIME
@@ -167,7 +173,7 @@ def _by_key(stays: pl.DataFrame, key: str) -> pl.LazyFrame:
 
 
 def _broken(table: EventTable, rules: Rules) -> dict[str, pl.Expr]:
-    """Fate -> whether a row meets it, if none before."""
+    """Fate -> whether a row meets it, if none before; those that look at no value."""
     return {
         BAD_TIME: _is_bad_time(table),
         BAD_ID: pl.col(table.key).is_null(),
@@ -179,13 +185,17 @@ def _broken(table: EventTable, rules: Rules) -> dict[str, pl.Expr]:
 
 def _judged(raw: pl.LazyFrame, source: Source, table: EventTable, rules: Rules, own: pl.LazyFrame) -> pl.LazyFrame:
     """The wanted rows of a table with their stays and the place of their ``fate``."""
-    typed = source.typed(raw, {**table.columns, **table.may_lack})
+    values = {**table.values, **table.hints}
+    others = {name: kind for name, kind in {**table.columns, **table.may_lack}.items() if name not in values}
+    early, late = list(_broken(table, rules).values()), list(rules.dropped_by_value.values())
     return (
-        raw.filter(pl.col("itemid").is_in(rules.items["itemid"].to_list()))
-        .with_columns(*typed, *source.unreadable(raw, table.may_be_empty))
+        raw.filter(pl.col("itemid").is_in(rules.item_ids))
+        .with_columns(*source.typed(raw, others), *source.unreadable(raw, table.times_that_may_be_empty))
         .join(own, on=table.key, how="left")
-        .join(rules.items.lazy(), on="itemid", how="left")
-        .with_columns(fate=_first_of(list(_broken(table, rules).values())))
+        .with_columns(fate=first_of(early))
+        .with_columns(pl.when(pl.col("fate") == len(early)).then(pl.col(*table.values)) if table.values else [])
+        .with_columns(*source.typed(raw, values), *source.unreadable(raw, table.values))
+        .with_columns(fate=pl.when(pl.col("fate") < len(early)).then("fate").otherwise(first_of(late) + len(early)))
     )
 
 
@@ -198,11 +208,11 @@ def _bad_lines(judged: pl.LazyFrame, fates: Mapping[int, str], path: Path) -> Ba
 
 def _is_bad_time(table: EventTable) -> pl.Expr:
     """Whether a time cannot be read, or one that must be there is not."""
-    missing = [pl.col(time).is_null() for time in table.times]
-    return pl.any_horizontal(*missing, *(pl.col(f"{name}_unreadable") for name in table.optional))
+    missing = [pl.col(time).is_null() for time in table.times if time not in table.open_ends]
+    return pl.any_horizontal(*missing, *(pl.col(f"{name}_unreadable") for name in table.times_that_may_be_empty))
 
 
-def _first_of(broken: Sequence[pl.Expr]) -> pl.Expr:
+def first_of(broken: Sequence[pl.Expr]) -> pl.Expr:
     """The place of the first expression that is true; their number where none is."""
     places = (pl.when(is_so).then(pl.lit(place, pl.UInt8)) for place, is_so in enumerate(broken))
     return pl.coalesce(*places, pl.lit(len(broken), pl.UInt8))
@@ -237,19 +247,19 @@ def _refuse_unreadable(
     refuse_unreadable(source, "itemid", counts["itemid_unreadable"], counts["rows"], max_bad_fraction)
     refuse_unreadable(source, table.key, counts[BAD_ID], counts["wanted"], max_bad_fraction)
     if is_too_many(num_bad_times, counts["wanted"], max_bad_fraction):
-        bad = bad_rows(source, table, rules.items, _is_bad_time(table))
+        bad = bad_rows(source, table, rules.item_ids, _is_bad_time(table))
         first = collect(bad.head(1), source.path).row(0, named=True)
         is_bad_time = {time: first[time] is None for time in table.times}
-        is_bad_time |= {name: first[f"{name}_unreadable"] for name in table.optional}
+        is_bad_time |= {name: first[f"{name}_unreadable"] for name in table.times_that_may_be_empty}
         times = [time for time, is_bad in is_bad_time.items() if is_bad]
         raise DataError(bad_times_message(source, times, num_bad_times, counts["wanted"], first))
 
 
-def bad_rows(source: Source, table: EventTable, items: pl.DataFrame, is_bad: pl.Expr) -> pl.LazyFrame:
+def bad_rows(source: Source, table: EventTable, item_ids: Sequence[int], is_bad: pl.Expr) -> pl.LazyFrame:
     """The wanted rows of which an expression over their columns (as in ``Rules``) is true: a second reading of the
     table. They have their ``LINE``, and beside each time and value what is stored (``NAME_stored``)."""
     raw = source.raw(table.columns, table.may_lack, with_lines=True)
-    wanted = raw.filter(pl.col("itemid").is_in(items["itemid"].to_list()))
+    wanted = raw.filter(pl.col("itemid").is_in(item_ids))
     read = {**dict.fromkeys(table.times, TIME), **table.may_be_empty}
     stored = {f"{name}_stored": pl.col(name).cast(pl.String, strict=False) for name in read}
     typed, unreadable = source.typed(raw, read), source.unreadable(raw, table.may_be_empty)

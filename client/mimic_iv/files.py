@@ -83,7 +83,7 @@ def typed(
     """
     column = pl.col(name)
     if kind == TIME and stored == pl.String:
-        return column.str.to_datetime(time_format, strict=False, time_unit="us", cache=False)
+        return column.str.to_datetime(time_format, strict=False, time_unit="us")
     is_local = isinstance(stored, pl.Datetime) and stored.time_zone is None
     if kind == TIME and not is_local and stored != pl.Null:
         raise DataError(

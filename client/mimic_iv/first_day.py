@@ -24,12 +24,14 @@ HALF = 2 ** (VALUE_BITS - 1)
 
 
 class Block(NamedTuple):
-    """Consecutive stays: aggregates (stays, columns of the measured concepts and the GCS total), hourly means, and how
-    many values of each measured concept repeat another of the same stay and time."""
+    """Consecutive stays: aggregates (stays, columns of the measured concepts and the GCS total), hourly means, how many
+    values of each measured concept repeat another of the same stay and time, and in how many stays its sum was below 0.
+    """
 
     features: NDArray[np.float32]
     grid: NDArray[np.float32]
     repeated: NDArray[np.int64]
+    below_zero: NDArray[np.int64]
 
 
 def first_days(events: Sequence[Path], tables: frozenset[str], num_stays: int, window_hours: int) -> Iterator[Block]:
@@ -43,7 +45,7 @@ def first_days(events: Sequence[Path], tables: frozenset[str], num_stays: int, w
         mine = frame.filter(pl.col("row").is_between(start, start + size - 1)).with_columns(pl.col("row") - start)
         day, hours, totals = collect_all([_by_day(mine), _by_hour(mine, window_hours), _gcs_totals(mine)], events[0])
         columns = np.hstack([_aggregates(day, tables, size), _column(totals, "total", size, np.nan)[:, None]])
-        yield Block(columns, _grid(hours, size, window_hours), _repeated(day))
+        yield Block(columns, _grid(hours, size, window_hours), _repeated(day), _below_zero(day))
 
 
 def _by_day(events: pl.LazyFrame) -> pl.LazyFrame:
@@ -64,7 +66,9 @@ def _by_day(events: pl.LazyFrame) -> pl.LazyFrame:
         )
         .with_columns((pl.col("first", "last") % 2**VALUE_BITS) - HALF)
         .with_columns(pl.col("min", "max", "sum", "first", "last") / MILLIONTHS)
-        .with_columns(mean=pl.col("sum") / pl.col("count"))
+        .with_columns(mean=pl.col("sum") / pl.col("count"), total=pl.col("sum"))
+        # More may be rinsed in on a day than has come out; nobody makes less than no urine.
+        .with_columns(sum=pl.col("sum").clip(lower_bound=0))
     )
 
 
@@ -108,6 +112,13 @@ def _repeated(day: pl.DataFrame) -> NDArray[np.int64]:
     """By concept, how many values are there again."""
     again = (day["count"].to_numpy().astype(np.int64) - day["distinct"].to_numpy()).astype(np.int64)
     return np.bincount(day["concept"].to_numpy(), again, len(MEASURED)).astype(np.int64)
+
+
+def _below_zero(day: pl.DataFrame) -> NDArray[np.int64]:
+    """By concept that is summed up, in how many stays less than nothing was left of it."""
+    is_sum = [code for code, concept in enumerate(MEASURED) if "sum" in concept.aggregates]
+    below = day.filter((pl.col("total") < 0) & pl.col("concept").is_in(is_sum))
+    return np.bincount(below["concept"].to_numpy(), minlength=len(MEASURED)).astype(np.int64)
 
 
 def _column(rows: pl.DataFrame, name: str, num_stays: int, otherwise: float) -> NDArray[np.float32]:

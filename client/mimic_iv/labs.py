@@ -2,7 +2,6 @@
 
 A value counts by ``charttime``, when the sample was taken; one that was reported (``storetime``) after the prediction
 time is not yet known then, and is left out. So is one whose ``storetime`` cannot be read; an empty one tells nothing.
-The unit that each value is stored with (``valueuom``) only tells values apart that may be in two units: see ``units``.
 """
 
 from pathlib import Path
@@ -11,13 +10,13 @@ import polars as pl
 
 from client.mimic_iv.event_pass import EventTable, OnRows, Outcome, seconds_since_admission
 from client.mimic_iv.files import TIME
-from client.mimic_iv.measurements import read_measurements
+from client.mimic_iv.measurements import UNIT, read_measurements
 from client.mimic_iv.tables import open_table
 from client.site import SiteConfig
 from lemof_model.concepts import LABS
 
 LABEVENTS = EventTable(
-    "subject_id", ("charttime",), {"valuenum": pl.Float64}, optional={"storetime": TIME}, unit="valueuom"
+    "subject_id", ("charttime",), {"valuenum": pl.Float64}, optional={"storetime": TIME}, hints={UNIT: pl.String}
 )
 
 

@@ -40,7 +40,7 @@ from client.mimic_iv.event_pass import BadLines, OnRows, Outcome
 from client.mimic_iv.first_day import first_days
 from client.mimic_iv.icd_codes import read_groups
 from client.mimic_iv.labs import read_labs
-from client.mimic_iv.measurements import counts_by_concept
+from client.mimic_iv.measurements import counts_by_concept, declared
 from client.mimic_iv.quality import num_by_reason, write_quality
 from client.mimic_iv.sources import key_of, sources_of, versions
 from client.mimic_iv.statics import static_features, with_statics
@@ -50,7 +50,7 @@ from client.mimic_iv.tables import OPTIONAL_TABLES, open_optional_table, open_ta
 from client.mimic_iv.treatments import INTERVAL_COLUMNS, read_treatments, treatment_features
 from client.mimic_iv.urine import read_urine
 from client.mimic_iv.vitals import read_vitals
-from client.site import EcgData, PlanSections, SiteConfig
+from client.site import EcgData, EhrData, PlanSections, SiteConfig
 from lemof_model.errors import TooLittleDataError
 from lemof_model.features import FEATURES, GRID_CHANNELS, MEASURED
 from lemof_model.splits import patient_hash_of
@@ -92,12 +92,12 @@ def _prepare(
         stays, tables, attrition = _read_stays(site, plan.cohort, steps)
         facts = _read_events(site, with_left_out(stays, tables), plan.cohort, steps)
         present = frozenset(facts)
-        repeated = _write_arrays(folder, stays, present, plan.cohort, steps)
+        day_facts = _write_arrays(folder, stays, present, plan.cohort, steps)
         linked, ecg_facts = _read_ecgs(folder, site, stays, plan.cohort, steps, workers)
         start = time.monotonic()
         columns = _stay_columns(stays).to_pandas()
         labels = long_stay_of(columns, plan.target)
-        write_quality(folder, tables, attrition, facts, ecg_facts, labels, num_coded(stays), repeated)
+        write_quality(folder, tables, attrition, facts, ecg_facts, labels, num_coded(stays), day_facts)
         write_cohort(
             folder,
             spec=plan.cohort,
@@ -157,10 +157,10 @@ def _read_events(site: SiteConfig, stays: pl.DataFrame, spec: CohortSpec, steps:
         "inputevents": partial(read_treatments, "inputevents", site, stays, hours),
         "procedureevents": partial(read_treatments, "procedureevents", site, stays, hours),
     }
-    return {name: _read_events_of(name, source.path, reads[name], ehr.units, steps) for name, source in sources.items()}
+    return {name: _read_events_of(name, source.path, reads[name], ehr, steps) for name, source in sources.items()}
 
 
-def _read_events_of(name: str, path: Path, read: ReadTable, units: Mapping[int, str], steps: Steps) -> Facts:
+def _read_events_of(name: str, path: Path, read: ReadTable, ehr: EhrData, steps: Steps) -> Facts:
     """The facts of one pass; its events are in ``NAME.parquet``."""
     events = steps.state / f"{name}.parquet"
 
@@ -168,13 +168,14 @@ def _read_events_of(name: str, path: Path, read: ReadTable, units: Mapping[int, 
         with steps.table(2, name, path) as on_rows:
             outcome = read(events, on_rows)
             bad_lines = outcome.find_bad_lines()
-        concepts = [concept.declared(units) for concept in MEASURED if concept.table == name]
-        by_concept = counts_by_concept(outcome, concepts) if concepts else {}
+        concepts = declared(ehr, [concept for concept in MEASURED if concept.table == name])
+        by_concept = counts_by_concept(outcome.summary, concepts) if concepts else {}
         return {
             "counts": outcome.counts,
             "concepts": by_concept,
             "bad_lines": bad_lines,
             "columns_absent": outcome.columns_absent,
+            **outcome.told,
         }
 
     if steps.is_finished(name):
@@ -183,7 +184,8 @@ def _read_events_of(name: str, path: Path, read: ReadTable, units: Mapping[int, 
 
 
 def _write_arrays(folder: Path, stays: pl.DataFrame, present: frozenset[str], spec: CohortSpec, steps: Steps) -> Facts:
-    """Write features.npy and grid.npy, block by block; concept -> how many of its values repeat another."""
+    """Write features.npy and grid.npy, block by block; by concept, how many values repeat another, and in how many
+    stays the sum was below zero."""
 
     def make() -> Facts:
         files = {name: steps.state / f"{name}.parquet" for name in present}
@@ -194,14 +196,19 @@ def _write_arrays(folder: Path, stays: pl.DataFrame, present: frozenset[str], sp
             _npy(folder / "features.npy", (stays.height, len(FEATURES))) as features,
             _npy(folder / "grid.npy", (stays.height, spec.window_hours, len(GRID_CHANNELS))) as grid,
         ):
-            row, repeated = 0, np.zeros(len(MEASURED), np.int64)
+            row, repeated, below_zero = 0, np.zeros(len(MEASURED), np.int64), np.zeros(len(MEASURED), np.int64)
             for block in first_days(events, present, stays.height, spec.window_hours):
                 rows = slice(row, row + len(block.features))
                 features.write(np.hstack([statics[rows], block.features, treatments[rows]]).tobytes())
                 grid.write(block.grid.tobytes())
                 repeated += block.repeated
+                below_zero += block.below_zero
                 row = rows.stop
-        return {concept.name: int(num) for concept, num in zip(MEASURED, repeated, strict=True)}
+        counts = {"repeated": repeated, "below_zero": below_zero}
+        return {
+            name: {concept.name: int(num) for concept, num in zip(MEASURED, of_concept, strict=True)}
+            for name, of_concept in counts.items()
+        }
 
     return steps.run("first_days", make, folder / "features.npy", folder / "grid.npy")
 

@@ -31,13 +31,13 @@ def write_quality(
     ecg_facts: Mapping[str, Any],
     labels: tuple[NDArray[np.int8], NDArray[np.bool_]],
     diagnoses: Mapping[str, int],
-    repeated: Mapping[str, int],
+    days: Mapping[str, Mapping[str, int]],
 ) -> None:
     """Write ``quality.json`` and ``rejects.csv.gz`` beside ``features.npy``.
 
     ``passes`` are the facts of each event table (counts, counts by concept, unreadable lines); ``labels`` the long
-    stays and which stays have a label; ``diagnoses`` those of ``num_coded``; ``repeated`` is how many of a concept's
-    values repeat another.
+    stays and which stays have a label; ``diagnoses`` those of ``num_coded``; ``days`` has, by concept, how many
+    values repeat another (``repeated``), and in how many stays the sum was ``below_zero``.
     """
     features_NF = np.load(folder / "features.npy", mmap_mode="r")
     concepts = {name: counts for facts in passes.values() for name, counts in facts["concepts"].items()}
@@ -46,15 +46,16 @@ def write_quality(
         "attrition": list(attrition),
         "tables": {**tables.counts, **{name: facts["counts"] for name, facts in passes.items()}},
         "columns_absent": {name: facts["columns_absent"] for name, facts in passes.items() if facts["columns_absent"]},
-        "concepts": concept_facts(concepts, repeated, features_NF),
+        "statuses": {name: facts["statuses"] for name, facts in passes.items() if facts.get("statuses")},
+        "concepts": concept_facts(concepts, days, features_NF),
         "diagnoses": dict(diagnoses),
-        "treatments": treatment_facts(list(passes), features_NF),
+        "treatments": treatment_facts(passes, features_NF),
         "features": feature_facts(features_NF),
         "labels": {"num": int(has_label.sum()), "num_long": int(is_long[has_label].sum())},
         "ecg": ecg_facts["counts"],
         "duplicates": {
             **{f"{key} of {name}": tables.counts[name]["duplicates"] for name, key in KEYS.items()},
-            **{f"values of {name}": sum(repeated[concept] for concept in facts["concepts"])
+            **{f"values of {name}": sum(days["repeated"][concept] for concept in facts["concepts"])
                for name, facts in passes.items() if facts["concepts"]},
         },
     }  # fmt: skip
@@ -91,7 +92,7 @@ def feature_facts(features_NF: NDArray[np.float32]) -> dict[str, dict[str, float
 
 
 def concept_facts(
-    counts: Mapping[str, Mapping[str, Any]], repeated: Mapping[str, int], features_NF: NDArray[np.float32]
+    counts: Mapping[str, Mapping[str, Any]], days: Mapping[str, Mapping[str, int]], features_NF: NDArray[np.float32]
 ) -> dict[str, dict[str, Any]]:
     """What is known of every measured concept: schema, counts of rows by fate, and stays in which it was measured."""
     num_all = len(features_NF)
@@ -107,22 +108,25 @@ def concept_facts(
             "low": low,
             "high": high,
             **counts.get(concept.name, NOTHING_READ),
-            "repeated": repeated[concept.name],
+            **{name: of_concept[concept.name] for name, of_concept in days.items()},
             "num_stays": num_stays,
             "coverage": num_stays / num_all,
         }
     return facts
 
 
-def treatment_facts(tables: Sequence[str], features_NF: NDArray[np.float32]) -> dict[str, dict[str, Any]]:
+def treatment_facts(
+    passes: Mapping[str, Mapping[str, Any]], features_NF: NDArray[np.float32]
+) -> dict[str, dict[str, Any]]:
     """For every treatment, in how many stays it was given; None where the site lacks its table."""
     facts = {}
     for treatment in TREATMENTS:
         column = next(i for i, feature in enumerate(FEATURES) if feature.concept == treatment.name)
-        given = int((features_NF[:, column] > 0).sum()) if treatment.table in tables else None
+        given = int((features_NF[:, column] > 0).sum()) if treatment.table in passes else None
+        item_ids = passes.get(treatment.table, {}).get("item_ids", {}).get(treatment.name, list(treatment.item_ids))
         facts[treatment.name] = {
             "table": treatment.table,
-            "item_ids": list(treatment.item_ids),
+            "item_ids": item_ids,
             "num_stays_given": given,
         }
     return facts

@@ -1,6 +1,6 @@
 """The tables of MIMIC-IV at a site: where each one lies, what its columns are called, and how it writes times."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +37,10 @@ MIMIC_COLUMNS = {
     "diagnoses_icd": "hadm_id icd_code icd_version",
     "labevents": "subject_id itemid charttime storetime valuenum valueuom",
     "icustays": "subject_id hadm_id stay_id first_careunit intime outtime",
-    "chartevents": "stay_id itemid charttime valuenum",
-    "outputevents": "stay_id itemid charttime value",
-    "inputevents": "stay_id itemid starttime endtime",
-    "procedureevents": "stay_id itemid starttime endtime",
+    "chartevents": "stay_id itemid charttime valuenum valueuom",
+    "outputevents": "stay_id itemid charttime value valueuom",
+    "inputevents": "stay_id itemid starttime endtime amount rate statusdescription",
+    "procedureevents": "stay_id itemid starttime endtime value statusdescription",
 }
 """The columns that are read."""
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
@@ -88,7 +88,7 @@ class Source:
         ]
         return [is_so.alias(f"{name}_unreadable") for name, is_so in zip(columns, told, strict=True)]
 
-    def lacks(self, optional: Columns) -> list[str]:
+    def lacks(self, optional: Iterable[str]) -> list[str]:
         """Those of the optional columns that the file does not have."""
         header = header_of(self.path)
         return [name for name in optional if self.own_names.get(name, name) not in header]

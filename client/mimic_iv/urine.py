@@ -5,12 +5,12 @@ from pathlib import Path
 import polars as pl
 
 from client.mimic_iv.event_pass import EventTable, OnRows, Outcome, seconds_since_admission
-from client.mimic_iv.measurements import read_measurements
+from client.mimic_iv.measurements import UNIT, read_measurements
 from client.mimic_iv.tables import open_table
 from client.site import SiteConfig
 from lemof_model.concepts import URINE
 
-OUTPUTEVENTS = EventTable("stay_id", ("charttime",), {"value": pl.Float64})
+OUTPUTEVENTS = EventTable("stay_id", ("charttime",), {"value": pl.Float64}, hints={UNIT: pl.String})
 
 
 def read_urine(

@@ -5,12 +5,12 @@ from pathlib import Path
 import polars as pl
 
 from client.mimic_iv.event_pass import EventTable, OnRows, Outcome
-from client.mimic_iv.measurements import read_measurements
+from client.mimic_iv.measurements import UNIT, read_measurements
 from client.mimic_iv.tables import open_table
 from client.site import SiteConfig
 from lemof_model.concepts import VITALS
 
-CHARTEVENTS = EventTable("stay_id", ("charttime",), {"valuenum": pl.Float64})
+CHARTEVENTS = EventTable("stay_id", ("charttime",), {"valuenum": pl.Float64}, hints={UNIT: pl.String})
 
 
 def read_vitals(

@@ -1,40 +1,49 @@
-"""The raw tables: headers, a sample of the first rows (or every row), their number, and units that look like others."""
+"""The raw tables: headers, a sample of the first rows (or every row), their number, units and what was given."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import polars as pl
 from rich.progress import Progress
 
+from client.mimic_iv.event_pass import EventTable
 from client.mimic_iv.files import TIME, Columns, collect, estimate_rows, is_unreadable
 from client.mimic_iv.icd_codes import DIAGNOSES_ICD
 from client.mimic_iv.labs import LABEVENTS
+from client.mimic_iv.measurements import counts_by_concept, declared, sample_of
 from client.mimic_iv.stays import ADMISSIONS, ICUSTAYS, PATIENTS
 from client.mimic_iv.tables import OPTIONAL_TABLES, Source, open_optional_table, open_table
-from client.mimic_iv.treatments import INTERVALS
-from client.mimic_iv.units import require_units, unit_keys
+from client.mimic_iv.treatments import INTERVALS, require_ends, sample_of_treatments
+from client.mimic_iv.units import parts_of, require_units
 from client.mimic_iv.unreadable import form_of, is_too_many
 from client.mimic_iv.urine import OUTPUTEVENTS
 from client.mimic_iv.vitals import CHARTEVENTS
 from client.preflight.findings import Finding
-from client.readiness.concerns import absent_columns
+from client.readiness.concerns import absent_columns, treatments, units
 from client.site import EhrData
 from lemof_model.errors import DataError
 from lemof_model.features import MEASURED
 
+EVENT_TABLES: Mapping[str, EventTable] = {
+    "chartevents": CHARTEVENTS,
+    "labevents": LABEVENTS,
+    "outputevents": OUTPUTEVENTS,
+    **INTERVALS,
+}
 TABLES: Mapping[str, Columns] = {
     "icustays": ICUSTAYS,
     "patients": PATIENTS,
     "admissions": ADMISSIONS,
     "diagnoses_icd": DIAGNOSES_ICD,
-    "chartevents": CHARTEVENTS.columns,
-    "labevents": LABEVENTS.columns,
-    "outputevents": OUTPUTEVENTS.columns,
-    "inputevents": INTERVALS.columns,
-    "procedureevents": INTERVALS.columns,
+    **{name: table.columns for name, table in EVENT_TABLES.items()},
 }
-MAY_LACK: Mapping[str, Columns] = {"labevents": LABEVENTS.may_lack}
 SAMPLE_ROWS = 1000
 UNIT_ROWS = 100_000  # some twenty stays: the first thousand rows may be one patient's
+WITHOUT = {  # what is not known where a table lacks hints; MIMIC-IV has all
+    "chartevents": "an item that comes in two units cannot be told apart",
+    "labevents": "an item that comes in two units cannot be told apart",
+    "inputevents": "what was not given cannot be told apart",
+}
 
 
 def check_table(
@@ -50,7 +59,8 @@ def check_table(
         fix = f"Export it if this hospital has it, or set data.ehr.tables.{name}."
         yield Finding(name, "warn", "not there: its features will be missing", fix, "E101")
         return
-    needed, optional = TABLES[name], MAY_LACK.get(name, {})
+    events = EVENT_TABLES.get(name)
+    needed, optional = TABLES[name], events.may_lack if events else {}
     columns = {**needed, **optional}
     every_row = source.raw(dict.fromkeys(needed, pl.String), dict.fromkeys(optional, pl.String))
     rows = _watched(every_row, source, progress) if is_deep else every_row.head(SAMPLE_ROWS)
@@ -62,16 +72,19 @@ def check_table(
     is_whole = is_deep or num_rows < SAMPLE_ROWS
     listed = f"{num_rows:,} rows" if is_whole else f"{estimate_rows(source.path):,} rows est."
     yield Finding(source.label, "ok", f"has its {len(needed)} columns, {listed}")
-    if absent := source.lacks({column: kind for column, kind in optional.items() if kind == TIME}):
+    if events and (absent := source.lacks(events.optional)):
         yield absent_columns(source.label, absent)
-    if absent := source.lacks({column: kind for column, kind in optional.items() if kind == pl.String}):
-        found = f"no {', '.join(absent)}: an item that comes in two units cannot be told apart"
-        yield Finding(source.label, "warn", found, "Export it if this hospital has it.", "E102")
+    if events and name in WITHOUT and (absent := source.lacks(events.hints)):
+        fix = "Export it if this hospital has it."
+        yield Finding(source.label, "warn", f"no {', '.join(absent)}: {WITHOUT[name]}", fix, "E102")
     for column, kind in columns.items():
         if num_bad := counts.get(f"{column} bad", 0):
             stops = is_too_many(num_bad, num_rows, max_bad_fraction) or 2 * num_bad > num_rows
-            yield _unreadable(source, column, kind, num_bad, num_rows, counts[f"{column} first"], stops=stops)
-    _require_units(source, ehr.units, every_row if is_deep else every_row.head(UNIT_ROWS))
+            found = _unreadable(source, column, kind, num_bad, num_rows, counts[f"{column} first"], stops=stops)
+            is_hint = events is not None and column in events.hints
+            yield replace(found, result="warn", fix="Such rows count as given.", exit_status=0) if is_hint else found
+    if events:
+        yield from _judged(source, events, ehr, every_row if is_deep else every_row.head(UNIT_ROWS), max_bad_fraction)
 
 
 def _watched(rows: pl.LazyFrame, source: Source, progress: Progress) -> pl.LazyFrame:
@@ -117,22 +130,20 @@ def _unreadable(
     return Finding(source.label, "warn", found, "So few are skipped.", code)
 
 
-def _require_units(source: Source, units: Mapping[int, str], rows: pl.LazyFrame) -> None:
-    """Refuse items whose median is where that of another unit would be, as ``prepare`` does.
+def _judged(
+    source: Source, table: EventTable, ehr: EhrData, rows: pl.LazyFrame, max_bad_fraction: float
+) -> Iterator[Finding]:
+    """What ``prepare`` would tell of units, of codes for no value and of what was not given.
 
     Raises:
-        DataError: names the items and units.
+        DataError: what it would refuse: names the items and units.
     """
-    concepts = [concept.declared(units) for concept in MEASURED if concept.table == source.name and concept.usual]
-    if not concepts:
+    if not table.values:
+        counts, statuses = sample_of_treatments(source, table, rows, ehr)
+        require_ends(source, counts, max_bad_fraction)
+        yield from treatments(source.label, counts, statuses)
         return
-    item_ids = [item_id for concept in concepts for item_id in concept.item_ids]
-    unit = LABEVENTS.unit if source.name == "labevents" else None
-    columns = {"itemid": pl.Int64, "valuenum": pl.Float64, **({unit: pl.String} if unit else {})}
-    summary = (
-        rows.select(source.typed(rows, columns))
-        .filter(pl.col("itemid").is_in(item_ids))
-        .group_by("itemid", *unit_keys("valuenum", unit))
-        .agg(num=pl.len(), num_again=pl.lit(0))
-    )
-    require_units(collect(summary, source.path), concepts, source, units)
+    concepts = declared(ehr, [concept for concept in MEASURED if concept.table == source.name])
+    summary = sample_of(source, table, rows, concepts)
+    require_units(parts_of(summary, concepts), source, max_bad_fraction)
+    yield from units(counts_by_concept(summary, concepts), source.label)

@@ -21,7 +21,10 @@ MAX_LOST = 0.05  # share of ICU stays, or of a table's rows, that lack what they
 MAX_UNCODED = 0.1  # share of the cohort's admissions without any diagnosis code; 0 in the MIMIC-IV demo
 JOINED_BY_PATIENT = ("labevents",)  # of the whole hospital: most patients are in no ICU
 FITTED = ("train", "stack")  # splits whose sums are held to limits.min_patients; the others' to min_cell
+MAX_NOT_GIVEN = 0.5  # share of a treatment table's rows in which nothing was given
+MAX_WITHOUT_END = 0.05  # share of those that were given and have no end; none in the MIMIC-IV demo
 ENOUGH_VALUES = 100  # a share of fewer says little
+ENOUGH_FOR_RANGE = 20  # the same, of values outside of all limits
 
 
 def concerns_of(
@@ -39,6 +42,11 @@ def concerns_of(
         ecg_records(ecg.get("records_rejected", {}), ecg.get("records_chosen", 0)),
         *(absent_columns(name, absent) for name, absent in quality.get("columns_absent", {}).items()),
         *(stays_unknown(name, counts) for name, counts in quality.get("tables", {}).items()),
+        *(
+            finding
+            for name, counts in quality.get("tables", {}).items()
+            for finding in treatments(name, counts, quality.get("statuses", {}).get(name, {}))
+        ),
         *_measurements(quality.get("concepts", {})),
         *_repeated(quality.get("concepts", {})),
     ):
@@ -157,16 +165,49 @@ def _measurements(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding
         if num > MAX_UNREADABLE * total:
             found = f"{name}: {num:,} of {total:,} values are no numbers"
             yield Finding("measurements", "warn", found, "Export them as numbers, with a decimal point.", "E105")
+    yield from units(concepts, "measurements")
+
+
+def units(concepts: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[Finding]:
+    """Concepts whose values have units that are not known, lie out of range too often, or have an unusual median."""
     for name, counts in concepts.items():
+        if num := counts.get("unit_unknown", 0):
+            total = num + counts["used"] + counts["out_of_range"]
+            spelled = {unit for of_item in counts.get("units", {}).values() for unit in of_item if ": " in unit}
+            told = f" ({', '.join(sorted(unit.split(': ')[1] for unit in spelled)[:3])})" if spelled else ""
+            found = f"{name}: {num:,} of {total:,} values are in a unit that is not known for it{told}, and left out"
+            fix = "Say what it means in data.ehr.units, if it can be converted."
+            yield Finding(where, "warn", found, fix, "E205")
         total = counts["used"] + counts["out_of_range"]
-        if counts["used"] and total >= ENOUGH_VALUES and counts["out_of_range"] > MAX_OUT_OF_RANGE * total:
+        if counts["used"] and total >= ENOUGH_FOR_RANGE and counts["out_of_range"] > MAX_OUT_OF_RANGE * total:
             limits = f"{counts['low']:g} to {counts['high']:g} {counts['unit']}".rstrip()
             found = f"{name}: {counts['out_of_range'] / total:.1%} of values outside {limits}"
-            yield Finding("measurements", "warn", found, "Are its unit and item ids this hospital's?", "E205")
+            yield Finding(where, "warn", found, "Are its unit and item ids this hospital's?", "E205")
         for item_id, told in counts.get("unusual_medians", {}).items():
             usual = f"usually {told['low']:,g} to {told['high']:,g}"
             found = f"{name}: itemid {item_id} has a median of {told['median']:,g} {told['unit']}, {usual}"
-            yield Finding("measurements", "warn", found, "Is its unit this hospital's?", "E205")
+            yield Finding(where, "warn", found, "Is its unit this hospital's?", "E205")
+
+
+def treatments(table: str, counts: Mapping[str, Any], statuses: Mapping[str, int]) -> Iterator[Finding]:
+    """What of a table of treatments does not count as given, has no end, or a status that nobody knows."""
+    used, num_open = counts.get("used", 0), counts.get("used_without_end", 0)
+    not_given = {key: num for key in ("cancelled", "nothing_given") if (num := counts.get(key, 0))}
+    num, total = sum(not_given.values()), used + sum(not_given.values())
+    if is_too_many(num, total, MAX_NOT_GIVEN):
+        told = ", ".join(f"{num:,} {key.replace('_', ' ')}" for key, num in not_given.items())
+        found = f"{num:,} of {total:,} rows say that nothing was given: {told}"
+        fix = "Do statusdescription, rate, amount and value mean what they do in MIMIC-IV?"
+        yield Finding(table, "warn", found, fix, "E207")
+    if is_too_many(num_open, used, MAX_WITHOUT_END):
+        found = f"{num_open:,} of {used:,} rows have no endtime: they count as running until the prediction"
+        yield Finding(table, "warn", found, "Is endtime exported of all that has ended?", "E207")
+    if statuses:
+        told = ", ".join(f"{status!r} {num:,}" for status, num in list(statuses.items())[:3])
+        found = (
+            f"{sum(statuses.values()):,} rows have a statusdescription that is not known, and count as given: {told}"
+        )
+        yield Finding(table, "warn", found, "List those that mean not given in data.ehr.not_given.", "E207")
 
 
 def _repeated(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:

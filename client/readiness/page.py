@@ -218,17 +218,34 @@ def _concepts(concepts: Mapping[str, Mapping[str, Any]]) -> Html | str:
                 _number(counts["mean"]) if used else "",
                 f"{used:,}",
                 f"{outside:,} ({outside / (used + outside):.2%})" if outside else "0",
+                f"{counts.get('unit_unknown', 0):,}",
+                f"{counts.get('code_for_no_value', 0):,}",
                 f"{counts.get('value_unreadable', 0):,}",
                 f"{counts['time_unreadable']:,}",
                 bar(counts["coverage"]),
             )
         )
     columns = (
-        "concept and item ids", "unit", "limits", "found", "mean", "used", "out of limits", "value unreadable",
-        "time unreadable", "stays with a value",
+        "concept and item ids", "unit", "limits", "found", "mean", "used", "out of limits", "unit unknown",
+        "code for no value", "value unreadable", "time unreadable", "stays with a value",
     )  # fmt: skip
     told = "Values of the first day. A value out of its limits is left out, never clipped."
-    return section("concepts", "Measurements", element("p", told, css="note"), table(columns, rows, (1,)))
+    below = {name: num for name, counts in concepts.items() if (num := counts.get("below_zero", 0))}
+    notes = [element("p", f"A sum below 0 counts as 0: {name} in {num:,} stays.") for name, num in below.items()]
+    shown = table(columns, rows, (1,))
+    return section("concepts", "Measurements", element("p", told, css="note"), shown, *_units(concepts), *notes)
+
+
+def _units(concepts: Mapping[str, Mapping[str, Any]]) -> list[Html]:
+    """In which unit the values of the items came, where it was not the same for all of a concept's."""
+    rows = [
+        (name, item_id, ", ".join(f"{unit} {num:,}" for unit, num in units.items()))
+        for name, counts in concepts.items()
+        if len({unit for units in counts.get("units", {}).values() for unit in units}) > 1
+        for item_id, units in counts["units"].items()
+    ]
+    title = element("p", "Units that stand in the rows, where a concept's values have more than one:", css="note")
+    return [title, table(("concept", "item id", "values by unit"), rows, (2,))] if rows else []
 
 
 def _treatments(treatments: Mapping[str, Mapping[str, Any]], num_stays: int) -> Html | str:

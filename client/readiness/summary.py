@@ -10,6 +10,16 @@ from client.preflight.findings import STYLES
 from client.readiness.concerns import concerns_of, prevalence
 from client.site import SiteConfig
 
+LEFT_OUT = {
+    "unit_unknown": "in a unit that is not known for them",
+    "code_for_no_value": "that are codes for no value",
+}
+NOT_GIVEN = {
+    "cancelled": "rows cancelled",
+    "nothing_given": "rows without rate or amount",
+    "used_without_end": "rows that have no end run until the prediction",
+}
+
 
 def show_summary(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping[str, Any], console: Console) -> int:
     """Print who is in, the outcome, the ECGs, what was measured seldom, and every concern; the exit status of these."""
@@ -35,6 +45,10 @@ def show_summary(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping
         lines.append(f"could not be read: {told}; see rejects.csv.gz")
     if told := ", ".join(f"{num:,} in {name}" for name in tables if (num := tables[name].get("itemid_unreadable"))):
         lines.append(f"without a readable itemid, counted only: {told}")
+    for name, counted in (("concepts", LEFT_OUT), ("tables", NOT_GIVEN)):
+        nums = {key: sum(counts.get(key, 0) for counts in quality.get(name, {}).values()) for key in counted}
+        if told := ", ".join(f"{num:,} {counted[key]}" for key, num in nums.items() if num):
+            lines.append(f"{'values left out' if name == 'concepts' else 'treatments'}: {told}")
     for line in lines:
         console.print(Text(line))
     concerns = list(concerns_of(manifest, quality, site.limits, has_ecg_data=has_ecg))

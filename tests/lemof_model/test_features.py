@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from lemof_model import features as schema
-from lemof_model.concepts import LABS, TREATMENTS, VITALS, units_of_item
+from lemof_model.concepts import LABS, TREATMENTS, VITALS
 from lemof_model.features import (
     CONCEPTS,
     FEATURES,
@@ -28,10 +28,15 @@ def test_names_and_items_are_there_once() -> None:
 
 
 def test_units_of_one_item_do_not_overlap() -> None:
-    items = sorted((item.item_id, item.low, item.high) for concept in MEASURED for item in concept.items)
-    twice = [(one, other) for one, other in pairwise(items) if one[0] == other[0]]
-    assert [one[0] for one, _ in twice] == [223835]
-    assert all(one[2] <= other[1] for one, other in twice)
+    """Of values that have no unit beside them: each is in one of at most two units."""
+    two: dict[str, None] = {}
+    for concept in MEASURED:
+        for item_id in concept.item_ids:
+            units = sorted(concept.units_without(item_id), key=lambda unit: unit.low)
+            assert 1 <= len(units) <= 2
+            assert all(one.high <= other.low for one, other in pairwise(units)), item_id
+            two |= {concept.name: None} if len(units) == 2 else {}
+    assert list(two) == ["temperature", "spo2", "height", "fio2", "hematocrit"]
 
 
 def test_categoricals_end_with_other() -> None:
@@ -73,6 +78,10 @@ def test_other_units_say_the_same_value() -> None:
         for unit in concept.other_units:
             ends = [end * unit.factor + unit.offset for end in (unit.low, unit.high)]
             assert ends == pytest.approx(concept.limits), (concept.name, unit.name)
+        for unit in concept.certain:
+            known = concept.units[unit.name]
+            assert (unit.factor, unit.offset) == (known.factor, known.offset)
+            assert known.low <= unit.low and unit.high <= known.high
     glucose = next(concept for concept in LABS if concept.name == "glucose_lab")
     assert glucose.units["mmol/L"].factor * 5.55 == pytest.approx(100, abs=0.1)
     creatinine = next(concept for concept in LABS if concept.name == "creatinine")
@@ -81,10 +90,28 @@ def test_other_units_say_the_same_value() -> None:
 
 def test_a_hospital_declares_the_unit_of_one_item() -> None:
     temperature = next(concept for concept in VITALS if concept.name == "temperature")
-    declared = temperature.declared({223761: "degC", 50912: "umol/L"})
-    assert {item.item_id: item.unit.name for item in declared.items} == {223762: "degC", 223761: "degC"}
-    assert declared.item_ids == (223762, 223761) and temperature.declared({}) == temperature
-    assert units_of_item(50912) == ("mg/dL", "umol/L")
+    declared = temperature.declared({223761: "degC", 50912: "umol/L", 226329: "drop"}, {7: "\u00b0F", 8: None})
+    assert {item.item_id: item.unit.name for item in declared.items} == {
+        223762: "degC", 223761: "degC", 227632: "degC", 227634: "degC", 7: "degF", 8: "degC"
+    }  # fmt: skip
+    assert [item.item_id for item in declared.items if item.is_stated] == [223761]
+    assert declared.limits == temperature.limits and set(declared.units) == set(temperature.units)
+    assert temperature.declared({}, {}) == temperature
+    everything = dict.fromkeys(temperature.item_ids, "drop")
+    assert temperature.declared(everything, {}).items == () and temperature.declared(everything, {}).limits == (10, 50)
+
+
+def test_what_spellings_mean_at_a_hospital() -> None:
+    creatinine = next(concept for concept in LABS if concept.name == "creatinine")
+    declared = creatinine.declared({50912: {"MG/DL": "\u00b5mol/l", "kat": "drop", "N/A": "mg/L"}}, {})
+    known = declared.units_spelled(50912)
+    assert [unit.name for spelling in ("mg/dl", "umol/l") if (unit := known[spelling])] == ["umol/L", "umol/L"]
+    assert known["kat"] is None and "kat" not in declared.units_spelled(52024)
+    assert [unit.name for unit in declared.units_without(50912)] == ["mg/L"]
+    assert [unit.name for unit in declared.units_without(52024)] == ["mg/dL"]
+    assert creatinine.declared({50912: {"": "drop"}}, {}).units_without(50912) == ()
+    stated = creatinine.declared({50912: "umol/L"}, {})
+    assert set(stated.units_spelled(50912)) == set(stated.units["umol/L"].spellings)
 
 
 @pytest.mark.parametrize(
@@ -129,5 +156,7 @@ def test_raw_values_of_mimic(feature: str, raw: str | None, category: str) -> No
 
 def test_the_digest_follows_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     before = schema_digest()
-    monkeypatch.setattr(schema, "MEASURED", MEASURED[:-1])
-    assert schema_digest() != before
+    for part, other in {"MEASURED": MEASURED[:-1], "SPELLINGS": {}, "NINES": ()}.items():
+        with monkeypatch.context() as changed:
+            changed.setattr(schema, part, other)
+            assert schema_digest() != before

@@ -466,7 +466,7 @@ def test_an_unreadable_file_is_a_data_error(site_path: Path, capsys: pytest.Capt
 
 def test_a_disk_that_is_full_keeps_what_is_finished(site_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_500, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         status = cli.run(["--site", str(site_path), "prepare"])
     finally:

@@ -69,7 +69,7 @@ def test_equals_an_independent_count(cohort: Cohort, mimic: Path, stays: pd.Data
     np.testing.assert_array_equal(cohort.ecg_index >= 0, stays["stay_id"].isin(records["stay_id"]))
     _check_heart_rate(cohort, mimic, stays)
     _check_sodium(cohort, mimic, stays)
-    _check_coma_scale_and_temperature(cohort, mimic, stays)
+    _check_coma_scale_temperature_and_weight(cohort, mimic, stays)
     _check_urine(cohort, mimic, stays)
     _check_treatments(cohort, mimic, stays)
     _check_history(cohort, mimic, stays)
@@ -103,7 +103,7 @@ def _check_heart_rate(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
 
 def _check_sodium(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
     labs = pd.read_csv(mimic / "hosp/labevents.csv.gz", parse_dates=["charttime", "storetime"], low_memory=False)
-    labs = labs[(labs.itemid == 50983) & labs.valuenum.notna()]
+    labs = labs[labs.itemid.isin([50983, 50824]) & labs.valuenum.notna()]
     for row, stay in enumerate(_rows(stays)):
         end = stay.intime + DAY
         day = labs[(labs.subject_id == stay.subject_id) & labs.charttime.between(stay.intime - 6 * HOUR, end)]
@@ -114,7 +114,7 @@ def _check_sodium(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
-def _check_coma_scale_and_temperature(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
+def _check_coma_scale_temperature_and_weight(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
     chart = pd.read_csv(mimic / "icu/chartevents.csv.gz", parse_dates=["charttime"], low_memory=False)
     chart = chart.merge(stays[["stay_id", "intime"]], on="stay_id")
     chart = chart[(chart.charttime >= chart.intime - 6 * HOUR) & (chart.charttime <= chart.intime + DAY)]
@@ -123,10 +123,18 @@ def _check_coma_scale_and_temperature(cohort: Cohort, mimic: Path, stays: pd.Dat
     total = wide.dropna().sum(axis=1).groupby("stay_id").min().reindex(stays.stay_id)
     np.testing.assert_array_equal(_column(cohort, "gcs_total_min"), total)
     fahrenheit = chart[(chart.itemid == 223761) & chart.valuenum.between(70.001, 120)]
-    celsius = chart[(chart.itemid == 223762) & chart.valuenum.between(10.001, 50)]
+    celsius = chart[chart.itemid.isin([223762, 226329, 227632, 227634]) & chart.valuenum.between(10.001, 50)]
     both = pd.concat([fahrenheit.assign(valuenum=(fahrenheit.valuenum - 32) / 1.8), celsius])
     expected = both.groupby("stay_id").valuenum.mean().reindex(stays.stay_id)
+    assert expected.notna().all()
     np.testing.assert_allclose(_column(cohort, "temperature_mean"), expected, rtol=1e-6)
+    pounds = chart[chart.itemid == 226531]
+    weights = pd.concat(
+        [chart[chart.itemid.isin([226512, 224639])], pounds.assign(valuenum=pounds.valuenum / 2.2046226)]
+    )
+    expected = weights[weights.valuenum.between(1.001, 500)].groupby("stay_id").valuenum.mean().reindex(stays.stay_id)
+    assert expected.notna().all()
+    np.testing.assert_allclose(_column(cohort, "weight_mean"), expected, rtol=1e-6)
 
 
 def _check_urine(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
@@ -139,7 +147,7 @@ def _check_urine(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
     signed = output.value.where(output.itemid != 227488, -output.value)
     by_stay = signed.groupby(output.stay_id).agg(["sum", "count"]).reindex(stays.stay_id)
     assert by_stay["sum"].notna().sum() > 100
-    np.testing.assert_allclose(_column(cohort, "urine_sum"), by_stay["sum"], rtol=1e-6)
+    np.testing.assert_allclose(_column(cohort, "urine_sum"), by_stay["sum"].clip(lower=0), rtol=1e-6)
     np.testing.assert_array_equal(_column(cohort, "urine_count"), by_stay["count"].fillna(0))
 
 

@@ -43,8 +43,8 @@ LINKS = {**MANIFEST["ecg"], "records_rejected": {}}
 NO_LINKS = {**LINKS, "stays_linked": 0}
 HEART_RATE = {
     "unit": "bpm", "table": "chartevents", "item_ids": [220045], "low": 0, "high": 300, "used": 90_000,
-    "out_of_range": 10, "time_unreadable": 7, "min": 25.0, "max": 161.5, "mean": 91.0, "num_stays": 1188,
-    "coverage": 0.99,
+    "out_of_range": 10, "unit_unknown": 0, "code_for_no_value": 6, "time_unreadable": 7, "min": 25.0, "max": 161.5,
+    "mean": 91.0, "num_stays": 1188, "coverage": 0.99,
 }  # fmt: skip
 MANY = {**HEART_RATE, "used": 900_000}
 QUALITY: dict[str, Any] = {
@@ -138,7 +138,7 @@ def test_every_number_has_its_place(site: SiteConfig) -> None:
         ["not used: E202 checksum wrong", "3"],
         ["records listed", "5,000"],
         ["chartevents", "chartevents.csv.gz", "1,234,567", "90,000", "10 out of range, 7 time unreadable"],
-        ["heart_rate220045", "bpm", "0 to 300", "25 to 161.5", "91", "90,000", "10 (0.01%)", "4", "7", "99.0%"],
+        ["heart_rate220045", "bpm", "0 to 300", "25 to 161.5", "91", "90,000", "10 (0.01%)", *"0647", "99.0%"],
         ["vasopressor", "inputevents", "1, 2", "300", "25.0%"],
         ["renal_replacement", "procedureevents", "3", "table not there", ""],
         ["heart_rate_min", "99.0%", "71.25", "20", "", ""],
@@ -219,6 +219,12 @@ def test_a_damaged_quality_report(tmp_path: Path, content: bytes) -> None:
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 90, "repeated": 80}}}, []),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 0}}}, ["E107"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "out_of_range": 90_000}}}, ["E205"]),
+        ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "unit_unknown": 1}}}, ["E205"]),
+        ({"ecg": LINKS}, {"tables": {"inputevents": {"used": 100, "cancelled": 60, "nothing_given": 40}}}, []),
+        ({"ecg": LINKS}, {"tables": {"inputevents": {"used": 100, "cancelled": 60, "nothing_given": 41}}}, ["E207"]),
+        ({"ecg": LINKS}, {"tables": {"inputevents": {"used": 400, "used_without_end": 20}}}, []),
+        ({"ecg": LINKS}, {"tables": {"inputevents": {"used": 400, "used_without_end": 21}}}, ["E207"]),
+        ({"ecg": LINKS}, {"tables": {"inputevents": {}}, "statuses": {"inputevents": {"storniert": 1}}}, ["E207"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "used": 0, "value_unreadable": 3}}}, ["E105"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "value_unreadable": 3}}}, []),
         ({"ecg": {**LINKS, "records_repeated": 1, "records_incomplete": 2}}, {}, ["E104", "E105"]),
@@ -265,6 +271,7 @@ def test_the_summary(site: SiteConfig) -> None:
         "1,100 patients; long stays 40.0%; ECG of 74.8% of stays",
         "measured least: lactate 25%, heart_rate 99% of stays",
         "could not be read: 7 in chartevents; see rejects.csv.gz",
+        "values left out: 12 that are codes for no value",
         "warning: ECG records: 3 of 880 not used: 3 E202 checksum wrong. "
         "The stay's next ECG is used, if there is one. See rejects.csv.gz.  [E202]",
     ]
