@@ -40,7 +40,7 @@ from client.records import packet_to_recorddict, recorddict_to_packet
 from client.site import Server, SiteConfig, load_site
 from lemof_model.errors import DoorError, LemofError
 
-BUSY_SECONDS, IDLE_SECONDS = 0.1, 1.0  # between two looks for a message, in a study and outside of one
+LOOK_SECONDS = (0.1, 1.0)  # least and most time between two looks for a message: a tenth of what has been waited
 LOST_SECONDS = 5.0  # between two tries to reach a server that was lost
 STUDY_SECONDS = 10.0  # without a message before it is asked whether the study still runs
 GRACE_SECONDS = 3.0  # to sign off at the server when the launcher is gone
@@ -167,7 +167,7 @@ class _LastError(logging.Handler):
 
 def serve(site_path: Path, link: Link, talk: Conversation) -> NoReturn:
     """Take message after message; tell when the server is lost and found, and when a study has ended."""
-    last_message, asked_at, is_lost = 0.0, 0.0, False
+    last_message, asked_at, is_lost = time.monotonic(), 0.0, False
     while True:
         try:
             received = link.receive()
@@ -186,8 +186,8 @@ def serve(site_path: Path, link: Link, talk: Conversation) -> NoReturn:
             if not is_lost:
                 tell(f"lost the server ({_reason(error)}); trying again every {LOST_SECONDS:g} s.")
             is_lost = True
-        is_busy = talk.is_open or time.monotonic() - last_message < STUDY_SECONDS
-        time.sleep(LOST_SECONDS if is_lost else BUSY_SECONDS if is_busy else IDLE_SECONDS)
+        least, most = LOOK_SECONDS
+        time.sleep(LOST_SECONDS if is_lost else min(max((time.monotonic() - last_message) / 10, least), most))
 
 
 def _reason(error: Exception) -> str:
@@ -201,7 +201,7 @@ def _answer(site_path: Path, link: Link, talk: Conversation, message: Message, t
     """Fetch one message, answer it, send the answer. Whatever its content is, an answer goes back."""
     run_id, began = message.metadata.run_id, time.monotonic()
     ids = [part.object_id for part in iterate_object_tree(tree)]
-    contents = pull_objects(ids, partial(link.pull_object, run_id), initial_backoff=BUSY_SECONDS)
+    contents = pull_objects(ids, partial(link.pull_object, run_id), initial_backoff=LOOK_SECONDS[0])
     link.confirm(run_id, message.metadata.message_id)
     try:
         whole = inflate_object_from_contents(tree.object_id, contents)

@@ -1,6 +1,5 @@
 """Transport: how the coordinator reaches the hospitals. The local one lives in ``simulation``, Flower's below."""
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +17,7 @@ from server.records import packet_to_recorddict, recorddict_to_packet
 APP_ERRORS = (ErrorCode.LOAD_CLIENT_APP_EXCEPTION, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, ErrorCode.INVALID_FAB)
 MAX_TRIES = 3
 HELLO_SECONDS = 10.0  # that a study waits for the names of nodes when enough have told theirs
-QUICK_SECONDS, SLOW_POLLS = 2.0, 5  # so long after something happened it is looked at every poll, later every fifth
+SLOWEST = 10  # times as long as the first pause: pauses are a tenth of what has been waited
 TOLD_SECONDS, AGAIN_SECONDS = 20.0, 300.0  # of waiting before it is said for whom, and said again
 
 log = logging.getLogger("lemof")
@@ -50,8 +49,8 @@ class FlowerTransport:
         join_timeout_seconds: how long it waits for them.
         answer_timeout_seconds: how long one stage may take a site that stays online.
         rejoin_timeout_seconds: how long a site that went offline within a stage may take to come back.
-        poll_seconds: pause between two looks (Flower's own ``send_and_receive`` takes 3 s), five times as long when a
-            stage takes more than a moment.
+        poll_seconds: pause between two looks at first; it grows to a tenth of what has been waited, and to ten times
+            itself (Flower's own ``send_and_receive`` takes 3 s).
     """
 
     def __init__(
@@ -126,24 +125,24 @@ class FlowerTransport:
             reason = f"{site} must answer stage {stage}, got nothing: {why[site]}. Look at that site's log."
             answers[site] = Refusal(stage=stage, round=requests[site].round, site=site, code=code, reason=reason)
 
-        for look in itertools.count():
-            is_due = look % SLOW_POLLS == 0 or time.monotonic() - last_event < QUICK_SECONDS
+        while True:
             unsent = [site for site in sorted(requests.keys() - answers.keys()) if site not in sent.values()]
-            if is_due and (unsent or self._gone):
+            if unsent or self._gone:
                 self._greet()
             for site in unsent:
                 if (node := self._node_of(site)) is None:
                     continue
                 self._gone.discard(site)
                 request = requests[site]
-                content = contents.setdefault(id(request), packet_to_recorddict(request.to_packet()))
-                if message_id := self._send(stage, content, node):
+                if id(request) not in contents:
+                    contents[id(request)] = packet_to_recorddict(request.to_packet())
+                if message_id := self._send(stage, contents[id(request)], node):
                     sent[message_id] = site
                     tries[site] += 1
                     why[site] = f"no answer in {self._answer_timeout_seconds:g} s"
                     last_event = time.monotonic()
                     until[site] = last_event + self._answer_timeout_seconds
-            for reply in self._pull(sent) if is_due else []:
+            for reply in self._pull(sent):
                 site = sent.pop(reply.metadata.reply_to_message_id)
                 if not reply.has_error():
                     answers[site] = _read(reply, site, requests[site])
@@ -161,8 +160,8 @@ class FlowerTransport:
                 self._waiting.end()
                 return answers
             self._waiting.of(f"{', '.join(sorted(requests.keys() - answers.keys()))} ({stage})")
-            time.sleep(self._poll_seconds)
-        raise AssertionError("unreachable: counting has no end")
+            waited = (time.monotonic() - last_event) / 10
+            time.sleep(min(max(waited, self._poll_seconds), SLOWEST * self._poll_seconds))
 
     def _greet(self) -> None:
         """Ask every node that is new for its site's name, and note the names that have come."""
