@@ -28,7 +28,7 @@ from client.site import EcgData
 from lemof_model.errors import DiskError
 
 STORE, JOURNAL = "ecg.npy", "ecg.journal"
-READER_VERSION = 1  # a journal of another one is not continued
+READER_VERSION = 2  # a journal of another one is not continued
 BLOCK = 250
 FEW_RECORDS = 2000  # read in less time than processes take to start
 MAX_WORKERS = 4

@@ -20,7 +20,7 @@ from client.site import EcgData
 from lemof_model.errors import DiskError
 
 PATHS = [f"r{number:02}" for number in range(22)]
-BAD = {"r03": "E202 checksum wrong", "r08": "E202 file missing", "r21": "E202 checksum wrong"}
+BAD = {"r03": "E202 checksum wrong", "r08": "E202 signal file missing", "r21": "E202 checksum wrong"}
 
 
 @pytest.fixture
