@@ -52,7 +52,7 @@ class Reason(StrEnum):
 
 _COPY = "Copy the files again."
 _LEADS = "Leads are known by the descriptions in the signal lines, as I to III, aVR to aVF and V1 to V6: name them so."
-_HEADER = "Is the header whole? Then write it as WFDB has it (wfdb.rdheader must read it)."
+_HEADER = "Is the header whole? Then mend it by WFDB's header(5)."
 
 ADVICE = {
     Reason.HEADER_MISSING: "Copy the files again. Is data.ecg.root the folder that the record list's paths start at?",
@@ -94,9 +94,14 @@ ADVICE = {
 }
 
 
-def advice_on(reason: str) -> str:
-    """What to do about a reason."""
-    return ADVICE[Reason(reason)]
+def reason_of(told: str) -> Reason:
+    """The reason in what is told of a record.
+
+    Example:
+        >>> reason_of(str(RejectedRecordError(Reason.UNIT, "mmHg"))).value
+        'E205 unit not known'
+    """
+    return Reason(told.partition(": ")[0])
 
 
 class RejectedRecordError(Exception):
@@ -113,20 +118,22 @@ def refuse_too_many(
 ) -> None:
     """Stop a preparation when more records are bad than the site allows: a fraction of the chosen ones, or ten.
 
-    ``list_row_of`` is the row of each path in the record list; it names a record without naming a patient.
+    ``rejected`` has what is told of each; ``list_row_of`` is the row of each path in the record list, which names a
+    record without naming a patient.
 
     Raises:
-        DataError: with the number of each reason, and what to do about the most frequent one.
+        DataError: with the number of each reason, the first record of the most frequent one, and what to do about it.
     """
     allowed = max(int(max_bad_fraction * num_chosen), FEW)
     if len(rejected) <= allowed:
         return
-    counts = Counter(rejected.values()).most_common()
-    row = (list_row_of or {}).get(next(iter(rejected)))
-    first = f"; first: row {row:,} of the record list" if row else ""
+    counts = Counter(map(reason_of, rejected.values())).most_common()
+    worst = counts[0][0]
+    path, told = next((path, told) for path, told in rejected.items() if reason_of(told) == worst)
+    row = (list_row_of or {}).get(path)
+    first = f"; first: row {row:,} of the record list{told.removeprefix(worst)}" if row else ""
     reasons = ", ".join(f"{count:,} {reason[5:]}" for reason, count in counts)
-    code = counts[0][0][:4]
     raise DataError(
         f"ECG records must be usable but for {allowed:,} of {num_chosen:,}, got {len(rejected):,} bad ones "
-        f"({reasons}{first}). {advice_on(counts[0][0])} [{code}]"
+        f"({reasons}{first}). {ADVICE[worst]} [{worst[:4]}]"
     )

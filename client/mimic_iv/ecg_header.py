@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from client.mimic_iv.ecg_faults import Reason, RejectedRecordError
 from client.mimic_iv.ecg_leads import lead_columns, require_leads
+from client.mimic_iv.unreadable import form_of
 from client.site import EcgData
 from lemof_model.features import ECG_LEADS, ECG_SECONDS
 
@@ -195,7 +196,7 @@ def _layout(record: tuple[str, ...], signals: tuple[Signal, ...], ecg: EcgData, 
     physical = [MICROVOLTS.get(unit.casefold(), np.nan) for *_, unit in calibrations]
     unknown = {unit for (*_, unit), microvolts in zip(calibrations, physical, strict=True) if microvolts != microvolts}
     if unknown and ecg.units == "mV":
-        raise RejectedRecordError(Reason.UNIT, ", ".join(sorted(unknown)))
+        raise RejectedRecordError(Reason.UNIT, ", ".join(sorted(map(_shown, unknown))))
     gain_C = np.array([gain for gain, *_ in calibrations])
     if not (gain_C > 0).all():
         raise RejectedRecordError(Reason.GAIN, f"{gain_C.min():g}")
@@ -241,7 +242,7 @@ def _storage(kind: str) -> Storage:
     """A signal line's format field."""
     matched = _FORMAT.fullmatch(kind)
     if matched is None:
-        raise RejectedRecordError(Reason.FORMAT)
+        raise RejectedRecordError(Reason.FORMAT, f"form {form_of(kind)!r}")
     _, samples, skew, offset = matched.groups()
     return Storage(matched[1], max(int(samples or 1), 1), int(skew or 0), int(offset or 0))
 
@@ -251,8 +252,13 @@ def _calibration(gain: str, zero: str) -> tuple[float, float, str]:
     where the gain field does not say; wfdb takes 200 where there is no gain, we take 0 as it stands."""
     matched = _GAIN.fullmatch(gain)
     if matched is None:
-        raise RejectedRecordError(Reason.GAIN_FIELD)
+        raise RejectedRecordError(Reason.GAIN_FIELD, f"form {form_of(gain)!r}")
     return float(matched[1] or 0), float(matched[2] or zero or 0), matched[3] or "mV"
+
+
+def _shown(unit: str) -> str:
+    """A unit as it may stand in a message."""
+    return "".join(letter if letter.isprintable() else "?" for letter in unit[:20])
 
 
 def _parse_segments(record: Sequence[str], num_segments: int, lines: Sequence[str], ecg: EcgData) -> SegmentedHeader:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import polars as pl
 from rich.progress import Progress
 
-from client.mimic_iv.ecg_faults import FEW, Reason, RejectedRecordError, advice_on
+from client.mimic_iv.ecg_faults import ADVICE, FEW, Reason, RejectedRecordError
 from client.mimic_iv.ecg_heights import height_facts, height_mv
 from client.mimic_iv.ecg_links import link_ecgs
 from client.mimic_iv.ecg_record import read_record
@@ -79,9 +79,9 @@ def _check_records(
         code, _, words = reason.partition(" ")
         found = f"{words}: {len(places):,} ({len(places) / len(records):.1%}), first {places[0]}"
         if stops:
-            yield Finding(name, "fail", found, advice_on(reason), code, DataError.exit_status)
+            yield Finding(name, "fail", found, ADVICE[reason], code, DataError.exit_status)
         else:
-            yield Finding(name, "warn", f"{found}; skipped", advice_on(reason), code)
+            yield Finding(name, "warn", f"{found}; skipped", ADVICE[reason], code)
     if not bad:
         rates = " or ".join(map(str, ecg.accept_hz))
         without = len(records) - num_verified
