@@ -1,5 +1,6 @@
 """Files under ``data.ecg.root``, and none other: neither a path of the record list nor a header leads out of it."""
 
+import io
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -34,7 +35,11 @@ def read_inside(ecg: EcgData, file: str, missing: Reason, needed: Callable[[int]
     """
     try:
         with open(_inside(ecg, file), "rb", buffering=0) as opened:
-            return opened.read(needed(os.fstat(opened.fileno()).st_size))
+            size = os.fstat(opened.fileno()).st_size
+            if (num_bytes := needed(size)) == size:
+                return opened.read()
+            with io.BufferedReader(opened) as buffered:  # without it fewer may come, where a disk is far away
+                return buffered.read(num_bytes)
     except (OSError, ValueError) as error:
         raise _fault(error, missing) from None
 

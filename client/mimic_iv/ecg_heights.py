@@ -6,7 +6,7 @@ any rate, an artefact spoils one of five, and slow wander counts for little.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,12 @@ def height_facts(records: Iterable[tuple[float, str]]) -> dict[str, Any]:
     }
 
 
-def measure_heights(ecg: EcgData, store: Path, paths: Sequence[str]) -> dict[str, Any]:
-    """The facts of a prepared ``ecg.npy`` whose rows are the records of these paths."""
-    signals_NCT = np.load(store, mmap_mode="r")
+def measure_heights(ecg: EcgData, store: Path, row_of: Mapping[str, int]) -> dict[str, Any]:
+    """The facts of a prepared ``ecg.npy``; ``row_of`` says which record, by its path, each row is."""
+    signals_NCT, paths = np.load(store, mmap_mode="r"), list(row_of)
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MAX_RECORDS)).astype(int))
-    return height_facts((height_mv(signals_NCT[row]), _gain_of(ecg, paths[row])) for row in chosen)
+    of_chosen = {path: row_of[path] for path in (paths[place] for place in chosen)}
+    return height_facts((height_mv(signals_NCT[row]), _gain_of(ecg, path)) for path, row in of_chosen.items())
 
 
 def _gain_of(ecg: EcgData, path: str) -> str:

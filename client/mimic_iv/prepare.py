@@ -256,8 +256,7 @@ def _read_ecgs(
     found = f"{len(row_of):,} records, {len(rejected):,} not used, {counts.get('stays_linked', 0):,} stays"
     steps.say(3, "ECGs", found, None if was_finished else time.monotonic() - start)
     if ecg is not None:
-        paths = sorted(row_of, key=row_of.__getitem__)
-        counts["heights"] = steps.run("ecg_heights", partial(measure_heights, ecg, folder / STORE, paths))
+        counts["heights"] = steps.run("ecg_heights", partial(measure_heights, ecg, folder / STORE, row_of))
     counts = {**counts, "records_rejected": num_by_reason(rejected)}
     record_list = ecg.record_list.name if ecg is not None else None
     facts = {"row_of": row_of, "rejected": rejected, "list_row_of": list_row_of, "counts": counts}

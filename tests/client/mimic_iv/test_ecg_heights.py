@@ -107,14 +107,15 @@ def test_the_gain_is_that_of_the_header(
         write_record(tmp_path / f"r{number:02}", samples(number), gain=gain)
     ecg = EcgData.model_validate({"root": tmp_path}, context={"folder": tmp_path})
     paths = [f"r{number:02}" for number in range(22)]
-    np.save(tmp_path / "ecg.npy", np.stack([read_ecg(ecg, path) for path in paths]))
-    facts = measure_heights(ecg, tmp_path / "ecg.npy", paths)
+    np.save(tmp_path / "ecg.npy", np.stack([read_ecg(ecg, path) for path in reversed(paths)]))
+    row_of = {path: 21 - number for number, path in enumerate(paths)}
+    facts = measure_heights(ecg, tmp_path / "ecg.npy", row_of)
     assert {gain: num for gain, (num, _) in facts["by_gain"].items()} == {"200/mV": 12, "400/mV": 10}
     assert facts["by_gain"]["400/mV"][1] == pytest.approx(facts["by_gain"]["200/mV"][1] / 2, rel=0.2)
     (tmp_path / "r00.hea").unlink()
-    assert measure_heights(ecg, tmp_path / "ecg.npy", paths)["records"] == 22
+    assert measure_heights(ecg, tmp_path / "ecg.npy", row_of)["records"] == 22
     np.save(tmp_path / "ecg.npy", np.empty((0, 12, 1000), np.int16))
-    assert measure_heights(ecg, tmp_path / "ecg.npy", [])["records"] == 0
+    assert measure_heights(ecg, tmp_path / "ecg.npy", {})["records"] == 0
 
 
 def findings(folder: Path) -> list[dict[str, Any]]:
