@@ -104,6 +104,11 @@ def link_warning(counts: Mapping[str, int]) -> str | None:
         return (
             "ecg_time must match data.ecg.datetime_format, got none that does. Set it, or mend the record list. [E103]"
         )
+    if not counts.get("records_listed", 1):
+        return (
+            "The ECG record list must have records, got none. Export it again, or leave data.ecg out at a hospital "
+            "without ECGs. [E106]"
+        )
     if not counts["patients_listed"]:
         digits = (
             f"{counts['digits_listed']} digit{'s' * (counts['digits_listed'] != 1)} against {counts['digits_stays']}"

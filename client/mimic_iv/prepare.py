@@ -34,8 +34,9 @@ from client.mimic_iv import comorbidities, diagnoses
 from client.mimic_iv.comorbidities import with_earlier_comorbidities
 from client.mimic_iv.diagnoses import num_coded, with_diseases
 from client.mimic_iv.ecg_faults import refuse_too_many
+from client.mimic_iv.ecg_heights import measure_heights
 from client.mimic_iv.ecg_links import link_ecgs
-from client.mimic_iv.ecg_waveforms import append_ecgs, write_ecgs
+from client.mimic_iv.ecg_waveforms import STORE, append_ecgs, write_ecgs
 from client.mimic_iv.event_pass import BadLines, OnRows, Outcome
 from client.mimic_iv.first_day import first_days
 from client.mimic_iv.icd_codes import read_groups
@@ -254,6 +255,8 @@ def _read_ecgs(
         counts["records_chosen"] += len(others)
     found = f"{len(row_of):,} records, {len(rejected):,} not used, {counts.get('stays_linked', 0):,} stays"
     steps.say(3, "ECGs", found, None if was_finished else time.monotonic() - start)
+    if ecg is not None:
+        counts["heights"] = steps.run("ecg_heights", partial(measure_heights, ecg, folder / STORE, row_of))
     counts = {**counts, "records_rejected": num_by_reason(rejected)}
     record_list = ecg.record_list.name if ecg is not None else None
     facts = {"row_of": row_of, "rejected": rejected, "list_row_of": list_row_of, "counts": counts}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from client.mimic_iv.ecg_faults import reason_of
 from client.mimic_iv.event_pass import MAX_LINES, BadLines
 from client.mimic_iv.measurements import NOTHING_READ
 from client.mimic_iv.stays import KEYS, StayTables
@@ -129,8 +130,8 @@ def treatment_facts(tables: Sequence[str], features_NF: NDArray[np.float32]) -> 
 
 
 def num_by_reason(rejected: Mapping[str, str]) -> dict[str, int]:
-    """How many records were rejected for each reason."""
-    return dict(sorted(Counter(rejected.values()).items()))
+    """How many records were rejected for each reason, whatever its detail."""
+    return dict(sorted(Counter(map(reason_of, rejected.values())).items()))
 
 
 def _write_rejects(path: Path, bad_lines: Sequence[tuple[str, BadLines]], ecg_facts: Mapping[str, Any]) -> None:

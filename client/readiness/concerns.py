@@ -4,6 +4,7 @@ exists, and by ``prepare``, ``check`` and the readiness page when there is one."
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from client.mimic_iv.ecg_heights import ENOUGH_RECORDS, LIKELY_MV, MAX_UNLIKELY, USUAL_MV
 from client.mimic_iv.ecg_links import link_warning
 from client.mimic_iv.event_pass import NO_STAY
 from client.mimic_iv.stays import DATA_REASONS, REPEATED
@@ -37,6 +38,7 @@ def concerns_of(
         ecg_links(manifest["num_stays_with_ecg"], manifest["num_stays"], ecg) if has_ecg_data else None,
         *record_list(ecg),
         ecg_records(ecg.get("records_rejected", {}), ecg.get("records_chosen", 0)),
+        *ecg_heights(ecg.get("heights", {})),
         *(absent_columns(name, absent) for name, absent in quality.get("columns_absent", {}).items()),
         *(stays_unknown(name, counts) for name, counts in quality.get("tables", {}).items()),
         *_measurements(quality.get("concepts", {})),
@@ -144,6 +146,35 @@ def ecg_records(rejected: Mapping[str, int], num_chosen: int) -> Finding:
     found = f"{sum(rejected.values()):,} of {num_chosen:,} not used: {reasons}"
     fix = "The stay's next ECG is used, if there is one. See rejects.csv.gz."
     return Finding("ECG records", "warn", found, fix, "E202")
+
+
+def ecg_heights(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether the beats are as high as anywhere: over all records, those of one gain, or a part of them that no header
+    tells apart; ``facts`` are those of ``height_facts``."""
+    name, fix = "ECG heights", "Are gain and unit in the headers those of the machine?"
+    num, usually = facts.get("records", 0), f"usually {USUAL_MV[0]:g} to {USUAL_MV[1]:g} mV"
+    if num < ENOUGH_RECORDS:
+        return
+    if not _is_usual(facts["median_mv"]):
+        found = f"median {facts['median_mv']:.3g} mV in the median lead of {num:,} records, {usually}"
+        yield Finding(name, "warn", found, fix, "E205")
+        return
+    if odd := {gain: told for gain, told in facts["by_gain"].items() if not _is_usual(told[1])}:
+        for gain, (part, median) in odd.items():
+            found = f"median {median:.3g} mV in the {part:,} of {num:,} records with a gain of {gain}, {usually}"
+            yield Finding(name, "warn", found, fix, "E205")
+        return
+    for part, limit, where in ((facts["low"], LIKELY_MV[0], "under"), (facts["high"], LIKELY_MV[1], "over")):
+        if part >= ENOUGH_RECORDS and part > MAX_UNLIKELY * num:
+            found = f"{part:,} of {num:,} records {where} {limit:g} mV in the median lead; medians are {usually}"
+            yield Finding(name, "warn", found, f"Do they come from one machine? {fix}", "E205")
+            return
+    yield Finding(name, "ok", f"median {facts['median_mv']:.3g} mV in the median lead of {num:,} records")
+
+
+def _is_usual(median_mv: float) -> bool:
+    """Whether a site's median height is one that sites have."""
+    return USUAL_MV[0] <= median_mv <= USUAL_MV[1]
 
 
 def _measurements(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:

@@ -172,6 +172,8 @@ def _ecgs(manifest: Mapping[str, Any]) -> Html:
     facts = manifest.get("ecg", {})
     rows = [(name.replace("_", " "), f"{count:,}") for name, count in facts.items() if name in LISTED]
     rejected = [(f"not used: {reason}", f"{count:,}") for reason, count in facts.get("records_rejected", {}).items()]
+    if (height := facts.get("heights", {}).get("median_mv")) is not None:
+        rows.append(("median height in the median lead", f"{height:.2f} mV"))
     match = manifest["num_stays_with_ecg"] / max(manifest["num_stays"], 1)
     spec = manifest["cohort"]
     told = (

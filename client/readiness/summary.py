@@ -18,6 +18,8 @@ def show_summary(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping
     reasons = ", ".join(f"{row['num_stays']:,} {row['reason']}" for row in dropped if row["num_stays"])
     has_ecg = site.data.ecg is not None
     ecg = f"; ECG of {manifest['num_stays_with_readable_ecg'] / num:.1%} of stays" if has_ecg else ""
+    if (height := manifest.get("ecg", {}).get("heights", {}).get("median_mv")) is not None:
+        ecg += f", median height {height:.2f} mV"
     lines = [
         f"kept {num:,} of {first['num_stays']:,} ICU stays{f' (dropped: {reasons})' if reasons else ''}",
         f"{manifest['num_patients']:,} patients; long stays {prevalence(manifest, quality):.1%}{ecg}",

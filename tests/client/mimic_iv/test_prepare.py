@@ -157,7 +157,8 @@ def test_ecg_in_the_window_latest_then_larger_study(
     }
     assert told.items() <= cohort.manifest["ecg"].items()
     (ecg,) = [row for row in read_rejects(site.prepare.output) if row["file"].startswith("files")]
-    assert ecg == {"file": "files/p1000/p1/s103/103", "row": "4", "reason": "E202 checksum wrong"}
+    reason = "E202 checksum wrong: I II III aVR aVL aVF V1 V2 V3 V4 V5 V6"
+    assert ecg == {"file": "files/p1000/p1/s103/103", "row": "4", "reason": reason}
 
 
 def test_first_ecg_rule_takes_the_earliest_of_the_window(site: SiteConfig) -> None:
