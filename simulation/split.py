@@ -19,8 +19,8 @@ from rich.progress import track
 from client.mimic_iv.files import TIME, Columns, collect, scan
 from client.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, find_table, open_optional_table
 from client.site import EhrData
+from lemof_model.categories import category_of
 from lemof_model.errors import DataError, LemofError
-from lemof_model.features import category_of
 from lemof_model.study import Target
 from simulation.site_file import require_empty, write_site_file
 

@@ -5,7 +5,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from client.mimic_iv.stays import StayTables
-from lemof_model.features import CATEGORY_WORDS, STATICS, category_of
+from lemof_model.categories import CATEGORY_WORDS, category_of
+from lemof_model.features import STATICS
 
 RAW_COLUMNS = {
     "sex": "gender",
