@@ -50,6 +50,7 @@ from client.mimic_iv.tables import OPTIONAL_TABLES, open_optional_table, open_ta
 from client.mimic_iv.treatments import INTERVAL_COLUMNS, read_treatments, treatment_features
 from client.mimic_iv.urine import read_urine
 from client.mimic_iv.vitals import read_vitals
+from client.owner_only import owner_only
 from client.site import EcgData, PlanSections, SiteConfig
 from lemof_model.errors import TooLittleDataError
 from lemof_model.features import FEATURES, GRID_CHANNELS, MEASURED
@@ -73,7 +74,7 @@ def prepare(
         DiskError: the cohort cannot be written, or another run is making it. An earlier cohort is left as it was.
     """
     output = require_place(site.prepare.output)
-    with held_alone(output):
+    with owner_only(), held_alone(output):
         _prepare(site, plan, output, console, force=force, workers=workers)
         return load_cohort(site.prepare.output)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from client.owner_only import write_owner_only
 from client.preflight.findings import Finding
 from client.readiness import concerns
 from client.readiness.markup import Html, bar, definitions, element, section, table
@@ -81,7 +82,7 @@ def write_page(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping[s
     """
     path = site.prepare.output.parent / "readiness.html"
     try:
-        path.write_text(page(site, manifest, quality), encoding="utf-8")
+        write_owner_only(path, page(site, manifest, quality))
     except OSError as error:
         raise DiskError(
             f"readiness.html must be writable, got {error.strerror} at {path.parent}. "
