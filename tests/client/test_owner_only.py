@@ -16,8 +16,10 @@ from client.mimic_iv.prepare import prepare
 from client.owner_only import write_owner_only
 from client.site import PlanSections, load_site
 from lemof_model.study import Study
+from simulation.split import split
 from tests.client.mimic_iv.conftest import site_path as site_path
 from tests.hospitals import write_hospital
+from tests.simulation.test_shares import source as source
 
 
 @pytest.fixture(autouse=True, params=[0o000, 0o022], ids=oct)
@@ -78,6 +80,12 @@ def test_an_earlier_cohort_stays_readable(site_path: Path, tmp_path: Path) -> No
     for path in [tmp_path / "cohort", *(tmp_path / "cohort").iterdir()]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     assert load_cohort(tmp_path / "cohort").num_stays == 3
+
+
+def test_the_hospitals_of_a_split(source: Path, tmp_path: Path) -> None:
+    split(source, source / "ecg", tmp_path / "out", num_sites=2, by="random")
+    hospitals = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
+    assert open_to_others(*hospitals, tmp_path / "out/split.json") == [] and len(hospitals) == 2
 
 
 def test_a_file_is_written_whole(tmp_path: Path) -> None:
