@@ -48,7 +48,7 @@ CATEGORY_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
             "cardiac", "cardiology", "cardio", "cardiovascular", "cardiothoracic", "coronary", "ccu", "cicu", "cvicu",
             "csicu", "csru", "cticu",
         ),
-        "medical": ("medical", "medicine", "med", "micu"),
+        "medical": ("medical", "medicine", "med", "micu", "msicu"),
         "surgical": ("surgical", "surgery", "surg", "sicu"),
     },
     "insurance": {
@@ -76,6 +76,7 @@ CATEGORY_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
 OTHER_FIRST: dict[str, tuple[str, ...]] = {
     "race": ("mixed", "multi", "multiple", "multiracial", "biracial", "two or more"),
     "careunit_kind": ("critical care unit ccu",),
+    "insurance": ("private pay", "self pay"),
 }
 
 # Of these categories a value with two is in none: "male to female", "white and black".
@@ -95,7 +96,7 @@ OTHER_WORDS: dict[str, tuple[str, ...]] = {
     ),
     "careunit_kind": (
         "intensive care", "icu", "critical care", "itu", "general", "mixed", "intermediate", "stepdown", "step down",
-        "pacu", "burn", "vascular", "neonatal", "nicu", "pediatric", "transplant", "oncology",
+        "pacu", "burn", "vascular", "neonatal", "nicu", "pediatric", "picu", "hdu", "transplant", "oncology",
     ),
     "insurance": ("government", "self", "no charge", "uninsured", "military", "tricare", "workers"),
     "marital_status": ("separated", "partner", "partnership", "union", "cohabiting", "engaged"),

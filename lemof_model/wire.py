@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lemof_model.errors import VersionError
 from lemof_model.study import Study
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 
 Arrays = Mapping[str, NDArray[Any]]
 

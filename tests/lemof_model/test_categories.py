@@ -44,7 +44,7 @@ VALUES: dict[str, dict[str, tuple[str, ...]]] = {
         "medicare": ("Medicare", "Medicare Advantage"),
         "medicaid": ("Medicaid",),
         "private": ("Private", "Commercial", "Blue Cross/Blue Shield"),
-        "other": ("Other", "No charge", "Self Pay", "Government", "Non-Medicare"),
+        "other": ("Other", "No charge", "Self Pay", "Private Pay", "Government", "Non-Medicare"),
     },
     "marital_status": {
         "married": ("MARRIED", "Married", "M"),

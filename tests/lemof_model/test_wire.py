@@ -59,7 +59,7 @@ def test_an_answer_and_a_refusal_come_back_as_they_were() -> None:
 def test_another_wire_version_is_refused() -> None:
     packet = MetaRequest(study=Study(), round=1).to_packet()
     packet.metrics["wire_version"] = 99
-    with pytest.raises(VersionError, match="Wire version must be 2, got 99"):
+    with pytest.raises(VersionError, match="Wire version must be 3, got 99"):
         request_from_packet(packet)
 
 
