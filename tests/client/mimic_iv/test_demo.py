@@ -18,6 +18,7 @@ from client.mimic_iv.diagnoses import PREFIXES
 from client.mimic_iv.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.features import FEATURES, GRID_CHANNELS
+from tests.real_stays import real_courses
 
 HOUR, DAY = pd.Timedelta(hours=1), pd.Timedelta(days=1)
 
@@ -29,20 +30,7 @@ def mimic(mimic_demo: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def courses(mimic: Path) -> pd.DataFrame:
-    """All ICU stays: rows of one admission that are at most 6 h apart are one, and death ends it. ``members`` are the
-    ids of its rows."""
-    rows = pd.read_csv(mimic / "icu/icustays.csv.gz", parse_dates=["intime", "outtime"])
-    admissions = pd.read_csv(mimic / "hosp/admissions.csv.gz", parse_dates=["deathtime"]).set_index("hadm_id")
-    found: list[dict[str, Any]] = []
-    for row in _rows(rows.sort_values(["hadm_id", "intime"])):
-        if found and found[-1]["hadm_id"] == row.hadm_id and row.intime - found[-1]["outtime"] <= 6 * HOUR:
-            found[-1]["outtime"] = row.outtime
-            found[-1]["members"].append(row.stay_id)
-        else:
-            found.append({**row._asdict(), "members": [row.stay_id]})
-    stays = pd.DataFrame(found)
-    death = stays["hadm_id"].map(admissions["deathtime"])
-    return stays.assign(outtime=stays["outtime"].where(death.isna() | (death > stays["outtime"]), death))
+    return real_courses(mimic)
 
 
 @pytest.fixture(scope="module")
