@@ -34,17 +34,18 @@ class Courses:
     contradictions: dict[str, int]
 
 
-def courses_of(icustays: pl.DataFrame, merge_within_hours: float) -> Courses:
+def courses_of(icustays: pl.DataFrame, admissions: pl.DataFrame, merge_within_hours: float) -> Courses:
     """Join the rows of a course. A row without an admission, or whose times cannot be right, stays alone.
 
-    A course of which one row has no end has none.
+    A course of which one row has no end has none. Two of a patient are held against each other where ``admissions`` has
+    both.
 
     Example:
         >>> from datetime import datetime
         >>> day = lambda number: datetime(2150, 1, number)
         >>> rows = pl.DataFrame({"subject_id": 1, "hadm_id": 11, "stay_id": [5, 6, 7], "first_careunit": list("ABC"),
         ...                      "intime": [day(1), day(3), day(9)], "outtime": [day(3), day(4), day(10)]})
-        >>> courses_of(rows, 6).stays.select("stay_id", "first_careunit", pl.col("outtime").dt.day()).rows()
+        >>> courses_of(rows, rows, 6).stays.select("stay_id", "first_careunit", pl.col("outtime").dt.day()).rows()
         [(5, 'A', 4), (7, 'C', 10)]
     """
     is_sound = _is_sound()
@@ -58,8 +59,9 @@ def courses_of(icustays: pl.DataFrame, merge_within_hours: float) -> Courses:
     others = [pl.col(name).first() for name in icustays.columns if name != "outtime"]
     joined = sound.group_by("course", maintain_order=True).agg(*others, end)
     whole = pl.concat([joined.select(icustays.columns), icustays.filter(~is_sound)])
-    gap_hours = _hours_since_other_admissions(joined)
-    within = joined.filter(gap_hours < 0)
+    admitted = joined.join(admissions, on=admission, how="semi", maintain_order="left")
+    gap_hours = _hours_since_other_admissions(admitted)
+    within = admitted.filter(gap_hours < 0)
     own = ["subject_id", "stay_id", "intime"]
     course_of = joined.select("course", pl.col("stay_id").alias("id"))
     members = sound.select(*own, "course").join(course_of, on="course").select(*own, course="id")

@@ -215,7 +215,7 @@ def with_courses(tables: StayTables, spec: CohortSpec) -> StayTables:
     """The tables with one row of icustays for each course in intensive care (see ``courses``)."""
     if tables.courses is not None:
         return tables
-    courses = courses_of(tables.icustays, spec.merge_within_hours)
+    courses = courses_of(tables.icustays, tables.admissions, spec.merge_within_hours)
     return replace(tables, icustays=courses.stays, courses=courses)
 
 

@@ -19,7 +19,7 @@ from client.site import EhrData
 from lemof_model.features import COMORBIDITIES, DISEASES, STATICS
 from lemof_model.study import CohortSpec, digest_json
 from simulation.synthetic import treatments
-from simulation.synthetic.diagnoses import DIAGNOSES, TEN, diagnoses_table, with_a_leading_zero
+from simulation.synthetic.diagnoses import DIAGNOSES, TEN, diagnoses_table
 from simulation.synthetic.process import ECG_LATENTS, EHR_LATENTS, LATENTS, Latents, Process, draw_latents
 from simulation.synthetic.records import (
     RECORDS,
@@ -396,13 +396,3 @@ def test_a_drip_goes_from_one_rate_to_the_next(one: Drawn) -> None:
 def test_parameters_can_be_digested(parameters: Callable[[], None]) -> None:
     text = digest_json(dataclasses.asdict(parameters))  # type: ignore[call-overload]
     assert len(text) == 64
-
-
-def test_a_generated_hospital_never_looks_as_if_it_had_lost_its_zeros() -> None:
-    """Whatever chance writes, its codes are not refused; what chance has written right stays as it is."""
-    codes = ["4019", "99591", "25000", "99591"]
-    chance = pl.DataFrame({"hadm_id": range(400), "icd_code": codes * 100, "icd_version": [9, 9, 9, 10] * 100})
-    changed = with_a_leading_zero(chance)
-    assert changed["icd_code"].to_list() == ["4019", "03842", "25000", "99591", *codes * 99]
-    for right in (chance.head(260), changed, chance.with_columns(icd_version=10)):
-        assert with_a_leading_zero(right).equals(right)

@@ -60,7 +60,7 @@ def found(courses: Courses) -> list[tuple[int, float | None]]:
 def test_rows_of_a_course_are_one_stay(
     rows: tuple[Row, ...], expected: list[tuple[int, float | None]], num_merged: int
 ) -> None:
-    courses = courses_of(icustays(*rows), 6)
+    courses = courses_of(icustays(*rows), icustays(*rows), 6)
     assert [(stay, None if hours is None else round(hours, 6)) for stay, hours in found(courses)] == expected
     assert (courses.num_merged, courses.num_within) == (num_merged, 0)
     assert courses.members.height == len(rows)
@@ -72,7 +72,7 @@ def test_rows_of_a_course_are_one_stay(
 
 def test_a_limit_of_nought_joins_what_touches() -> None:
     rows = icustays((1, 11, 5, 0, 30), (1, 11, 6, 30, 40), (1, 11, 7, 40.5, 90))
-    assert found(courses_of(rows, 0)) == [(5, 40.0), (7, 49.5)]
+    assert found(courses_of(rows, rows, 0)) == [(5, 40.0), (7, 49.5)]
     for hours in (-1.0, 49.0):
         with pytest.raises(ConfigError, match=r"cohort\.merge_within_hours must be from 0 \(rows that touch\) to 48"):
             CohortSpec(merge_within_hours=hours)
@@ -80,7 +80,7 @@ def test_a_limit_of_nought_joins_what_touches() -> None:
 
 def test_stays_without_an_admission_stay_alone() -> None:
     rows = icustays((1, 11, 5, 0, 30), (1, 11, 6, 30, 90)).with_columns(hadm_id=pl.lit(None, pl.Int64))
-    assert found(courses_of(rows, 6)) == [(5, 30.0), (6, 60.0)]
+    assert found(courses_of(rows, rows, 6)) == [(5, 30.0), (6, 60.0)]
 
 
 def test_what_lies_in_another_admission_counts_once_and_is_told() -> None:
@@ -90,10 +90,16 @@ def test_what_lies_in_another_admission_counts_once_and_is_told() -> None:
         (3, 31, 9, 0, 50), (3, 32, 10, 50, 90),  # admitted again at the door
         (4, 41, 11, 0, 50), (4, 41, 12, 40, 90),
     )  # fmt: skip
-    courses = courses_of(rows, 6)
+    courses = courses_of(rows, rows, 6)
     assert found(courses) == [(5, 72.0), (7, 50.0), (9, 50.0), (10, 40.0), (11, 90.0)]
     assert courses.contradictions == {OVERLAPPING: 1, IN_ANOTHER: 2, ADJOINING_ANOTHER: 1}
     assert (courses.num_merged, courses.num_within) == (1, 2)
+
+
+def test_a_stay_of_an_admission_that_nobody_knows_hides_no_other() -> None:
+    rows = icustays((1, 11, 5, 0, 72), (1, 12, 6, 0, 72))
+    courses = courses_of(rows, rows.filter(pl.col("hadm_id") == 12), 6)
+    assert (found(courses), courses.num_within) == ([(5, 72.0), (6, 72.0)], 0)
 
 
 def tables_of(rows: pl.DataFrame, **of_admission: Any) -> StayTables:
