@@ -31,27 +31,28 @@ def write_quality(
     passes: Mapping[str, Mapping[str, Any]],
     ecg_facts: Mapping[str, Any],
     labels: tuple[NDArray[np.int8], NDArray[np.bool_]],
-    diagnoses: Mapping[str, int],
+    of_stays: Mapping[str, Any],
     repeated: Mapping[str, int],
 ) -> None:
     """Write ``quality.json`` and ``rejects.csv.gz`` beside ``features.npy``.
 
     ``passes`` are the facts of each event table (counts, counts by concept, unreadable lines); ``labels`` the long
-    stays and which stays have a label; ``diagnoses`` those of ``num_coded``; ``repeated`` is how many of a concept's
-    values repeat another.
+    stays and which stays a study reads; ``of_stays`` further entries (JSON values); ``repeated`` is how many of a
+    concept's values repeat another.
     """
     features_NF = np.load(folder / "features.npy", mmap_mode="r")
+    first_bad = tables.first_bad | {name: facts.get("first_bad", {}) for name, facts in passes.items()}
     concepts = {name: counts for facts in passes.values() for name, counts in facts["concepts"].items()}
-    is_long, has_label = labels
     quality = {
         "attrition": list(attrition),
         "tables": {**tables.counts, **{name: facts["counts"] for name, facts in passes.items()}},
         "columns_absent": {name: facts["columns_absent"] for name, facts in passes.items() if facts["columns_absent"]},
         "concepts": concept_facts(concepts, repeated, features_NF),
-        "diagnoses": dict(diagnoses),
+        "first_bad": first_bad,
+        **of_stays,
         "treatments": treatment_facts(list(passes), features_NF),
         "features": feature_facts(features_NF),
-        "labels": {"num": int(has_label.sum()), "num_long": int(is_long[has_label].sum())},
+        "labels": {"num": int(labels[1].sum()), "num_long": int(labels[0][labels[1]].sum())},
         "ecg": ecg_facts["counts"],
         "duplicates": {
             **{f"{key} of {name}": tables.counts[name]["duplicates"] for name, key in KEYS.items()},

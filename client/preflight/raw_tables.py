@@ -1,18 +1,20 @@
 """The raw tables: headers, a sample of the first rows (or every row), their number, and units that look like others."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import polars as pl
 from rich.progress import Progress
 
 from client.mimic_iv.files import TIME, Columns, collect, estimate_rows, is_unreadable
 from client.mimic_iv.icd_codes import DIAGNOSES_ICD
+from client.mimic_iv.icd_zeros import VERSIONS, codes_of, refuse_lost_zeros, refuse_numeric_codes
 from client.mimic_iv.labs import LABEVENTS
 from client.mimic_iv.stays import ADMISSIONS, ICUSTAYS, PATIENTS
 from client.mimic_iv.tables import OPTIONAL_TABLES, Source, open_optional_table, open_table
 from client.mimic_iv.treatments import INTERVALS
 from client.mimic_iv.units import require_units, unit_keys
-from client.mimic_iv.unreadable import form_of, is_too_many
+from client.mimic_iv.unreadable import form_of, is_too_many, refuse_unreadable
 from client.mimic_iv.urine import OUTPUTEVENTS
 from client.mimic_iv.vitals import CHARTEVENTS
 from client.preflight.findings import Finding
@@ -38,9 +40,15 @@ UNIT_ROWS = 100_000  # some twenty stays: the first thousand rows may be one pat
 
 
 def check_table(
-    ehr: EhrData, name: str, *, max_bad_fraction: float, is_deep: bool, progress: Progress
+    ehr: EhrData,
+    name: str,
+    *,
+    max_bad_fraction: float,
+    is_deep: bool,
+    progress: Progress,
+    text_ids: frozenset[str] = frozenset(),
 ) -> Iterator[Finding]:
-    """One table: that it is there, has its columns, and that its values can be read.
+    """One table: that it is there, has its columns, and that its values can be read; ``text_ids`` are no numbers here.
 
     Raises:
         DataError: it is not there, lacks a column, or is damaged.
@@ -50,6 +58,7 @@ def check_table(
         fix = f"Export it if this hospital has it, or set data.ehr.tables.{name}."
         yield Finding(name, "warn", "not there: its features will be missing", fix, "E101")
         return
+    source = replace(source, text_ids=text_ids)
     needed, optional = TABLES[name], MAY_LACK.get(name, {})
     columns = {**needed, **optional}
     every_row = source.raw(dict.fromkeys(needed, pl.String), dict.fromkeys(optional, pl.String))
@@ -62,16 +71,24 @@ def check_table(
     is_whole = is_deep or num_rows < SAMPLE_ROWS
     listed = f"{num_rows:,} rows" if is_whole else f"{estimate_rows(source.path):,} rows est."
     yield Finding(source.label, "ok", f"has its {len(needed)} columns, {listed}")
+    yield from _absent(source, optional)
+    for column, kind in columns.items():
+        if num_bad := counts.get(f"{column} bad", 0):
+            stops = is_too_many(num_bad, num_rows, max_bad_fraction) or 2 * num_bad > num_rows
+            yield _unreadable(source, column, kind, num_bad, num_rows, counts[f"{column} first"], stops=stops)
+    rows = every_row if is_deep else every_row.head(UNIT_ROWS)
+    _require_units(source, ehr.units, rows)
+    if name == "diagnoses_icd":
+        _require_codes(source, rows, max_bad_fraction)
+
+
+def _absent(source: Source, optional: Columns) -> Iterator[Finding]:
+    """The optional columns that a table lacks."""
     if absent := source.lacks({column: kind for column, kind in optional.items() if kind == TIME}):
         yield absent_columns(source.label, absent)
     if absent := source.lacks({column: kind for column, kind in optional.items() if kind == pl.String}):
         found = f"no {', '.join(absent)}: an item that comes in two units cannot be told apart"
         yield Finding(source.label, "warn", found, "Export it if this hospital has it.", "E102")
-    for column, kind in columns.items():
-        if num_bad := counts.get(f"{column} bad", 0):
-            stops = is_too_many(num_bad, num_rows, max_bad_fraction) or 2 * num_bad > num_rows
-            yield _unreadable(source, column, kind, num_bad, num_rows, counts[f"{column} first"], stops=stops)
-    _require_units(source, ehr.units, every_row if is_deep else every_row.head(UNIT_ROWS))
 
 
 def _watched(rows: pl.LazyFrame, source: Source, progress: Progress) -> pl.LazyFrame:
@@ -115,6 +132,20 @@ def _unreadable(
     if stops:
         return Finding(source.label, "fail", found, fix, code, DataError.exit_status)
     return Finding(source.label, "warn", found, "So few are skipped.", code)
+
+
+def _require_codes(source: Source, rows: pl.LazyFrame, max_bad_fraction: float) -> None:
+    """Refuse codes that lost their zeros, and versions that there are not, as ``prepare`` does.
+
+    Raises:
+        DataError: there are some.
+    """
+    refuse_numeric_codes(source, rows.collect_schema()["icd_code"])
+    codes = collect(codes_of(rows.select(source.typed(rows, DIAGNOSES_ICD))), source.path)
+    is_version = pl.col("icd_version").is_in(VERSIONS)
+    num, num_other = (int(codes.filter(part)["num"].sum()) for part in (pl.lit(True), ~is_version))
+    refuse_unreadable(source, "icd_version", num_other, num, max_bad_fraction, rule="9 or 10")
+    refuse_lost_zeros(source, codes)
 
 
 def _require_units(source: Source, units: Mapping[int, str], rows: pl.LazyFrame) -> None:

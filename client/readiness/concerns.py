@@ -7,8 +7,8 @@ from typing import Any
 from client.mimic_iv.ecg_heights import ENOUGH_RECORDS, LIKELY_MV, MAX_UNLIKELY, USUAL_MV
 from client.mimic_iv.ecg_links import link_warning
 from client.mimic_iv.event_pass import NO_STAY
-from client.mimic_iv.stays import DATA_REASONS, REPEATED
-from client.mimic_iv.unreadable import is_too_many
+from client.mimic_iv.stays import DATA_REASONS, JOINED, REPEATED
+from client.mimic_iv.unreadable import HANDFUL, is_too_many
 from client.preflight.findings import Finding, failures
 from client.site import Limits
 from lemof_model.errors import TooLittleDataError
@@ -20,6 +20,10 @@ MAX_REPEATED = 0.2  # share of a concept's values that are there again; in the M
 MAX_REPEATED_TABLE = 0.05  # share of all values of a table: exports that overlap
 MAX_LOST = 0.05  # share of ICU stays, or of a table's rows, that lack what they belong to; none in the MIMIC-IV demo
 MAX_UNCODED = 0.1  # share of the cohort's admissions without any diagnosis code; 0 in the MIMIC-IV demo
+MAX_OTHER_VERSION = 0.01  # share of codes that begin as none of their version does; none in the MIMIC-IV demo
+MAX_UNKNOWN_WORDS = 0.05  # share of stays whose word for a category nobody knows; none in the MIMIC-IV demo
+MAX_DEAD = 0.5  # share of stays that end in death in the hospital; a tenth in MIMIC-IV
+ENOUGH_STAYS = 200  # among so many somebody dies
 JOINED_BY_PATIENT = ("labevents",)  # of the whole hospital: most patients are in no ICU
 FITTED = ("train", "stack")  # splits whose sums are held to limits.min_patients; the others' to min_cell
 ENOUGH_VALUES = 100  # a share of fewer says little
@@ -33,8 +37,9 @@ def concerns_of(
     for finding in (
         patients(manifest["num_patients"], manifest.get("num_patients_by_split", {}), limits),
         labels(manifest["num_long_stays"], num_labelled(manifest, quality), Target(**manifest["target"])),
-        lost_stays(manifest["attrition"]),
+        *stays(manifest["attrition"], quality),
         diagnoses(**quality.get("diagnoses", {})),
+        icd_versions(quality.get("tables", {}).get("diagnoses_icd", {})),
         ecg_links(manifest["num_stays_with_ecg"], manifest["num_stays"], ecg) if has_ecg_data else None,
         *record_list(ecg),
         ecg_records(ecg.get("records_rejected", {}), ecg.get("records_chosen", 0)),
@@ -84,11 +89,37 @@ def labels(num_long: int, num_stays: int, target: Target) -> Finding:
     )  # fmt: skip
 
 
-def lost_stays(attrition: Sequence[Mapping[str, Any]]) -> Finding | None:
+def stays(attrition: Sequence[Mapping[str, Any]], met: Mapping[str, Any]) -> Iterator[Finding]:
+    """What is to be said of the stays; ``met`` has what ``statics.told_of_stays`` and ``stays.contradictions_in`` told,
+    as far as it is known."""
+    if (lost := _lost_stays(attrition)) is not None:
+        yield lost
+    if told := "; ".join(f"{what}: {num:,}" for what, num in met.get("contradictions", {}).items() if num):
+        fix = "Are these columns the right ones? What becomes of such stays: hospital guide, section 4."
+        yield Finding("deaths and times", "warn", told, fix, "E113")
+    num, num_died = met.get("deaths", {}).get("num", 0), met.get("deaths", {}).get("num_died", 0)
+    if num_died > HANDFUL and num_died > MAX_DEAD * num:
+        found = f"{num_died:,} of {num:,} stays end in death in the hospital"
+        yield Finding("deaths", "warn", found, "Are deathtime and hospital_expire_flag the right columns?", "E113")
+    if num >= ENOUGH_STAYS and not num_died:
+        found = f"none of {num:,} stays ends in death: lengths of stay would go on after it"
+        yield Finding("deaths", "warn", found, "Are deathtime and hospital_expire_flag filled?", "E113")
+    for name, words in met.get("words_not_understood", {}).items():
+        num_all = attrition[-1]["num_stays"]
+        if is_too_many(words["num"], num_all, MAX_UNKNOWN_WORDS) or 2 * words["num"] > num_all:
+            found = (
+                f"{words['num']:,} of {num_all:,} stays ({words['num'] / num_all:.1%}) have a word that no category "
+                f"knows (most: form {words['form']!r}): they count as other"
+            )
+            yield Finding(name, "warn", found, "Use the words of docs/features.md in the export.", "E114")
+
+
+def _lost_stays(attrition: Sequence[Mapping[str, Any]]) -> Finding | None:
     """Whether many ICU stays are lost to what is wrong in the tables, not to a rule of the plan."""
     num_of = {row["reason"]: row["num_stays"] for row in attrition}
     lost = {reason: num for reason in DATA_REASONS if (num := num_of.get(reason, 0))}
-    num_lost, num_all = sum(lost.values()), attrition[0]["num_stays"] - num_of.get(REPEATED, 0)
+    num_again = sum(num for reason, num in num_of.items() if reason == REPEATED or reason.startswith(JOINED))
+    num_lost, num_all = sum(lost.values()), attrition[0]["num_stays"] - num_again
     if not is_too_many(num_lost, num_all, MAX_LOST):
         return None
     reasons = "; ".join(f"{num:,} {reason}" for reason, num in lost.items())
@@ -103,6 +134,15 @@ def diagnoses(admissions: int = 0, admissions_coded: int = 0) -> Finding | None:
         return None
     found = f"no code for {num_without:,} of the cohort's {admissions:,} admissions: they count as without any disease"
     return Finding("diagnoses_icd", "warn", found, "Is the table whole, and are these admissions coded yet?", "E106")
+
+
+def icd_versions(counts: Mapping[str, Any]) -> Finding | None:
+    """Whether many codes are not of the version that stands beside them."""
+    num, num_rows = counts.get("codes_of_another_version", 0), counts.get("rows", 0)
+    if not is_too_many(num, num_rows, MAX_OTHER_VERSION):
+        return None
+    found = f"{num:,} of {num_rows:,} codes begin as none of their icd_version does: they are in no disease"
+    return Finding("diagnoses_icd", "warn", found, "Is icd_version right, 9 or 10?", "E112")
 
 
 def stays_unknown(table: str, counts: Mapping[str, Any]) -> Finding | None:
