@@ -36,8 +36,9 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from client import frozen
-from client.cohort import load_cohort, long_stay_of
+from client.cohort import load_cohort
 from client.hospital import open_hospital
+from client.labels import long_stay_of
 from client.mimic_iv.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model import lemof, logistic, training

@@ -39,7 +39,7 @@ from rich.progress import track
 from rows import Row, finish
 
 from client.mimic_iv.first_day import first_days
-from client.mimic_iv.stays import StayTables, read_stay_tables, select_stays, with_left_out
+from client.mimic_iv.stays import StayTables, read_stay_tables, select_stays, with_courses, with_left_out
 from client.mimic_iv.vitals import read_vitals
 from client.site import SiteConfig, load_site
 from lemof_model.concepts import VITALS
@@ -75,7 +75,7 @@ def chart_pass(how: str, site_file: Path, table: Path, last_stay: int | None) ->
     tables = site.data.ehr.tables.model_copy(update={"chartevents": table})
     data = site.data.model_copy(update={"ehr": site.data.ehr.model_copy(update={"tables": tables})})
     site = site.model_copy(update={"data": data})
-    stay_tables = read_stay_tables(site)
+    stay_tables = with_courses(read_stay_tables(site), SPEC)
     stays, _ = select_stays(stay_tables, SPEC)
     if last_stay is not None:
         stays = stays.filter(pl.col("stay_id") <= last_stay)

@@ -1,8 +1,7 @@
-"""Flower's door of a hospital: decode a message, let ``client.stages`` answer it, encode what comes back.
+"""A hospital's side of a message: check that it comes from the same release, and let ``client.stages`` answer it.
 
-Every stage is a ``query`` of its name; ``query.hello`` tells the coordinator the site's name. A message meets a fresh
-process, so whatever a stage needs is imported when it is asked for. The code that runs is the bundle's, which Flower
-puts first on the import path, not the installed one; a site's census refuses a bundle of another source.
+At a hospital ``node.py`` calls this, in the installed code; a run's bundle is never looked at. ``app`` is for Flower's
+simulation, where all hospitals are in one hand, and because a bundle must name one.
 """
 
 import logging
@@ -13,10 +12,22 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client.egress import refuse_packet
 from client.records import packet_to_recorddict, recorddict_to_packet
 from client.site import SiteConfig, load_site
-from lemof_model.errors import LemofError
-from lemof_model.wire import REQUESTS, Answer, Packet, Refusal, request_from_packet
+from client.source import source_digest, versions
+from lemof_model.errors import DoorError, LemofError
+from lemof_model.wire import (
+    REQUESTS,
+    WIRE_VERSION,
+    Answer,
+    Packet,
+    Refusal,
+    Release,
+    release_of,
+    request_from_packet,
+    require_same_release,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +38,7 @@ def make_app(site_file_of: Callable[[Context], Path]) -> ClientApp:
 
     def hello(message: Message, context: Context) -> Message:
         """Tell the site's name."""
-        name = load_site(site_file_of(context)).site.name
-        return Message(packet_to_recorddict(Packet({}, {}, {"site": name})), reply_to=message)
+        return Message(packet_to_recorddict(hello_packet(load_site(site_file_of(context)))), reply_to=message)
 
     def answer_stage(message: Message, context: Context) -> Message:
         """Answer the request of a stage."""
@@ -41,30 +51,36 @@ def make_app(site_file_of: Callable[[Context], Path]) -> ClientApp:
     return app
 
 
+def own_release() -> Release:
+    """What is installed here."""
+    return Release(versions()["lemof"], source_digest())
+
+
+def hello_packet(site: SiteConfig) -> Packet:
+    """Who is here, in which release."""
+    config = {"site": site.site.name, "release": versions()["lemof"], "source_digest": source_digest()}
+    return Packet({}, {"wire_version": WIRE_VERSION}, config)
+
+
 def answer_packet(site: SiteConfig, packet: Packet) -> Answer | Refusal:
-    """Answer a packet. Whatever goes wrong becomes a refusal, so that no run waits for ever.
+    """Answer a packet of the same release. Whatever goes wrong becomes a refusal, so that no run waits for ever.
 
     Of an unexpected error only its type and the lines it passed are told: its text may hold what must not leave.
     """
     try:
+        require_same_release(own_release(), release_of(packet))
         from client.stages import answer  # brings torch, which hello does without
 
         return answer(site, request_from_packet(packet))
     except LemofError as error:
-        code, reason = error.exit_status, str(error)
+        return refuse_packet(site.site.name, packet, error)
     except Exception as error:
         lines = "".join(traceback.format_tb(error.__traceback__))
         logger.error("%s in lemof, text withheld:\n%s", type(error).__name__, lines)
-        code = LemofError.exit_status
-        reason = f"Stage {packet.config.get('stage')} must not fail, got {type(error).__name__} from {site.site.name}. "
+        stage = packet.config.get("stage")
+        reason = f"Stage {stage} must not fail, got {type(error).__name__} from {site.site.name}. "
         reason += "This is a bug in lemof: the site's log has the lines."
-    return Refusal(
-        stage=packet.config.get("stage", ""),
-        round=int(packet.metrics.get("round", 0)),
-        site=site.site.name,
-        code=code,
-        reason=reason,
-    )
+        return refuse_packet(site.site.name, packet, DoorError(reason))
 
 
 app = make_app(lambda context: Path(str(context.node_config["site"])))

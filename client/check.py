@@ -18,9 +18,13 @@ import polars as pl
 from rich.console import Console
 from rich.progress import Progress
 
-from client.cohort import ECG_SHAPE, load_cohort, long_stay_of, patients_by_split, require_place, sha256_of
+from client.cohort import ECG_SHAPE, load_cohort, require_place, sha256_of
+from client.labels import patients_by_split, studied
+from client.mimic_iv.deaths import with_outcomes
+from client.mimic_iv.ids import IDS
 from client.mimic_iv.sources import STALE, is_stale
-from client.mimic_iv.stays import read_stay_tables, select_stays, with_outcomes
+from client.mimic_iv.statics import told_of_stays
+from client.mimic_iv.stays import StayTables, contradictions_in, read_stay_tables, select_stays, with_courses
 from client.mimic_iv.tables import require_root
 from client.preflight.ecgs import check_ecgs
 from client.preflight.findings import Check, Finding, Report, failures, findings_of
@@ -83,11 +87,15 @@ def _checks(
     """Every check with the name that an error in it is listed under; ``splits`` are those of a plan that was given."""
 
     @cache
-    def stays() -> Stays:
-        return select_stays(read_stay_tables(site), plan.cohort)
+    def tables() -> StayTables:
+        return with_courses(read_stay_tables(site), plan.cohort)
 
-    yield "data.ehr.root", partial(_check_tables, site, is_deep=is_deep, progress=progress)
-    yield "stays", lambda: _check_stays(*stays(), site, plan)
+    @cache
+    def stays() -> Stays:
+        return select_stays(tables(), plan.cohort)
+
+    yield "data.ehr.root", partial(_check_tables, site, tables, is_deep=is_deep, progress=progress)
+    yield "stays", lambda: _check_stays(*stays(), tables(), site, plan)
     if site.data.ecg is not None:
         yield "ECG", partial(_check_ecgs, site, site.data.ecg, stays, plan, is_deep=is_deep, progress=progress)
     if site.privacy is not None:
@@ -107,17 +115,35 @@ def _said(finding: Finding) -> tuple[str, ...]:
     return (finding.result, finding.found, finding.fix, *where)
 
 
-def _check_tables(site: SiteConfig, *, is_deep: bool, progress: Progress) -> Iterator[Finding]:
+def _check_tables(
+    site: SiteConfig, tables: Callable[[], StayTables], *, is_deep: bool, progress: Progress
+) -> Iterator[Finding]:
     """Every table, if the folder that they lie in is there; each has its own last finding."""
     ehr, limit = site.data.ehr, site.prepare.max_bad_fraction
     require_root(ehr)
+    texts = _text_ids(tables)
     for table in TABLES:
-        check_it = partial(check_table, ehr, table, max_bad_fraction=limit, is_deep=is_deep, progress=progress)
+        check_it = partial(
+            check_table, ehr, table, max_bad_fraction=limit, is_deep=is_deep, progress=progress, text_ids=texts
+        )
         yield from findings_of(table, check_it)
 
 
+def _text_ids(tables: Callable[[], StayTables]) -> frozenset[str]:
+    """The ids that are text at this hospital; none where another check tells why the stays cannot be read."""
+    try:
+        schemas = [table.schema for table in (tables().icustays, tables().admissions, tables().patients)]
+    except LemofError:
+        return frozenset()
+    return frozenset(name for name in IDS for schema in schemas if schema.get(name) == pl.String)
+
+
 def _check_stays(
-    stays: pl.DataFrame, attrition: list[dict[str, str | int]], site: SiteConfig, plan: PlanSections
+    stays: pl.DataFrame,
+    attrition: list[dict[str, str | int]],
+    tables: StayTables,
+    site: SiteConfig,
+    plan: PlanSections,
 ) -> Iterator[Finding]:
     """Who would be in the cohort: enough patients, and stays of both kinds."""
     first, *dropped, _ = attrition
@@ -128,10 +154,11 @@ def _check_stays(
         yield Finding("ICU stays", "fail", found, fix, "E901", TooLittleDataError.exit_status)
         return
     yield Finding("ICU stays", "ok", found)
-    if (lost := concerns.lost_stays(attrition)) is not None:
-        yield lost
+    met = {**told_of_stays(stays), "contradictions": contradictions_in(tables, plan.cohort)}
+    yield from concerns.stays(attrition, met)
     columns = with_outcomes(stays).to_pandas()
-    long_stay, keep = long_stay_of(columns, plan.target)
+    hours_to_icu_N = (columns["intime"] - columns["admittime"]).dt.total_seconds().to_numpy() / 3600
+    long_stay, keep = studied(columns, hours_to_icu_N, plan.target, plan.cohort)
     labelled = np.array([patient_hash_of(patient) for patient in columns["subject_id"][keep]], np.uint64)
     by_split = patients_by_split(labelled, plan.splits)
     yield concerns.patients(columns["subject_id"].nunique(), by_split, site.limits)

@@ -1,7 +1,7 @@
 """The prepared cohort: its files, their shapes and units, and how they are written and read.
 
 A cohort is a folder. Rows (N) are ICU stays in the order of ``stay_id``; nothing in it is a label or a split, for
-those depend on the plan: ``long_stay_of`` here and ``lemof_model.splits`` compute them.
+those depend on the plan: ``client.labels`` and ``lemof_model.splits`` compute them.
 
     manifest.json   counts, attrition, digests of the other files, what the cohort was made for
     stays.parquet   (N) ids, times, lengths of stay, deaths, diseases, subgroups: ``STAY_COLUMNS``
@@ -31,6 +31,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from client.labels import hours_to_icu_of, patients_by_split, studied
+from client.labels import long_stay_of as long_stay_of
 from lemof_model import features as schema
 from lemof_model.errors import DataError, DiskError, TooLittleDataError
 from lemof_model.splits import split_of
@@ -45,14 +47,14 @@ AGAIN = "Run: lemof-client --site SITE prepare --plan PLAN.yaml."
 FULL_OR_READ_ONLY = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 STAY_COLUMNS: dict[str, str] = {
-    "subject_id": "int64",
+    "subject_id": "int64",  # as the next two: text at a hospital whose ids are texts
     "hadm_id": "int64",
     "stay_id": "int64",
     "patient_hash": "uint64",  # lemof_model.splits.patient_hash_of(subject_id)
     "intime": "datetime64[us]",
-    "icu_los_days": "float64",  # outtime - intime
-    "hospital_los_days": "float64",  # dischtime - admittime, NaN when missing or impossible
-    "died_in_icu": "bool",  # deathtime from intime to outtime
+    "icu_los_days": "float64",  # from intime to outtime or death; NaN where only the day of death before is known
+    "hospital_los_days": "float64",  # from admittime to dischtime or death, NaN when unknown or impossible
+    "died_in_icu": "bool",  # from intime to outtime, or at an unknown time that may lie there
     "died_in_hospital": "bool",
     **{disease: "bool" for disease in schema.DISEASES},  # discharge codes: to stratify an evaluation, never a feature
     "age": "int64",
@@ -88,33 +90,6 @@ class Cohort:
     def spec(self) -> CohortSpec:
         """The plan's ``cohort`` section that the cohort was prepared for."""
         return CohortSpec(**self.manifest["cohort"])
-
-
-def long_stay_of(stays: pd.DataFrame, target: Target) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-    """The label of each stay, and which stays have one.
-
-    A stay has no label when its length is unknown, or when the target excludes deaths and the patient died in the
-    unit (ICU or hospital) that the target measures. Such a stay's label reads 0 and must not be used.
-
-    Shape:
-        stays: N rows; labels: (N,) 0 or 1; keep: (N,)
-    """
-    los_days = stays[f"{target.unit}_los_days"].to_numpy()
-    keep = ~np.isnan(los_days)
-    if target.deaths == "exclude":
-        keep &= ~stays[f"died_in_{target.unit}"].to_numpy()
-    return (keep & (los_days > target.threshold_days)).astype(np.int8), keep
-
-
-def patients_by_split(patient_hash: NDArray[np.uint64], splits: SplitSpec) -> dict[str, int]:
-    """Patients in each split, of the patients of some stays.
-
-    Example:
-        >>> patients_by_split(np.array([5, 5, 6], np.uint64), SplitSpec())
-        {'train': 0, 'stack': 1, 'tuning': 0, 'held_out': 1}
-    """
-    counts = np.bincount(split_of(np.unique(patient_hash), splits), minlength=len(SPLITS))
-    return dict(zip(SPLITS, counts.tolist(), strict=True))
 
 
 def load_cohort(path: Path) -> Cohort:
@@ -308,10 +283,11 @@ def write_cohort(
     """Write all files but ``ecg.npy``, which must be there already, and the manifest last.
 
     ``features`` and ``grid`` that are not given are there already, too.
-    ``target`` and ``splits`` are only counted with. ``num_stays_with_ecg`` is by the record list, whether or not the
+    ``target`` and ``splits`` are only counted with: long stays, stays and patients by split are those of ``studied``.
+    ``num_stays_with_ecg`` is by the record list, whether or not the
     record could be read. ``facts`` are further entries of the manifest (JSON values).
     """
-    stays.astype(STAY_COLUMNS)[list(STAY_COLUMNS)].to_parquet(folder / "stays.parquet", index=False)
+    stays.astype(_types_of(stays))[list(STAY_COLUMNS)].to_parquet(folder / "stays.parquet", index=False)
     for name, array in {"features": features, "grid": grid}.items():
         if array is not None:
             np.save(folder / f"{name}.npy", array.astype(np.float32, copy=False))
@@ -319,9 +295,10 @@ def write_cohort(
     _write_json(folder / "features.json", _columns())
     written = sorted(file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
     digests = {file.name: sha256_of(file) for file in written}
-    labels, keep = long_stay_of(stays, target)
+    hours_to_icu_N = hours_to_icu_of(np.load(folder / "features.npy", mmap_mode="r"))
+    labels, keep = studied(stays, hours_to_icu_N, target, spec)
     patient_hash = stays["patient_hash"].to_numpy().astype(np.uint64)
-    num_by_split = np.bincount(split_of(patient_hash, splits), minlength=len(SPLITS))
+    num_by_split = np.bincount(split_of(patient_hash[keep], splits), minlength=len(SPLITS))
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "feature_schema_digest": schema.schema_digest(),
@@ -340,6 +317,12 @@ def write_cohort(
         **facts,
     }
     _write_json(folder / MANIFEST, manifest)
+
+
+def _types_of(stays: pd.DataFrame) -> dict[str, str]:
+    """The types of ``STAY_COLUMNS``, ids as text where they are."""
+    texts = [name for name in ("subject_id", "hadm_id", "stay_id") if not pd.api.types.is_numeric_dtype(stays[name])]
+    return {**STAY_COLUMNS, **dict.fromkeys(texts, "str")}
 
 
 def _columns() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from client import accounting, egress, private_stages, stages
 from client.hospital import Hospital, open_hospital
 from client.ledger import read_ledger, require_same_splits
 from client.norms import norms_of
+from client.owner_only import write_owner_only
 from client.privacy import Noise
 from client.site import Privacy, SiteConfig
 from client.source import source_digest
@@ -174,7 +175,7 @@ def write(text: str, folder: Path) -> Path:
     """
     path = folder / "dry-run.json"
     try:
-        path.write_text(f"{text}\n", encoding="utf-8")
+        write_owner_only(path, f"{text}\n")
     except OSError as error:
         raise DiskError(f"{path} must be writable, got: {error.strerror}. Free space or mend permissions.") from None
     return path

@@ -22,12 +22,12 @@ from client.allowed import MAX_COUNT, Form, Forms, forms_of
 from client.askable import check_model
 from client.hospital import Hospital
 from client.site import Limits
-from client.source import source_digest
+from client.source import source_digest, versions
 from lemof_model.errors import DoorError, LemofError, NotAllowedError, TooLittleDataError
 from lemof_model.study import FEW_SITES
-from lemof_model.wire import Answer, Refusal, Request
+from lemof_model.wire import Answer, Packet, Refusal, Request
 
-log = logging.getLogger("lemof")
+log = logging.getLogger("lemof.door")
 
 _NOTHING_SENT = "Nothing was sent. This is not what the plan implies: install the same lemof release on both sides."
 
@@ -95,11 +95,21 @@ def release(
     for group in groups:  # the names of those that are left out leave too
         _check_name(group, request.stage, forms)
     passed = _large_enough(groups, limits)
+    kept = {group.name for group in passed}
+    left_out = tuple(group.name for group in groups if group.name not in kept)
+    if left_out:
+        log.debug(
+            "held back in %s: %s (fewer patients than limits.min_patients = %d or limits.min_cell = %d, or a rest "
+            "that has fewer)", request.stage, ", ".join(left_out), limits.min_patients, limits.min_cell,
+        )  # fmt: skip
     if not passed and any(group.minimum == "patients" for group in groups):
-        raise TooLittleDataError(
+        error = TooLittleDataError(
             f"{request.stage} needs at least {limits.min_patients} patients in a group (limits.min_patients; "
             f"limits.min_cell is {limits.min_cell}), got fewer in every one. Nothing was sent."
         )
+        error.told_outside = f"Too few patients in every group that was asked for ({', '.join(left_out)}); " \
+            "nothing was sent."  # fmt: skip
+        raise error
     for group in passed:
         _check_arrays(group, request.stage, forms[group.name], max_norms)
     sums = {f"{group.name}/{name}": value for group in passed for name, value in _counted(group, limits).items()}
@@ -109,30 +119,42 @@ def release(
             f"An answer must be no larger than the hospital allows (limits.max_update_mb), got "
             f"{num_bytes / 1e6:.1f} MB in {request.stage}. Nothing was sent. Use a smaller model, or ask the hospital."
         )
-    left_out = {group.name for group in groups} - {group.name for group in passed}
     return Answer(
         stage=request.stage,
         round=request.round,
         site=hospital.name,
         plan_digest=request.study.digest,
+        release=versions()["lemof"],
         source_digest=source_digest(),
         cohort_digest=hashlib.sha256(f"{request.study.digest}{hospital.cohort_digest}".encode()).hexdigest(),
         sums=sums,
         counts={group.name: group.num_stays for group in passed},
-        too_small=tuple(group.name for group in groups if group.name in left_out),
+        too_small=left_out,
     )
 
 
 def refuse(site: str, request: Request, error: LemofError) -> Refusal:
     """The refusal that the coordinator gets; the whole message goes to the hospital's own log."""
-    log.warning("%s, round %d: %s", request.stage, request.round, error)
+    return _refusal(site, request.stage, request.round, request.study.digest, error)
+
+
+def refuse_packet(site: str, packet: Packet, error: LemofError) -> Refusal:
+    """The refusal of a request that was not even read."""
+    stage, number = str(packet.config.get("stage", "")), packet.metrics.get("round", 0)
+    return _refusal(site, stage, int(number), str(packet.config.get("plan_digest", "")), error)
+
+
+def _refusal(site: str, stage: str, number: int, plan_digest: str, error: LemofError) -> Refusal:
+    """Tell the hospital the whole message, and the coordinator what may leave of it."""
+    log.warning("declined %s: %s", stage, error)
     return Refusal(
-        stage=request.stage,
-        round=request.round,
+        stage=stage,
+        round=number,
         site=site,
         code=error.exit_status,
         reason=error.told_outside or str(error),
-        plan_digest=request.study.digest,
+        plan_digest=plan_digest,
+        release=versions()["lemof"],
         source_digest=source_digest(),
     )
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from client.hospital import Hospital
+from client.owner_only import owner_only
 from lemof_model import lemof, training
 from lemof_model.attention import CrossModalAttention
 from lemof_model.encoders.registry import encoder_class
@@ -143,8 +144,9 @@ def cached(
     partial = cache / f"{folder.name}.{os.getpid()}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        compute(partial)
+        with owner_only():
+            partial.mkdir(parents=True)
+            compute(partial)
         if not folder.is_dir():  # another process may have been faster; what it wrote is the same
             partial.rename(folder)
     except OSError as error:

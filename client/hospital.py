@@ -7,15 +7,17 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from client.cohort import load_cohort, long_stay_of
+from client.cohort import load_cohort
+from client.labels import hours_to_icu_of, studied
 from client.site import SiteConfig
 from lemof_model.errors import OtherPlanError
-from lemof_model.features import DISEASES, FEATURES
+from lemof_model.features import DISEASES
 from lemof_model.splits import fold_of, split_of
 from lemof_model.stays import Stays
 from lemof_model.study import Study
@@ -63,8 +65,9 @@ def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool
             f"The cohort must be prepared for the plan's cohort section, got one for another section from {name}. "
             "Run: lemof-client --site SITE prepare --plan PLAN.yaml"
         )
-    label, keep = long_stay_of(cohort.stays, study.target)
-    kept = np.flatnonzero(keep & _is_open(np.asarray(cohort.features), study))
+    hours_to_icu_N = hours_to_icu_of(cohort.features)
+    label, keep = studied(cohort.stays, hours_to_icu_N, study.target, study.cohort)
+    kept = np.flatnonzero(keep)
     patient = cohort.patient_hash
     stays = Stays(
         features_NF=np.asarray(cohort.features),
@@ -84,7 +87,7 @@ def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool
     return Hospital(name, folder, digest, study, stays.select(kept), _groups(cohort.stays.iloc[kept]), num_left_out)
 
 
-def _one_stay_per_patient(patient_N: NDArray[np.uint64], stay_id_N: NDArray[np.int64], salt: str) -> NDArray[np.int64]:
+def _one_stay_per_patient(patient_N: NDArray[np.uint64], stay_id_N: NDArray[Any], salt: str) -> NDArray[np.int64]:
     """The row of each patient's stay with the smallest hash, in the order of rows: no stay is likelier than another,
     and the choice depends on no other patient."""
     hashes = [hashlib.blake2b(f"{salt}/stay\0{stay}".encode()).digest() for stay in stay_id_N.tolist()]
@@ -93,15 +96,6 @@ def _one_stay_per_patient(patient_N: NDArray[np.uint64], stay_id_N: NDArray[np.i
         if patient not in smallest or hashes[row] < hashes[smallest[patient]]:
             smallest[patient] = row
     return np.sort(np.fromiter(smallest.values(), np.int64, len(smallest)))
-
-
-def _is_open(features_NF: NDArray[np.float32], study: Study) -> NDArray[np.bool_]:
-    """Whether the label is still unknown at the prediction: with a hospital target, a patient may have been in the
-    hospital for longer than the threshold before coming to intensive care. Such stays are left out."""
-    if study.target.unit == "icu":
-        return np.ones(len(features_NF), bool)
-    hours_to_icu = features_NF[:, [feature.name for feature in FEATURES].index("hours_to_icu")]
-    return ~(hours_to_icu + study.cohort.window_hours >= 24.0 * study.target.threshold_days)
 
 
 def _groups(stays: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:

@@ -128,9 +128,10 @@ class EhrData(_Section):
 class EcgData(_Section):
     """Where the MIMIC-IV-ECG records are, and what is made of those that differ from MIMIC-IV-ECG's own.
 
-    ``record_list`` starts at the folder of the site file if such a file exists there, else at ``root``. Sampling rates
-    in ``accept_hz`` are resampled, others refused. With ``on_missing_lead: zero`` up to 5 leads may be missing.
-    ``units: uV`` takes the numbers of the whole site as microvolts, whatever the headers say.
+    ``record_list`` starts at the folder of the site file if such a file exists there, else at ``root``; where it is not
+    there as csv, as csv.gz or parquet. Sampling rates in ``accept_hz`` are resampled, others refused. With
+    ``on_missing_lead: zero`` up to 5 leads may be missing. Each signal has the unit that its header says; ``units: uV``
+    takes the numbers of the whole site as microvolts instead.
     """
 
     root: SitePath
@@ -143,8 +144,13 @@ class EcgData(_Section):
     @field_validator("record_list")
     @classmethod
     def _find_record_list(cls, path: Path, info: ValidationInfo) -> Path:
-        beside = _beside_site_file(path, info)
-        return beside if beside.is_file() else info.data.get("root", Path()) / path
+        root = info.data.get("root", Path())
+        others = (path.with_name(f"{path.name}.gz"), path.with_suffix(".parquet")) if path.name else ()
+        for name in (path, *others):
+            for file in (_beside_site_file(name, info), root / name):
+                if file.is_file():
+                    return Path(file)
+        return Path(root / path)
 
 
 class Data(_Section):

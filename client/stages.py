@@ -19,7 +19,6 @@ from client.egress import Group
 from client.hospital import Hospital, open_hospital
 from client.references import reference_scores
 from client.site import SiteConfig
-from client.source import source_digest
 from lemof_model import importance, lemof, logistic, metrics, training
 from lemof_model.errors import DoorError, LemofError, VersionError
 from lemof_model.features import schema_digest
@@ -50,7 +49,7 @@ def answer(site: SiteConfig, request: Request) -> Answer | Refusal:
         with threadpool_limits(1):  # numpy's too: its sums depend on how many threads share them
             hospital = open_hospital(site, request.study)
             if isinstance(request, CensusRequest):
-                _check_versions(request)
+                _check_schema(request)
             if site.privacy is not None:
                 return private_stages.answer(site, hospital, request)
             groups = HANDLERS[type(request)](hospital, request)
@@ -59,17 +58,13 @@ def answer(site: SiteConfig, request: Request) -> Answer | Refusal:
         return egress.refuse(site.site.name, request, error)
 
 
-def _check_versions(request: CensusRequest) -> None:
-    """Both sides must mean the same."""
-    for what, ours, theirs in (
-        ("source", source_digest(), request.source_digest),
-        ("feature schema", schema_digest(), request.schema_digest),
-    ):
-        if ours != theirs:
-            raise VersionError(
-                f"The {what} digest must be {ours[:12]}, got {theirs[:12]} from the coordinator. "
-                "Install the same lemof release on both sides."
-            )
+def _check_schema(request: CensusRequest) -> None:
+    """Both sides must mean the same by the columns of a cohort."""
+    if request.schema_digest != schema_digest():
+        raise VersionError(
+            f"The feature schema digest must be {schema_digest()[:12]}, got {request.schema_digest[:12]} from the "
+            "coordinator. Install the same lemof release on both sides."
+        )
 
 
 def census(hospital: Hospital, request: CensusRequest) -> list[Group]:

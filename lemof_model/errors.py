@@ -20,14 +20,14 @@ a hospital, so it stays there: the coordinator is told ``told_outside``, or the 
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 
 class LemofError(ValueError):
     """An error whose message is meant for the person at the keyboard."""
 
     exit_status = 1
-    told_outside: ClassVar[str | None] = "The hospital could not answer; its own log says why."
+    told_outside: str | None = "The hospital could not answer; its own log says why."
 
 
 class DoorError(LemofError):
@@ -45,14 +45,14 @@ class ConfigError(LemofError):
 class NotAllowedError(ConfigError):
     """A plan that asks for what the hospital's site file forbids. The message names the rule, so it may leave."""
 
-    told_outside: ClassVar[str | None] = None
+    told_outside: str | None = None
 
 
 class DataError(LemofError):
     """Raw data or a prepared cohort that is not as it must be."""
 
     exit_status = 4
-    told_outside: ClassVar[str | None] = "The hospital's cohort is missing or damaged; its own log says what to do."
+    told_outside: str | None = "The hospital's cohort is missing or damaged; its own log says what to do."
 
 
 class OtherPlanError(DataError):

@@ -9,6 +9,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lemof_model.categories import CATEGORY_WORDS, ONE_OF, OTHER, OTHER_FIRST
+from lemof_model.categories import category_of as category_of
 from lemof_model.concepts import LABS, TREATMENTS, URINE, VITALS
 from lemof_model.items import NINES, Concept, Treatment
 from lemof_model.spellings import SPELLINGS
@@ -47,61 +49,6 @@ class Feature:
     high: float | None = None
 
 
-# For each categorical static: category -> words, one of which the raw value contains (case does not matter).
-# The first category that matches wins, so "Trauma SICU" is trauma and "MICU/SICU" is medical; no match is "other".
-CATEGORY_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "sex": {"female": ("f",), "male": ("m",)},
-    "admission_type": {
-        "emergency": ("emer",),
-        "observation": ("observation",),
-        "urgent": ("urgent",),
-        "surgical_same_day": ("surgical same day",),
-        "elective": ("elective",),
-    },
-    "admission_location": {
-        "emergency_room": ("emergency room",),
-        "facility": ("skilled nursing", "psych"),
-        "hospital": ("transfer from hospital",),
-        "procedure": ("procedure", "pacu", "surgery"),
-        "referral": ("referral",),
-    },
-    "careunit_kind": {
-        "neuro": ("neuro",),
-        "trauma": ("trauma",),
-        "cardiac": ("cardi", "coronary"),
-        "medical": ("medic",),
-        "surgical": ("surg",),
-    },
-    "insurance": {"medicare": ("medicare",), "medicaid": ("medicaid",), "private": ("private",)},
-    "marital_status": {
-        "married": ("married",),
-        "single": ("single",),
-        "widowed": ("widowed",),
-        "divorced": ("divorced",),
-    },
-    "race": {  # white before asian: "caucasian" holds both words
-        "hispanic": ("hispanic", "latino"),
-        "white": ("white", "caucasian"),
-        "asian": ("asian",),
-        "black": ("black",),
-    },
-}
-
-
-def category_of(feature_name: str, raw_value: str | None) -> str:
-    """The category of a raw value, ``other`` when it is missing or matches none.
-
-    Example:
-        >>> category_of("careunit_kind", "Trauma SICU (TSICU)"), category_of("careunit_kind", None)
-        ('trauma', 'other')
-    """
-    lowered = (raw_value or "").lower()
-    for category, words in CATEGORY_WORDS[feature_name].items():
-        if any(word in lowered for word in words):
-            return category
-    return "other"
-
-
 # Known from the codes of earlier, ended admissions. Prefixes: client/mimic_iv/comorbidities.py.
 COMORBIDITIES: tuple[str, ...] = (
     "myocardial_infarct",
@@ -129,7 +76,7 @@ def _number(name: str, unit: str, low: float, high: float, table: str) -> Featur
 
 def _category(name: str, table: str) -> Feature:
     """A categorical static with the fixed categories of the schema."""
-    return Feature(name, "categorical", "", (*CATEGORY_WORDS[name], "other"), concept=name, table=table)
+    return Feature(name, "categorical", "", (*CATEGORY_WORDS[name], OTHER), concept=name, table=table)
 
 
 def _aggregates(concept: Concept) -> tuple[Feature, ...]:
@@ -261,7 +208,7 @@ def schema_digest() -> str:
         SPELLINGS,
         NINES,
         TREATMENTS,
-        CATEGORY_WORDS,
+        (CATEGORY_WORDS, OTHER_FIRST, ONE_OF),
         FEATURES,
         GRID_CHANNELS,
         ECG_LEADS,

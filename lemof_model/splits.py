@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from lemof_model.study import SPLITS, SplitSpec
 
 
-def patient_hash_of(subject_id: int) -> int:
-    """First 8 bytes (big-endian) of blake2b of the decimal ``subject_id``.
+def patient_hash_of(subject_id: int | str) -> int:
+    """First 8 bytes (big-endian) of blake2b of ``subject_id``: a decimal number, or text.
 
     Example:
-        >>> patient_hash_of(1) == patient_hash_of(2)
-        False
+        >>> patient_hash_of(1) == patient_hash_of(2), patient_hash_of(1) == patient_hash_of("1")
+        (False, True)
     """
     return int.from_bytes(hashlib.blake2b(str(subject_id).encode()).digest()[:8], "big")
 

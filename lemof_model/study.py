@@ -39,7 +39,8 @@ class CohortSpec:
     """Who is studied and what is known of them: the part of a plan that ``prepare`` needs.
 
     The prediction is made ``window_hours`` after ICU admission; a stay shorter than ``min_stay_hours`` is left out,
-    otherwise the window would hold the answer (method: target).
+    otherwise the window would hold the answer (method: target). Rows of intensive care in one admission that overlap,
+    or lie no more than ``merge_within_hours`` apart, are one stay.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -47,6 +48,7 @@ class CohortSpec:
     window_hours: int = 24
     gap_hours: int = 0
     min_stay_hours: float = 24.0
+    merge_within_hours: float = 6.0
     min_age_years: int = 18
     ecg_before_hours: float = 24.0
     ecg_rule: Literal["latest", "first"] = "latest"
@@ -64,6 +66,7 @@ class CohortSpec:
                     f"be at least window_hours + gap_hours = {self.window_hours + self.gap_hours} "
                     "(a shorter stay would end before its prediction)",
                 ),
+                "merge_within_hours": (0 <= self.merge_within_hours <= 48, "be from 0 (rows that touch) to 48"),
                 "min_age_years": (self.min_age_years >= 0, "not be negative"),
                 "ecg_before_hours": (self.ecg_before_hours >= 0, "not be negative"),
             },

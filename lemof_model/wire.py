@@ -9,6 +9,7 @@ Keys of an answer are ``group/name``: what is summed, below the group of patient
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -18,9 +19,43 @@ from numpy.typing import NDArray
 from lemof_model.errors import VersionError
 from lemof_model.study import Study
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
+HEADER = ("stage", "site", "plan_digest", "release", "source_digest")  # what every reply says of itself
 
 Arrays = Mapping[str, NDArray[Any]]
+
+
+class Release(NamedTuple):
+    """What a side runs: version, digest of the source that decides, and wire version."""
+
+    version: str
+    source_digest: str
+    wire_version: int = WIRE_VERSION
+
+    def __str__(self) -> str:
+        return f"lemof {self.version} (source {self.source_digest[:12]}, wire {self.wire_version})"
+
+
+def require_same_release(hospital: Release, coordinator: Release) -> None:
+    """Refuse another release before anything of a message is read.
+
+    Example:
+        >>> require_same_release(Release("1.0", "aa"), Release("1.1", "bb"))
+        Traceback (most recent call last):
+        lemof_model.errors.VersionError: The hospital must run the coordinator's release, got lemof 1.0 (source aa, ...
+
+    Raises:
+        VersionError: version, source or wire version differ; names both sides and what to do.
+    """
+    if hospital == coordinator:
+        return
+    remedy = "Both say the same version, so one of the two was altered: git status tells which. Install it anew there."
+    if hospital.version != coordinator.version:
+        remedy = f"At the hospital run: git fetch --tags && git checkout v{coordinator.version} && make install"
+    raise VersionError(
+        f"The hospital must run the coordinator's release, got {hospital} at the hospital and {coordinator} at the "
+        f"coordinator. Nothing was computed. {remedy}"
+    )
 
 
 class Packet(NamedTuple):
@@ -42,6 +77,7 @@ class Request:
     study: Study
     round: int
     num_sites: int = 0
+    release: str = ""
     source_digest: str = ""
     wire_version: int = WIRE_VERSION
     model: Arrays = field(default_factory=dict)
@@ -136,17 +172,23 @@ REQUESTS: dict[str, type[Request]] = {
 }
 
 
+def release_of(packet: Packet) -> Release:
+    """The release that a packet says it comes from, fit to be shown: what is no version or digest is ``?``."""
+    version, digest = (str(packet.config.get(name, "")) for name in ("release", "source_digest"))
+    wire_version = packet.metrics.get("wire_version")
+    return Release(
+        version if re.fullmatch(r"[0-9]+(\.[0-9]+)*([a-z]+[0-9]+)?", version) else "?",
+        digest if re.fullmatch(r"[0-9a-f]{64}", digest) else "?",
+        wire_version if isinstance(wire_version, int) else 0,
+    )
+
+
 def request_from_packet(packet: Packet) -> Request:
-    """Read a request.
+    """Read a request of the same release.
 
     Raises:
-        VersionError: another wire version, or a plan that does not have the digest stated with it.
+        VersionError: a plan that does not have the digest stated with it.
     """
-    version = packet.metrics.get("wire_version")
-    if version != WIRE_VERSION:
-        raise VersionError(
-            f"Wire version must be {WIRE_VERSION}, got {version}. Install the same lemof release on both sides."
-        )
     cls = REQUESTS[packet.config["stage"]]
     study = Study.from_json(packet.config["study"])
     if study.digest != packet.config["plan_digest"]:
@@ -176,6 +218,7 @@ class Answer:
     round: int
     site: str
     plan_digest: str
+    release: str = ""
     source_digest: str = ""
     wire_version: int = WIRE_VERSION
     cohort_digest: str = ""
@@ -208,6 +251,7 @@ class Refusal:
     code: int
     reason: str
     plan_digest: str = ""
+    release: str = ""
     source_digest: str = ""
     wire_version: int = WIRE_VERSION
 
@@ -219,14 +263,15 @@ class Refusal:
 
 def _header(message: Answer | Refusal) -> dict[str, str]:
     """What every reply says of itself."""
-    names = ("stage", "site", "plan_digest", "source_digest")
-    return {name: getattr(message, name) for name in names}
+    return {name: getattr(message, name) for name in HEADER}
 
 
 def answer_from_packet(packet: Packet) -> Answer | Refusal:
     """Read an answer or a refusal."""
     config, metrics = packet.config, packet.metrics
-    shared: dict[str, Any] = {name: config[name] for name in ("stage", "site", "plan_digest", "source_digest")}
+    shared: dict[str, Any] = {
+        name: config[name] for name in ("stage", "site", "plan_digest", "release", "source_digest")
+    }
     shared |= {name: int(metrics[name]) for name in ("round", "wire_version")}
     if config["kind"] == "refusal":
         return Refusal(**shared, code=int(metrics["code"]), reason=config["reason"])

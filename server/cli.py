@@ -90,9 +90,8 @@ def runs(
     table = Table("run", "study", "plan", "status", "hospitals", "AUROC", box=None)
     for one in found:
         auroc = "-" if one["auroc"] is None else f"{one['auroc']:.3f}"
-        table.add_row(
-            one["run"], one["study"], one["plan_digest"][:12], one["status"], str(one["sites"] or "-"), auroc
-        )  # fmt: skip
+        status, *_ = one["status"].splitlines()
+        table.add_row(one["run"], one["study"], one["plan_digest"][:12], status, str(one["sites"] or "-"), auroc)
     Console(soft_wrap=True).print(table)
 
 

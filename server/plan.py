@@ -12,8 +12,8 @@ from lemof_model.errors import ConfigError, LemofError, problem_sentence
 from lemof_model.study import MODALITIES, Study
 
 
-def load_plan(path: Path) -> Study:
-    """Read a plan; what it leaves out has the defaults of ``lemof_model/study.py``.
+def load_plan(path: Path, asked: str = "--plan") -> Study:
+    """Read a plan; what it leaves out has the defaults of ``lemof_model/study.py``. ``asked`` names what gave its path.
 
     Raises:
         ConfigError: lists every problem of the file with its key.
@@ -21,7 +21,7 @@ def load_plan(path: Path) -> Study:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"The plan must be a readable file, got {path}: {error.strerror}. Check --plan.") from None
+        raise ConfigError(f"The plan must be a readable file, got {path}: {error.strerror}. Check {asked}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} must be YAML, got: {error}. Mend that line.") from None
     if content is not None and not isinstance(content, dict):

@@ -12,10 +12,10 @@ from typing import Any
 
 from lemof_model.errors import NetworkError, TooLittleDataError, VersionError, error_with
 from lemof_model.study import Study
-from lemof_model.wire import WIRE_VERSION, Answer, Refusal, Request
+from lemof_model.wire import Answer, Refusal, Release, Request, require_same_release
 from server.aggregation import add
-from server.run_store import RESUME, Round, RunStore, SiteReply
-from server.source import source_digest
+from server.run_store import Round, RunStore, SiteReply
+from server.source import source_digest, versions
 from server.transport import Transport
 
 log = logging.getLogger("lemof")
@@ -76,6 +76,7 @@ class Rounds:
             study=self.study,
             round=self._number,
             num_sites=min([len(asked), *able]),
+            release=versions()["lemof"],
             source_digest=source_digest(),
             **fields,
         )
@@ -115,24 +116,32 @@ class Rounds:
         codes = {refusal.code for refusal in refusals} or {TooLittleDataError.exit_status}
         error = error_with(codes.pop()) if len(codes) == 1 else NetworkError
         said = "".join(f"\n  {refusal.site}: {refusal.reason}" for refusal in refusals)
+        held_back = [site for site, reply in replies.items() if isinstance(reply, Answer) and group in reply.too_small]
+        said += "".join(f"\n  {site} held {group} back: too few patients in it, or in a rest." for site in held_back)
         rule, advice = ("min_sites", "") if quorum == needed else ("few_sites", f"{_FEW}\n")
         raise error(
             f"{stage} needs {f'sums of {group}' if group else 'answers'} from {needed} sites at least ({rule}), got "
             f"{len(good)} of {len(replies)}.{said}\n{advice}"
-            f"Finished rounds are on disk. When the sites are ready, run the same command with {RESUME}."
+            "Finished rounds are on disk. When the sites are ready, run the same command with "
+            f"{self.store.asked.resume}."
         )
 
     def _checked(self, site: str, answer: Answer | Refusal, request: Request) -> Answer | Refusal:
         """An answer to another question, or over another cohort than the census counted, is as good as none."""
         if isinstance(answer, Refusal):
             return answer
-        sender = (answer.site, answer.wire_version, answer.plan_digest, answer.source_digest)
-        expected = (site, WIRE_VERSION, request.study.digest, request.source_digest)
-        reason = "The answer must be to this round of this plan and release, got one to another."
-        if sender == expected and (answer.stage, answer.round) == (request.stage, request.round):
-            if answer.cohort_digest == self.cohorts.get(site, answer.cohort_digest):
-                return answer
-            reason = "The cohort must stay the same during a study, got one that was prepared again. Start a new run."
+        theirs, ours = (Release(m.release, m.source_digest, m.wire_version) for m in (answer, request))
+        try:
+            require_same_release(theirs, ours)
+        except VersionError as error:
+            reason = str(error)
+        else:
+            said = (answer.site, answer.plan_digest, answer.stage, answer.round)
+            reason = "The answer must be to this round of this plan, got one to another."
+            if said == (site, request.study.digest, request.stage, request.round):
+                if answer.cohort_digest == self.cohorts.get(site, answer.cohort_digest):
+                    return answer
+                reason = "The cohort must stay the same during a study, got one prepared again. Start a new run."
         return Refusal(
             stage=request.stage, round=request.round, site=site, code=VersionError.exit_status, reason=reason
         )

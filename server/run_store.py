@@ -17,10 +17,10 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,19 @@ from lemof_model.errors import ConfigError, DiskError, VersionError
 from lemof_model.study import Study
 from server.plan import dump_plan
 
-LOCK = "lock"
-RESUME = "--resume (with flwr run: resume=true)"
+LOCK, WAITING, FAILURE = "lock", "waiting", "failure"
+
+
+class Asked(NamedTuple):
+    """What a person writes to name the plan, the run folder, and that a run goes on."""
+
+    plan: str
+    out: str
+    resume: str
+
+
+ON_THE_COMMAND_LINE = Asked("--plan", "--out", "--resume")
+WITH_FLWR_RUN = Asked('plan="..." of --run-config', 'out="..." of --run-config', "resume=true to --run-config")
 
 
 @dataclass(frozen=True)
@@ -71,24 +82,27 @@ class RunStore:
 
     Args:
         out: the folder; it must be new or empty unless ``resume``.
+        asked: how the person at work wrote folder and resumption, for messages.
 
     Raises:
         ConfigError: the folder holds another run.
     """
 
-    def __init__(self, out: Path, resume: bool = False) -> None:
-        self.out = out
+    def __init__(self, out: Path, resume: bool = False, asked: Asked = ON_THE_COMMAND_LINE) -> None:
+        self.out, self.asked = out, asked
         self._state = out / "state"
         self._rounds: list[Round] = []
         self._seconds: dict[str, float] = {}
         self._bytes: dict[str, dict[str, int]] = {}
         self._started = time.monotonic()
         if out.is_dir() and any(out.iterdir()) and not resume:
-            raise ConfigError(f"--out must be a new or an empty folder, got {out}. To go on with its run add {RESUME}.")
+            raise ConfigError(
+                f"{asked.out} must be a new or an empty folder, got {out}. To go on with its run add {asked.resume}."
+            )
         try:
             self._state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DiskError(f"--out must be a folder that can be written, got {out}: {error.strerror}.") from None
+            raise DiskError(f"{asked.out} must be a folder that can be written, got {out}: {error.strerror}.") from None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -116,7 +130,8 @@ class RunStore:
             return False
         except OSError as error:
             raise DiskError(
-                f"--out must be on a disk that can lock files, got {error.strerror} from {self.out}. Name another."
+                f"{self.asked.out} must be on a disk that can lock files, got {error.strerror} from {self.out}. "
+                "Name another."
             ) from None
         return True
 
@@ -131,8 +146,10 @@ class RunStore:
                 f"A run must be resumed with the source it was begun with, got another one for {self.out}. "
                 "Install that release of lemof, or begin a new run."
             )
-        _write(source, source_digest.encode())
+        _write(source, source_digest.encode(), self.asked.resume)
         self.write("plan.yaml", plan)
+        for name in (WAITING, FAILURE):
+            note(self.out, name, "")
 
     def next_stored(self, stage: str, number: int) -> Round | None:
         """The round that comes next, if an earlier run has finished it."""
@@ -167,7 +184,8 @@ class RunStore:
             for name, reply in finished.sites.items()
         }  # fmt: skip
         header = json.dumps({"counts": dict(finished.counts), "sites": sites}, sort_keys=True)
-        _write(path, save({name: _packed(value) for name, value in arrays.items()}, metadata={"round": header}))
+        content = save({name: _packed(value) for name, value in arrays.items()}, metadata={"round": header})
+        _write(path, content, self.asked.resume)
         self._rounds.append(finished)
         self.write("rounds.csv", self._attendance())
 
@@ -193,7 +211,7 @@ class RunStore:
         """Write one file of the run folder."""
         path = self.out / name
         path.parent.mkdir(exist_ok=True)
-        _write(path, content.encode() if isinstance(content, str) else content)
+        _write(path, content.encode() if isinstance(content, str) else content, self.asked.resume)
         return path
 
     def write_json(self, name: str, value: Any) -> Path:
@@ -229,6 +247,15 @@ class RunStore:
         return text.getvalue()
 
 
+def note(out: Path, name: str, text: str) -> None:
+    """Say in a run folder for whom its coordinator waits (``WAITING``), or why it ended (``FAILURE``)."""
+    path = out / "state" / name
+    with suppress(OSError):  # a full disk is told by what must be written
+        path.unlink(missing_ok=True)
+        if text:
+            path.write_text(f"{time.strftime('%Y-%m-%d %H:%M')} {text}\n", encoding="utf-8")
+
+
 def without_nan(value: Any) -> Any:
     """The same value with NaN as None, as JSON wants it.
 
@@ -262,7 +289,7 @@ def is_running(run: Path) -> bool:
     return False
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, resume: str) -> None:
     """Write whole: a partial file, synced, then renamed."""
     partial = path.with_name(path.name + ".partial")
     try:
@@ -279,5 +306,5 @@ def _write(path: Path, content: bytes) -> None:
     except OSError as error:
         raise DiskError(
             f"{path} must be written to go on, got: {error.strerror}. "
-            f"Every finished round is on disk. Free space, then run the same command with {RESUME}."
+            f"Every finished round is on disk. Free space, then run the same command with {resume}."
         ) from None

@@ -1,12 +1,14 @@
 """One MIMIC-IV cut into K hospitals: every patient, with all stays, rows and ECGs, goes to exactly one.
 
-Tables are filtered row by row, streaming, csv as text and parquet as it is, so no value changes. Waveforms stay where
-they are: each hospital gets its own record list, and its site file names the source's ECG folder.
+What is written is what the source holds: see ``shares``. Waveforms stay where they are: each hospital gets its own
+record list, and its site file names the source's ECG folder.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -16,15 +18,20 @@ import polars as pl
 from rich.console import Console
 from rich.progress import track
 
-from client.mimic_iv.files import TIME, Columns, collect, scan
-from client.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, find_table, open_optional_table
+from client.mimic_iv.files import collect, is_unreadable
+from client.mimic_iv.ids import ROUNDED, as_text, text_ids
+from client.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, Source, open_optional_table, open_table
+from client.mimic_iv.unreadable import form_of, is_too_many
+from client.owner_only import owner_only
 from client.site import EhrData
+from lemof_model.categories import category_of
 from lemof_model.errors import DataError, LemofError
-from lemof_model.features import category_of
 from lemof_model.study import Target
+from simulation.shares import Shares, read_source
 from simulation.site_file import require_empty, write_site_file
 
 By = Literal["careunit", "year", "dirichlet", "random"]
+PARTIAL = ".partial"
 
 
 class SplitUsageError(LemofError):
@@ -46,24 +53,39 @@ def split(
         SplitUsageError: fewer groups than hospitals, or a hospital would be without an ICU stay.
         DataError: a table is missing or damaged.
     """
+    shutil.rmtree(out / PARTIAL, ignore_errors=True)  # of a split that was killed
     require_empty(out)
-    records = _read_record_list(ecg) if ecg is not None else None
-    assigned, groups = assign_patients(read_patients(mimic), num_sites=num_sites, by=by, seed=seed, alpha=alpha)
+    records = _record_list(ecg) if ecg is not None else None
+    patients = read_patients(mimic)
+    assigned, groups = assign_patients(patients, num_sites=num_sites, by=by, seed=seed, alpha=alpha)
     counts = _counts(assigned, groups)
-    _write_tables(mimic, out, assigned)
-    for site, count in counts.items():
-        folder, ecg_root = out / site, None
-        if ecg is not None and records is not None:
-            subjects = assigned.filter(pl.col("site") == site)["subject_id"].cast(pl.String)
-            own = records.filter(pl.col("subject_id").is_in(subjects.implode()))
-            if own.height:
-                (folder / "ecg").mkdir()
-                own.write_csv(folder / "ecg" / "record_list.csv")
-                ecg_root = ecg.resolve()
-        write_site_file(folder, count["num_stays"], ecg_root, record_list="ecg/record_list.csv")
     how = {"by": by, "num_sites": num_sites, "seed": seed, **({"alpha": alpha} if by == "dirichlet" else {})}
     manifest = {**how, "sites": {site: {**counts[site], "groups": groups[site]} for site in counts}}
-    (out / "split.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    with _whole_or_nothing(out) as partial:
+        shares = Shares(assigned, _owners(mimic))
+        _write_tables(mimic, partial, shares)
+        num_records = shares.write(records, partial, "ecg") if records is not None else {}
+        for site, count in counts.items():
+            ecg_root = ecg.resolve() if ecg is not None and num_records[site] else None
+            if ecg is not None and ecg_root is None:
+                shutil.rmtree(partial / site / "ecg")
+            write_site_file(partial / site, count["num_stays"], ecg_root, record_list="ecg/record_list.csv")
+        (partial / "split.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _whole_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder to fill, in ``out``; what is in it moves up when the block ends without an error, and is gone otherwise.
+    It holds tables of patients, so its files are for their owner alone."""
+    partial = out / PARTIAL
+    try:
+        with owner_only():
+            partial.mkdir()
+            yield partial
+        for path in sorted(partial.iterdir(), key=lambda path: (path.is_file(), path.name)):  # split.json comes last
+            path.rename(out / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def assign_patients(
@@ -97,21 +119,19 @@ def read_patients(mimic: Path) -> pl.DataFrame:
     """One row per patient of ``patients`` or ``icustays``, by ``subject_id``: what a split may go by.
 
     Columns ``num_stays``, and null where unknown ``careunit`` and ``long_stay`` (default threshold) of the first ICU
-    stay, and ``year_group``. Stays without ``intime`` come last, ties go to the smaller ``stay_id``.
+    stay, and ``year_group``. Stays without ``intime`` come last, ties go to the smaller ``stay_id``. Ids are numbers if
+    all of the patients' are, else text.
+
+    Raises:
+        DataError: a table is missing or damaged, or too many times of icustays cannot be read.
     """
-    ehr = _tables_of(mimic)
-    path = find_table(ehr, "icustays")
-    wanted: Columns = {
-        "subject_id": pl.Int64,
-        "stay_id": pl.Int64,
-        "first_careunit": pl.String,
-        "intime": TIME,
-        "outtime": TIME,
-    }
-    stays = collect(scan(path, wanted), path)
+    source = open_table(_tables_of(mimic), "icustays")
+    stays = _read(source, ["subject_id", "stay_id"], ["first_careunit", "intime", "outtime"])
+    times = [pl.col(time).str.to_datetime(source.time_format, strict=False) for time in ("intime", "outtime")]
+    _refuse_times(source, stays, dict(zip(("intime", "outtime"), times, strict=True)))
     days = (pl.col("outtime") - pl.col("intime")).dt.total_seconds() / 86_400
     first = (
-        stays.sort("subject_id", "intime", "stay_id", nulls_last=True)
+        _in_order(stays.with_columns(times).drop_nulls("subject_id"), "subject_id", "intime", "stay_id")
         .with_columns(long_stay=(days > Target().threshold_days).cast(pl.Int64))
         .group_by("subject_id", maintain_order=True)
         .agg(
@@ -120,15 +140,66 @@ def read_patients(mimic: Path) -> pl.DataFrame:
             long_stay=pl.col("long_stay").first(),
         )
     )
-    path = find_table(ehr, "patients")
-    patients = collect(scan(path, {"subject_id": pl.Int64, "anchor_year_group": pl.String}), path)
-    return (
-        patients.rename({"anchor_year_group": "year_group"})
-        .unique("subject_id")
+    patients = _read(open_table(_tables_of(mimic), "patients"), ["subject_id"], [], ["anchor_year_group"])
+    known = (
+        patients.drop_nulls("subject_id")
+        .rename({"anchor_year_group": "year_group"})
+        .unique("subject_id", keep="first", maintain_order=True)
         .join(first, on="subject_id", how="full", coalesce=True)
         .with_columns(pl.col("num_stays").fill_null(0))
-        .sort("subject_id")
     )
+    numbers = known["subject_id"].cast(pl.Int64, strict=False)
+    are_numbers = numbers.null_count() == 0
+    return known.with_columns(subject_id=numbers if are_numbers else known["subject_id"]).sort("subject_id")
+
+
+def _read(source: Source, ids: Sequence[str], texts: Sequence[str], optional: Sequence[str] = ()) -> pl.DataFrame:
+    """Some columns of a small table: ids as text, whole numbers in one form, the rest as text."""
+    rows = read_source(source, [*ids, *texts], "utf8-lossy")
+    stored = rows.collect_schema()
+    rows = rows.with_columns(pl.lit(None, pl.String).alias(name) for name in optional if name not in stored)
+    typed = [as_text(name, stored[name], source.label) for name in ids]
+    others = [pl.col(name).cast(pl.String) for name in (*texts, *optional)]
+    read = collect(rows.select(*typed, *others), source.path)
+    for name in set(ids) - text_ids([read]):
+        is_rounded = read[name].str.contains(ROUNDED).fill_null(False)
+        if is_rounded.any():
+            raise DataError(
+                f"{name} must be a whole number or text, got {is_rounded.sum():,} of {read.height:,} rows in which a "
+                f"number was rounded (first: form {form_of(read[name].filter(is_rounded)[0])!r}) from {source.label}. "
+                "Export it as text: several patients may have been made one. [E105]"
+            )
+    return read
+
+
+def _in_order(stays: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """Rows in the order of some columns, ids that are numbers by number."""
+    return stays.sort(
+        *(key for name in columns for key in _keys(stays, name)),
+        nulls_last=True,
+    )
+
+
+def _keys(stays: pl.DataFrame, name: str) -> list[pl.Expr]:
+    """What a column is sorted by."""
+    if stays.schema[name] != pl.String:
+        return [pl.col(name)]
+    return [pl.col(name).cast(pl.Int64, strict=False), pl.col(name)]
+
+
+def _refuse_times(source: Source, stays: pl.DataFrame, times: Mapping[str, pl.Expr]) -> None:
+    """Refuse times in another form: who was where first could not be known.
+
+    Raises:
+        DataError: too many of a column cannot be read.
+    """
+    for name, time in times.items():
+        bad = stays.filter(is_unreadable(time, pl.col(name)))
+        if is_too_many(bad.height, stays.height, 0.01) or 2 * bad.height > stays.height:
+            raise DataError(
+                f"{name} must match {source.time_format}, got {bad.height:,} of {stays.height:,} rows that do not "
+                f"(first: form {form_of(bad[name][0])!r}) from {source.label}. Export it in that form. [E103]"
+            )
 
 
 def _tables_of(mimic: Path) -> EhrData:
@@ -233,48 +304,29 @@ def _counts(assigned: pl.DataFrame, sites: Mapping[str, Sequence[str]]) -> dict[
     return counts
 
 
-def _write_tables(mimic: Path, out: Path, assigned: pl.DataFrame) -> None:
-    """Each table of the preparation that the source has, read once as text, written once per hospital in its order."""
+def _write_tables(mimic: Path, out: Path, shares: Shares) -> None:
+    """Each table of the preparation that the source has, read once and shared out."""
     ehr = _tables_of(mimic)
-    subjects = {
-        site: own["subject_id"].cast(pl.String).implode()
-        for (site,), own in assigned.sort("site").group_by("site", maintain_order=True)
-    }
     bar = Console(stderr=True)
-    absent = [name for name in OPTIONAL_TABLES if open_optional_table(ehr, name) is None]
-    present = [name for name in FOLDERS if name not in absent]
-    for table in track(present, "tables", console=bar, transient=True, disable=not bar.is_terminal):
-        path = find_table(ehr, table)
-        rows, sink, suffix = pl.scan_csv(path, infer_schema=False), _sink_csv, "csv.gz"
-        if path.suffix == ".parquet":
-            rows, sink, suffix = pl.scan_parquet(path), _sink_parquet, "parquet"
-        subject = pl.col("subject_id").cast(pl.String)
-        sinks = [
-            sink(rows.filter(subject.is_in(own)), out / str(site) / FOLDERS[table] / f"{table}.{suffix}")
-            for site, own in subjects.items()
-        ]
-        try:
-            pl.collect_all(sinks, engine="streaming")
-        except pl.exceptions.PolarsError as error:
-            raise DataError(
-                f"The table must have a column subject_id, got {type(error).__name__} from {path.name}. "
-                "Export it again."
-            ) from None
+    opened = [open_optional_table(ehr, name) if name in OPTIONAL_TABLES else open_table(ehr, name) for name in FOLDERS]
+    present = [source for source in opened if source is not None]
+    for source in track(present, "tables", console=bar, transient=True, disable=not bar.is_terminal):
+        shares.write(source, out, FOLDERS[source.name])
 
 
-def _sink_csv(rows: pl.LazyFrame, path: Path) -> pl.LazyFrame:
-    """Rows to be written as csv.gz."""
-    return rows.sink_csv(path, compression="gzip", mkdir=True, lazy=True)
+def _owners(mimic: Path) -> dict[str, pl.DataFrame]:
+    """The patient of each stay and of each admission: ``stay_id`` or ``hadm_id`` -> key and ``subject_id``, as text."""
+    ehr = _tables_of(mimic)
+    found = {}
+    for key, table in (("stay_id", "icustays"), ("hadm_id", "admissions")):
+        rows = _read(open_table(ehr, table), ["subject_id", key], [])
+        found[key] = rows.drop_nulls().unique(key, keep="first", maintain_order=True)
+    return found
 
 
-def _sink_parquet(rows: pl.LazyFrame, path: Path) -> pl.LazyFrame:
-    """Rows to be written as parquet."""
-    return rows.sink_parquet(path, mkdir=True, lazy=True)
-
-
-def _read_record_list(ecg: Path) -> pl.DataFrame:
-    """The whole record list as text."""
+def _record_list(ecg: Path) -> Source:
+    """The record list of the ECGs."""
     path = ecg / "record_list.csv"
     if not path.is_file():
         raise DataError(f"--ecg must hold record_list.csv, got none from {ecg}. Name the MIMIC-IV-ECG folder.")
-    return collect(pl.scan_csv(path, infer_schema=False), path)
+    return Source("record_list", path)

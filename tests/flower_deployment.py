@@ -118,12 +118,13 @@ def hospital(site_file: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[b
         yield client, log
 
 
-def run_study(project: Path, env: dict[str, str], plan: Path, out: Path, timeout_seconds: float = 300) -> str:
-    """``flwr run`` and wait; the run's last status, such as ``finished:completed``. Its log is put beside ``out``."""
-    run_config = f'plan="{plan}" out="{out}" resume=false'
+def run_study(project: Path, env: dict[str, str], plan: Path | None, out: Path, timeout_seconds: float = 300) -> str:
+    """``flwr run`` and wait; the run's last status, such as ``finished:completed``. Its log is put beside ``out``. A
+    project that is none of ours is run without a plan."""
+    run_config = ["--run-config", f'plan="{plan}" out="{out}" resume=false'] if plan else []
     flwr = str(BIN / "flwr")
     started = subprocess.run(
-        [flwr, "run", str(project), "here", "--run-config", run_config, "--format", "json"],
+        [flwr, "run", str(project), "here", *run_config, "--format", "json"],
         env=env,
         cwd=out.parent,
         capture_output=True,

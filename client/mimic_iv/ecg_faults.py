@@ -1,7 +1,7 @@
-"""Why an ECG record cannot be used: a fixed set of reasons, each with a code, and what to do about each code.
+"""Why an ECG record cannot be used: a fixed set of reasons, each with a code, and what to do about each of them.
 
 A reason names no patient. What is particular to one record (how many bytes, which leads) is its ``detail``, for the
-person who looks at that record.
+person who looks at that record. Where a header is at fault, the reason names its field as WFDB's header(5) does.
 """
 
 from collections import Counter
@@ -16,40 +16,92 @@ FEW = 10  # bad records that stop no preparation, however few ECGs a hospital ha
 class Reason(StrEnum):
     """The reason as it stands in counts, quarantine list and messages."""
 
-    MISSING = "E202 file missing"
-    UNREADABLE = "E202 file cannot be read"
+    HEADER_MISSING = "E202 header file missing"
+    SIGNALS_MISSING = "E202 signal file missing"
+    SUFFIX = "E202 path with .hea, .dat or .mat at its end"
+    BACKSLASH = "E202 path with backslashes"
+    ABSOLUTE = "E202 absolute path"
     OUTSIDE = "E202 file outside data.ecg.root"
-    DAMAGED = "E202 file damaged"
+    UNREADABLE = "E202 file cannot be read"
+    RECORD_LINE = "E202 record line of the header not readable"
+    NUM_SIGNALS = "E202 fewer signal lines than the record line says"
+    SIGNAL_LINE = "E202 signal line of the header not readable"
+    FORMAT = "E202 format field of a signal line not readable"
+    FORMAT_UNKNOWN = "E202 format of a signal line not known"
+    LENGTH = "E202 number of samples not in the record line"
+    SEGMENTS = "E202 segments that make no record"
+    DAMAGED = "E202 signal file damaged"
     EMPTY = "E202 no samples"
-    SIZE = "E202 .dat of another size than its header says"
+    SIZE = "E202 signal file of another size than its header says"
     CHECKSUM = "E202 checksum wrong"
     RATE = "E203 sampling rate not accepted"
+    RATE_BROKEN = "E203 sampling rate no whole number from 50 to 20,000"
     DURATION = "E203 not 10 seconds long"
     LEAD_MISSING = "E204 lead missing"
+    LEADS_MISSING = "E204 more than 5 leads missing"
     LEAD_REPEATED = "E204 lead repeated"
-    UNIT = "E205 unit not mV"
+    UNNAMED = "E204 signal lines without a description"
+    UNIT = "E205 unit not known"
+    GAIN_FIELD = "E205 gain field of a signal line not readable"
     GAIN = "E205 gain not positive"
+    MICROVOLTS = "E205 numbers that look like microvolts under another unit"
+    NO_MICROVOLTS = "E205 numbers that are no microvolts, which data.ecg.units says"
     AMPLITUDE = "E205 amplitude impossible"
     FLAT = "E206 flat for a second in 6 leads or more"
 
 
+_COPY = "Copy the files again."
+_LEADS = "Leads are known by the descriptions in the signal lines, as I to III, aVR to aVF and V1 to V6: name them so."
+_HEADER = "Is the header whole? Then mend it by WFDB's header(5)."
+
 ADVICE = {
-    Reason.MISSING: "Copy the files again. In the record list a path ends without .hea, and has / between folders.",
-    Reason.OUTSIDE: "In the record list a path has no / in front; links must not lead out of data.ecg.root.",
+    Reason.HEADER_MISSING: "Copy the files again. Is data.ecg.root the folder that the record list's paths start at?",
+    Reason.SIGNALS_MISSING: "The first word of a signal line names its file, beside the header: is it there under that "
+    "name?",
+    Reason.SUFFIX: "In the record list a path ends without .hea, .dat or .mat: take it off.",
+    Reason.BACKSLASH: "In the record list a path has / between its folders: write one for each backslash.",
+    Reason.ABSOLUTE: "In the record list a path starts at data.ecg.root, not at / or a drive: cut off the rest.",
+    Reason.OUTSIDE: "In the record list a path starts at data.ecg.root, and neither .. nor a link leads out of it.",
+    Reason.UNREADABLE: "Mend the permissions, or copy the files again.",
+    Reason.RECORD_LINE: f"{_HEADER} Its first line is: name, number of signals, sampling rate, number of samples.",
+    Reason.NUM_SIGNALS: f"{_HEADER} The record line must say how many signal lines follow.",
+    Reason.SIGNAL_LINE: f"{_HEADER} A signal line begins with file, format and gain.",
+    Reason.FORMAT: f"{_HEADER} The second word of a signal line is: format, samples per frame, skew and byte offset, "
+    "as in 16x2:3+24; format and offset are the same for all signals of a file.",
+    Reason.FORMAT_UNKNOWN: "Write the signals in format 16.",
+    Reason.LENGTH: "Write the number of samples into the record line: a compressed format does not tell it.",
+    Reason.SEGMENTS: "Segments must be there, at one rate and as long as the header says; or write each record as one.",
+    Reason.DAMAGED: _COPY,
+    Reason.EMPTY: _COPY,
+    Reason.SIZE: _COPY,
+    Reason.CHECKSUM: f"{_COPY} If the export has written wrong checksums into every header, write them anew or leave "
+    "them out.",
+    Reason.RATE: "List the rate in data.ecg.accept_hz to resample it.",
+    Reason.RATE_BROKEN: "Resample these records at the hospital, or mend the sampling rate in their record lines.",
     Reason.DURATION: "Only records of exactly 10 s are used; export them whole.",
-    "E202": "Copy the files again.",
-    "E203": "List the rate in data.ecg.accept_hz to resample it.",
-    "E204": "Leads are known by their names, I to III, aVR to aVF and V1 to V6: name them so. Set "
-    "data.ecg.on_missing_lead: zero to keep records that lack up to 5.",
-    "E205": "Set data.ecg.units: uV if the numbers of the whole site are microvolts.",
-    "E206": "Such a record holds no usable signal; look at the export if there are many.",
+    Reason.LEAD_MISSING: f"{_LEADS} Set data.ecg.on_missing_lead: zero to keep records that lack up to 5.",
+    Reason.LEADS_MISSING: _LEADS,
+    Reason.LEAD_REPEATED: f"{_LEADS} Each may be there once.",
+    Reason.UNNAMED: f"{_LEADS} A description is the last field of its line.",
+    Reason.UNIT: "Write the unit behind the gain as mV, uV, nV or V, in the header of each record.",
+    Reason.GAIN_FIELD: f"{_HEADER} The third word of a signal line is: gain, baseline and unit, as in 1000(0)/mV.",
+    Reason.GAIN: "Write the machine's gain into the signal lines; by WFDB a gain of 0 means that nobody calibrated.",
+    Reason.MICROVOLTS: "Set data.ecg.units: uV if the numbers of the whole site are microvolts.",
+    Reason.NO_MICROVOLTS: "Take data.ecg.units: uV out of the site file: in the unit of their headers these records "
+    "have the usual height.",
+    Reason.AMPLITUDE: "Are gain and unit in the signal lines those of the machine?",
+    Reason.FLAT: "Such a record holds no usable signal; look at the export if there are many.",
 }
-"""By reason, or by the code of those that have no advice of their own."""
 
 
-def advice_on(reason: str) -> str:
-    """What to do about a reason."""
-    return ADVICE.get(reason) or ADVICE[reason[:4]]
+def reason_of(told: str) -> Reason:
+    """The reason in what is told of a record.
+
+    Example:
+        >>> reason_of(str(RejectedRecordError(Reason.UNIT, "mmHg"))).value
+        'E205 unit not known'
+    """
+    return Reason(told.partition(": ")[0])
 
 
 class RejectedRecordError(Exception):
@@ -66,20 +118,22 @@ def refuse_too_many(
 ) -> None:
     """Stop a preparation when more records are bad than the site allows: a fraction of the chosen ones, or ten.
 
-    ``list_row_of`` is the row of each path in the record list; it names a record without naming a patient.
+    ``rejected`` has what is told of each; ``list_row_of`` is the row of each path in the record list, which names a
+    record without naming a patient.
 
     Raises:
-        DataError: with the number of each reason, and what to do about the most frequent one.
+        DataError: with the number of each reason, the first record of the most frequent one, and what to do about it.
     """
     allowed = max(int(max_bad_fraction * num_chosen), FEW)
     if len(rejected) <= allowed:
         return
-    counts = Counter(rejected.values()).most_common()
-    row = (list_row_of or {}).get(next(iter(rejected)))
-    first = f"; first: row {row:,} of the record list" if row else ""
+    counts = Counter(map(reason_of, rejected.values())).most_common()
+    worst = counts[0][0]
+    path, told = next((path, told) for path, told in rejected.items() if reason_of(told) == worst)
+    row = (list_row_of or {}).get(path)
+    first = f"; first: row {row:,} of the record list{told.removeprefix(worst)}" if row else ""
     reasons = ", ".join(f"{count:,} {reason[5:]}" for reason, count in counts)
-    code = counts[0][0][:4]
     raise DataError(
         f"ECG records must be usable but for {allowed:,} of {num_chosen:,}, got {len(rejected):,} bad ones "
-        f"({reasons}{first}). {advice_on(counts[0][0])} [{code}]"
+        f"({reasons}{first}). {ADVICE[worst]} [{worst[:4]}]"
     )

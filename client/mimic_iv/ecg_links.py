@@ -7,13 +7,16 @@ passed over when ``prepare`` links again.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
 from client.mimic_iv.event_pass import BAD_TIME, BadLines
-from client.mimic_iv.files import TIME, Columns, collect, scan, unique_rows
+from client.mimic_iv.files import TIME, Columns, collect, unique_rows
+from client.mimic_iv.ids import text_ids
+from client.mimic_iv.tables import Source
 from client.mimic_iv.unreadable import form_of, is_too_many
 from client.site import EcgData, Prepare
 from lemof_model.errors import DataError
@@ -57,17 +60,16 @@ def link_ecgs(
             f"The ECG record list must be a file, got none from {ecg.record_list}. Set data.ecg.record_list or "
             "data.ecg.root, or leave data.ecg out at a hospital without ECGs."
         )
-    rows = scan(ecg.record_list, RECORD_LIST, time_format=ecg.datetime_format)
-    listed = collect(rows.with_row_index("list_row", offset=1), ecg.record_list)
+    listed, stored = _read_list(ecg, has_texts=stays.schema["subject_id"] == pl.String)
     first, num_repeated = unique_rows(listed, "study_id", ecg.record_list, on_duplicate)
     whole = first.drop_nulls(["subject_id", "path"])
     num_incomplete = listed.height - num_repeated - whole.height
     if is_too_many(num_incomplete, listed.height, max_bad_fraction):
-        raise DataError(_incomplete(listed, ecg.record_list))
+        raise DataError(_incomplete(listed, stored, ecg.record_list))
     records, num_shared = _one_per_path(whole, ecg.record_list, on_duplicate)
     timed = records.drop_nulls("ecg_time")
     if is_too_many(records.height - timed.height, records.height, max_bad_fraction):
-        raise DataError(_bad_times(ecg, records))
+        raise DataError(_bad_times(ecg, records, stored))
     own = timed.join(stays, on="subject_id", how="semi").filter(~pl.col("path").is_in(list(without)))
     windows = stays.select(
         "row",
@@ -93,6 +95,17 @@ def link_ecgs(
     return EcgLinks(chosen.select("row", "path", "list_row"), counts, _skipped(listed, first, whole, records, timed))
 
 
+def _read_list(ecg: EcgData, *, has_texts: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The record list, row by row (``list_row``), and what it has stored. Patients are texts where those of the stays
+    are."""
+    source = Source("record_list", ecg.record_list, None, ecg.datetime_format)
+    raw = source.raw(dict.fromkeys(RECORD_LIST, pl.String))
+    stored = collect(raw.with_row_index("list_row", offset=1), ecg.record_list)
+    texts = text_ids([stored], ["study_id"]) | ({"subject_id"} if has_texts else set())
+    source = replace(source, text_ids=texts)
+    return stored.select("list_row", *source.typed(stored.lazy(), RECORD_LIST)), stored
+
+
 def link_warning(counts: Mapping[str, int]) -> str | None:
     """What a person should know about these counts of ``link_ecgs``; None when every record belongs to a stay.
 
@@ -103,6 +116,11 @@ def link_warning(counts: Mapping[str, int]) -> str | None:
     if counts.get("records_without_readable_time") and not counts["records_linked"] + counts["records_unlinked"]:
         return (
             "ecg_time must match data.ecg.datetime_format, got none that does. Set it, or mend the record list. [E103]"
+        )
+    if not counts.get("records_listed", 1):
+        return (
+            "The ECG record list must have records, got none. Export it again, or leave data.ecg out at a hospital "
+            "without ECGs. [E106]"
         )
     if not counts["patients_listed"]:
         digits = (
@@ -159,25 +177,32 @@ def _skipped(
     return sorted(rows)
 
 
-def _incomplete(listed: pl.DataFrame, path: Path) -> str:
-    """What is told of too many records without ids or path: which of these is missing most often."""
+def _incomplete(listed: pl.DataFrame, stored: pl.DataFrame, path: Path) -> str:
+    """What is told of too many records without ids or path: which of these is missing most often, and the first row and
+    form of it."""
     missing = {name: listed[name].null_count() for name in ("subject_id", "study_id", "path")}
     worst = max(missing, key=lambda name: missing[name])
     rule = "a record's place under data.ecg.root" if worst == "path" else "a whole number"
+    row = int(listed.filter(pl.col(worst).is_null())["list_row"][0])
     return (
-        f"{worst} must be {rule}, got {missing[worst]:,} of {listed.height:,} records in which it is not from "
-        f"{path.name}. Mend the record list, or raise prepare.max_bad_fraction. [E105]"
+        f"{worst} must be {rule}, got {missing[worst]:,} of {listed.height:,} records in which it is not (first: row "
+        f"{row:,}, form {_form_in(stored, row, worst)!r}) from {path.name}. Mend the record list, or raise "
+        "prepare.max_bad_fraction. [E105]"
     )
 
 
-def _bad_times(ecg: EcgData, records: pl.DataFrame) -> str:
+def _form_in(stored: pl.DataFrame, row: int, column: str) -> str:
+    """The form of what a row of the list has stored."""
+    return form_of(stored[column].cast(pl.String, strict=False)[row - 1])
+
+
+def _bad_times(ecg: EcgData, records: pl.DataFrame, stored: pl.DataFrame) -> str:
     """What is told of too many unreadable times: the row and the form of the first one, never its text."""
     without = records.filter(pl.col("ecg_time").is_null())
     row = int(without["list_row"][0])
-    stored = collect(scan(ecg.record_list, {"ecg_time": pl.String}).slice(row - 1, 1), ecg.record_list)
     return (
         f"ecg_time must match {ecg.datetime_format}, got {without.height:,} of {records.height:,} records that do not "
-        f"(first: row {row:,}, form {form_of(stored['ecg_time'][0])!r}) from {ecg.record_list.name}. Set "
+        f"(first: row {row:,}, form {_form_in(stored, row, 'ecg_time')!r}) from {ecg.record_list.name}. Set "
         "data.ecg.datetime_format, mend the record list, or raise prepare.max_bad_fraction. [E103]"
     )
 

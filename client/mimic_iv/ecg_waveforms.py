@@ -28,13 +28,13 @@ from client.site import EcgData
 from lemof_model.errors import DiskError
 
 STORE, JOURNAL = "ecg.npy", "ecg.journal"
-READER_VERSION = 1  # a journal of another one is not continued
+READER_VERSION = 2  # a journal of another one is not continued
 BLOCK = 250
 FEW_RECORDS = 2000  # read in less time than processes take to start
 MAX_WORKERS = 4
 TELL_SECONDS = 0.5  # a block that takes longer says how far it is
 
-Rejected = dict[int, str]  # place in the block -> reason
+Rejected = dict[int, str]  # place in the block -> reason and detail
 OnMore = Callable[[int], None]
 Block = tuple[bytes, Rejected]  # rows of the array, and what has none
 
@@ -59,7 +59,7 @@ def write_ecgs(
     many more were rejected. A hospital without ECGs (None) gets an array without rows.
 
     Returns:
-        the row of each record that was read, and the reason for each that was rejected.
+        the row of each record that was read, and what is told of each that was rejected: reason and detail.
 
     Raises:
         DiskError: a process that reads was ended from outside, as a rule because memory ran out.
@@ -122,7 +122,7 @@ def read_block(ecg: EcgData, paths: Sequence[str], on_progress: OnMore) -> Block
         try:
             rows.append(read_ecg(ecg, path).tobytes())
         except RejectedRecordError as error:
-            rejected[place] = str(error.reason)
+            rejected[place] = str(error)
     return b"".join(rows), rejected
 
 

@@ -10,15 +10,15 @@ Rows of which something cannot be read are met again in a second pass, only to t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from client.mimic_iv.files import LINE, TIME, Columns, collect, collect_all
 from client.mimic_iv.tables import Source
-from client.mimic_iv.unreadable import form_of, is_too_many, refuse_empty, refuse_unreadable
+from client.mimic_iv.unreadable import RAISE, form_of, is_too_many, refuse_empty, refuse_unreadable
 from lemof_model.errors import DataError
 
 HOURS_BEFORE = 6  # the first day begins 6 h before admission: MIT-LCP/mimic-code, concepts/firstday
@@ -28,6 +28,14 @@ UNREADABLE = (BAD_TIME, BAD_ID, BAD_VALUE)  # the fates of which the lines are t
 MAX_LINES = 100_000  # of those that cannot be read; all are counted
 OnRows = Callable[[int], None]
 BadLines = list[tuple[int, str]]
+FirstBad = dict[str, dict[str, Any]]  # fate -> line and form of the first row that met it
+
+
+class BadRows(NamedTuple):
+    """The rows that cannot be read: their ``lines``, each with its fate, and the ``first`` of each fate."""
+
+    lines: BadLines
+    first: FirstBad
 
 
 @dataclass(frozen=True)
@@ -86,12 +94,13 @@ class Rules:
 @dataclass(frozen=True)
 class Outcome:
     """What a pass met: ``counts`` of rows, the ``summary`` by itemid and fate, the optional columns that the table does
-    not have, and what else is to be ``told``. ``find_bad_lines`` tells the lines that cannot be read, with their fates:
-    it reads the table again if there are some, so it is for the caller who has refused nothing."""
+    not have, and what else is to be ``told``. ``find_bad_lines`` tells the lines that cannot be read, with their fates,
+    and the first of each with its form: it reads the table again if there are some, so it is for the caller who has
+    refused nothing."""
 
     counts: dict[str, Any]
     summary: pl.DataFrame
-    find_bad_lines: Callable[[], BadLines]
+    find_bad_lines: Callable[[], BadRows]
     columns_absent: list[str]
     told: dict[str, Any] = field(default_factory=dict)
 
@@ -133,15 +142,38 @@ def run_pass(
 ) -> Outcome:
     """Read a table once: the rows that are used go to ``target`` (Arrow IPC), the others are counted.
 
-    ``stays`` are those of the cohort and, without a ``row``, those that were left out (``stays.with_left_out``).
+    ``stays`` are those of the cohort and, without a ``row``, those that were left out (``stays.with_left_out``). Ids
+    are numbers or text as theirs are. Where the csv reader's integers leave ids unread, the table is read again,
+    carefully.
 
     Raises:
         DataError: the table is damaged, or too many of its times or ids cannot be read.
         DiskError: ``target`` does not fit on the disk.
     """
-    tally = Tally(on_rows)
     own = _by_key(stays, table.key)
+    if own.collect_schema()[table.key] == pl.String:
+        source = replace(source, text_ids=frozenset([table.key]))
+    outcome, num_bad_times = _read(source, table, rules, own, target, on_rows)
+    is_unread = outcome.counts[BAD_ID] or outcome.counts["itemid_unreadable"]
+    if is_unread and source.path.suffix != ".parquet":
+        source = replace(source, is_careful=True)
+        outcome, num_bad_times = _read(source, table, rules, own, target)
+    _refuse_unreadable(source, table, rules, outcome.counts, num_bad_times, max_bad_fraction)
+    return outcome
+
+
+def _read(
+    source: Source,
+    table: EventTable,
+    rules: Rules,
+    own: pl.LazyFrame,
+    target: Path,
+    on_rows: OnRows = lambda _: None,
+) -> tuple[Outcome, int]:
+    """One reading of a table, and how many of its rows have a time that cannot be read."""
+    tally = Tally(on_rows)
     raw = source.raw(table.columns, table.may_lack)
+    raw = raw.with_columns(source.typed(raw, {"itemid": pl.Int64}))
     counted = raw.map_batches(tally.count, streamable=True, predicate_pushdown=False, projection_pushdown=False)
     judged = _judged(counted, source, table, rules, own)
     fates = [*_broken(table, rules), *rules.dropped_by_value, USED]
@@ -152,21 +184,22 @@ def run_pass(
     counts = {"file": source.path.name, **_counted(tally, found, fates)}
     is_bad = pl.col("fate") == BAD_TIME
     num_bad_times = int(found.select((pl.col("num") - pl.col("num_again")).filter(is_bad).sum()).item())
-    _refuse_unreadable(source, table, rules, counts, num_bad_times, max_bad_fraction)
 
-    def find_bad_lines() -> BadLines:
+    def find_bad_lines() -> BadRows:
         if not any(counts.get(fate) for fate in UNREADABLE):
-            return []
+            return BadRows([], {})
         with_lines = source.raw(table.columns, table.may_lack, with_lines=True)
-        again = _judged(with_lines, source, table, rules, own)
-        return _bad_lines(again, {fates.index(fate): fate for fate in UNREADABLE if fate in fates}, source.path)
+        again = _judged(with_lines.with_columns(**_stored_of(table)), source, table, rules, own)
+        places = {fates.index(fate): fate for fate in UNREADABLE if fate in fates}
+        return _bad_lines(again, table, places, source.path)
 
-    return Outcome(counts, found, find_bad_lines, source.lacks(table.optional))
+    return Outcome(counts, found, find_bad_lines, source.lacks(table.optional)), num_bad_times
 
 
 def _by_key(stays: pl.DataFrame, key: str) -> pl.LazyFrame:
-    """What a row is joined to: the cohort's stays, and the keys of which no stay is in it (``row`` is null)."""
-    stays = stays.select("row", key, "intime")
+    """What a row is joined to: the cohort's stays, and the keys of which no stay is in it (``row`` is null). A stay
+    that is several rows of icustays has several keys, but is one stay of its patient."""
+    stays = stays.select("row", key, "intime").unique(maintain_order=True)
     mine = stays.drop_nulls("row")
     others = stays.filter(pl.col("row").is_null()).unique(key, maintain_order=True).join(mine, on=key, how="anti")
     return pl.concat([mine, others]).lazy().with_columns(again=~pl.col(key).is_first_distinct())
@@ -189,7 +222,7 @@ def _judged(raw: pl.LazyFrame, source: Source, table: EventTable, rules: Rules, 
     others = {name: kind for name, kind in {**table.columns, **table.may_lack}.items() if name not in values}
     early, late = list(_broken(table, rules).values()), list(rules.dropped_by_value.values())
     return (
-        raw.filter(pl.col("itemid").is_in(rules.item_ids))
+        _wanted(raw, source, rules.item_ids)
         .with_columns(*source.typed(raw, others), *source.unreadable(raw, table.times_that_may_be_empty))
         .join(own, on=table.key, how="left")
         .with_columns(fate=first_of(early))
@@ -199,11 +232,44 @@ def _judged(raw: pl.LazyFrame, source: Source, table: EventTable, rules: Rules, 
     )
 
 
-def _bad_lines(judged: pl.LazyFrame, fates: Mapping[int, str], path: Path) -> BadLines:
-    """The lines of some fates, no more than the first ``MAX_LINES``; one that is met for two stays is told once."""
-    bad = judged.filter(pl.col("fate").is_in(list(fates))).select(LINE, "fate").unique(LINE, keep="any")
-    lines = collect(bad.bottom_k(MAX_LINES, by=LINE), path).sort(LINE)
-    return [(line, fates[place]) for line, place in lines.iter_rows()]
+def _wanted(raw: pl.LazyFrame, source: Source, item_ids: Sequence[int]) -> pl.LazyFrame:
+    """The rows of items that somebody reads."""
+    (itemid,) = source.typed(raw, {"itemid": pl.Int64})
+    return raw.filter(itemid.is_in(item_ids))
+
+
+def _stored_of(table: EventTable) -> dict[str, pl.Expr]:
+    """The text of what can be unreadable in a wanted row."""
+    names = (table.key, *table.times, *table.may_be_empty)
+    return {f"{name}_stored": pl.col(name).cast(pl.String, strict=False) for name in names}
+
+
+def _bad_lines(judged: pl.LazyFrame, table: EventTable, fates: Mapping[int, str], path: Path) -> BadRows:
+    """The lines of some fates, no more than the first ``MAX_LINES``; one that is met for two stays is told once. And of
+    each fate the line and the form of the first."""
+    bad = judged.filter(pl.col("fate").is_in(list(fates)))
+    told = bad.select(LINE, "fate").unique(LINE, keep="any").bottom_k(MAX_LINES, by=LINE)
+    first = bad.group_by("fate").agg(pl.all().sort_by(LINE).first())
+    lines, firsts = collect_all([told, first], path)
+    found = {
+        fates[row["fate"]]: {"line": row[LINE], "form": _form_of_bad(row, table, fates[row["fate"]])}
+        for row in firsts.sort(LINE).iter_rows(named=True)
+    }
+    return BadRows([(line, fates[place]) for line, place in lines.sort(LINE).iter_rows()], found)
+
+
+def _form_of_bad(row: Mapping[str, Any], table: EventTable, fate: str) -> str:
+    """The form of what cannot be read in a row, by its fate; of times, each that cannot."""
+    if fate == BAD_ID:
+        return form_of(row[f"{table.key}_stored"])
+    names = _bad_times_of(row, table) if fate == BAD_TIME else [n for n in table.values if row[f"{n}_unreadable"]]
+    return ", ".join(form_of(row[f"{name}_stored"]) for name in names)
+
+
+def _bad_times_of(row: Mapping[str, Any], table: EventTable) -> list[str]:
+    """The times of a row that cannot be read."""
+    missing = [time for time in table.times if row[time] is None and time not in table.open_ends]
+    return missing + [name for name in table.times_that_may_be_empty if row[f"{name}_unreadable"]]
 
 
 def _is_bad_time(table: EventTable) -> pl.Expr:
@@ -244,33 +310,56 @@ def _refuse_unreadable(
         DataError: too many times or ids cannot be read; or there is no row at all.
     """
     refuse_empty(source, counts["rows"])
-    refuse_unreadable(source, "itemid", counts["itemid_unreadable"], counts["rows"], max_bad_fraction)
-    refuse_unreadable(source, table.key, counts[BAD_ID], counts["wanted"], max_bad_fraction)
+    for column, num, num_rows in (
+        ("itemid", counts["itemid_unreadable"], counts["rows"]),
+        (table.key, counts[BAD_ID], counts["wanted"]),
+    ):
+        if is_too_many(num, num_rows, max_bad_fraction):
+            item_ids = rules.item_ids if column == table.key else None
+            first = _first_without(source, table, column, item_ids)
+            refuse_unreadable(source, column, num, num_rows, max_bad_fraction, first=first)
     if is_too_many(num_bad_times, counts["wanted"], max_bad_fraction):
         bad = bad_rows(source, table, rules.item_ids, _is_bad_time(table))
-        first = collect(bad.head(1), source.path).row(0, named=True)
-        is_bad_time = {time: first[time] is None for time in table.times}
-        is_bad_time |= {name: first[f"{name}_unreadable"] for name in table.times_that_may_be_empty}
-        times = [time for time, is_bad in is_bad_time.items() if is_bad]
-        raise DataError(bad_times_message(source, times, num_bad_times, counts["wanted"], first))
+        row = collect(bad.head(1), source.path).row(0, named=True)
+        raise DataError(bad_times_message(source, _bad_times_of(row, table), num_bad_times, counts["wanted"], row))
+
+
+def _first_without(source: Source, table: EventTable, column: str, item_ids: Sequence[int] | None) -> dict[str, Any]:
+    """Line and form of the first row, of these items, whose id cannot be read."""
+    source = replace(source, is_careful=True)
+    raw = source.raw(table.columns, table.may_lack, with_lines=True)
+    rows = raw if item_ids is None else _wanted(raw, source, item_ids)
+    (typed,) = source.typed(raw, {column: pl.Int64})
+    bad = rows.filter(typed.is_null()).select(LINE, pl.col(column).cast(pl.String, strict=False))
+    line, text = collect(bad.head(1), source.path).row(0)
+    return {"line": line, "form": form_of(text)}
 
 
 def bad_rows(source: Source, table: EventTable, item_ids: Sequence[int], is_bad: pl.Expr) -> pl.LazyFrame:
     """The wanted rows of which an expression over their columns (as in ``Rules``) is true: a second reading of the
     table. They have their ``LINE``, and beside each time and value what is stored (``NAME_stored``)."""
+    source = replace(source, is_careful=True)
     raw = source.raw(table.columns, table.may_lack, with_lines=True)
-    wanted = raw.filter(pl.col("itemid").is_in(item_ids))
     read = {**dict.fromkeys(table.times, TIME), **table.may_be_empty}
-    stored = {f"{name}_stored": pl.col(name).cast(pl.String, strict=False) for name in read}
     typed, unreadable = source.typed(raw, read), source.unreadable(raw, table.may_be_empty)
-    return wanted.select(LINE, *typed, *unreadable, **stored).filter(is_bad)
+    return _wanted(raw, source, item_ids).select(LINE, *typed, *unreadable, **_stored_of(table)).filter(is_bad)
 
 
-def bad_times_message(source: Source, times: Sequence[str], num: int, rows: int, first: Mapping[str, Any]) -> str:
-    """What is told of too many unreadable times: the first one's line and form, never its text."""
+def bad_times_message(
+    source: Source,
+    times: Sequence[str],
+    num: int,
+    rows: int,
+    first: Mapping[str, Any],
+    *,
+    are_others_read: bool = False,
+) -> str:
+    """What is told of too many unreadable times: the first one's line and form, never its text. Where other times of
+    the table can be read, another format would only lose these."""
     forms = ", ".join(repr(form_of(first[f"{time}_stored"])) for time in times)
+    own_form, own_format = "Export it in the form of the other times", "Set data.ehr.datetime_format, mend the export"
+    remedy = (own_form if are_others_read else own_format) + RAISE * (2 * num < rows)
     return (
         f"{' and '.join(times)} must match {source.time_format}, got {num:,} of {rows:,} rows that do not (first: line "
-        f"{first[LINE]:,}, form {forms}) from {source.label}. Set data.ehr.datetime_format, mend the export, or raise "
-        "prepare.max_bad_fraction. [E103]"
+        f"{first[LINE]:,}, form {forms}) from {source.label}. {remedy}. [E103]"
     )

@@ -11,14 +11,15 @@ import gzip
 import re
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
+from client.mimic_iv.ids import as_number
+from client.mimic_iv.mimic_columns import OLDER_NAMES, is_of_another
 from lemof_model.errors import DataError, DiskError
 
-OLDER_NAMES = {"race": "ethnicity"}  # MIMIC-IV 1.0
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 TIME = pl.Datetime("us")
 LINE = "line of the file"  # no column of a table is called so
@@ -30,17 +31,26 @@ Columns = Mapping[str, type[pl.DataType] | pl.DataType]
 
 
 def raw(
-    path: Path, columns: Columns, optional: Columns, own_names: Mapping[str, str] | None, line: str | None
+    path: Path,
+    columns: Columns,
+    optional: Columns,
+    own_names: Mapping[str, str] | None,
+    line: str | None,
+    *,
+    table: str = "",
+    texts: Collection[str] = (),
 ) -> pl.LazyFrame:
-    """The named columns of a file, ids as integers, the rest as it is stored; see ``Source.raw``. ``own_names`` are the
-    file's names of them; with ``line`` its lines are a column of that name."""
+    """The named columns of a file, whole numbers as integers but for ``texts``, the rest as it is stored; see
+    ``Source.raw``. ``own_names`` are the file's names of them; with ``line`` its lines are a column of that name;
+    ``table`` is what MIMIC calls it."""
     header = header_of(path)
     known = {**columns, **optional}
     names = {name: _name_in(header, name, own_names or {}) for name in known}
     meant = {column.strip().lower() for column in header}.union(own_names or {})  # also optional ones are then needed
     needed = [name for name in known if name in columns or name in meant]
     if missing := [name for name in needed if names[name] not in header]:
-        raise DataError(_no_column(path, missing[0], names[missing[0]], header, can_rename=own_names is not None))
+        name = missing[0]
+        raise DataError(_no_column(path, table, name, names[name], header, can_rename=own_names is not None))
     there = {name: own for name, own in names.items() if own in header}
     if twice := [own for own in there.values() if header.count(own) > 1]:
         raise DataError(
@@ -50,27 +60,34 @@ def raw(
     if path.suffix == ".parquet":
         frame = pl.scan_parquet(path, row_index_name=line, row_index_offset=1)
         kinds = frame.collect_schema()
-        stored = [_whole_or_text(own, kinds[own], known[name]).alias(name) for name, own in there.items()]
+        stored = [_as_stored(own, kinds[own]).alias(name) for name, own in there.items()]
     else:
-        ids = {own for name, own in there.items() if known[name] == pl.Int64}
-        # Names that repeat and nobody reads get polars' names for them.
-        header = [f"{own}_duplicated_{n - 1}" if (n := header[:i].count(own)) else own for i, own in enumerate(header)]
-        schema = {name: pl.Int64 if name in ids else pl.String for name in header}
-        frame = pl.scan_csv(
-            path,
-            schema=schema,
-            encoding="utf8-lossy",
-            ignore_errors=True,  # text where an id must be is null
-            row_index_name=line,
-            row_index_offset=2,
-        )
-        behind = header[1 + max(header.index(own) for own in there.values()) :]
-        if not NO_FREE_TEXT.issuperset(behind):
-            # Always true. Polars sees lines that a stray quote runs together only in rows that it reads to their end.
-            frame = frame.filter(pl.col(header[-1]).is_null() | pl.col(header[-1]).is_not_null())
+        ids = {own for name, own in there.items() if known[name] == pl.Int64 and name not in texts}
+        last_read = max(header.index(own) for own in there.values())
+        frame = _csv(path, header, ids, line, is_read_to_end=NO_FREE_TEXT.issuperset(header[last_read + 1 :]))
         stored = [pl.col(own).alias(name) for name, own in there.items()]
     absent = [pl.lit(None, known[name]).alias(name) for name in known if name not in there]
     return frame.select(*([line] if line else []), *stored, *absent)
+
+
+def _csv(
+    path: Path, header: Sequence[str], ids: Collection[str], line: str | None, *, is_read_to_end: bool
+) -> pl.LazyFrame:
+    """All columns of a csv file as text, ``ids`` as integers."""
+    # Names that repeat and nobody reads get polars' names for them.
+    names = [f"{own}_duplicated_{n - 1}" if (n := header[:i].count(own)) else own for i, own in enumerate(header)]
+    frame = pl.scan_csv(
+        path,
+        schema={name: pl.Int64 if name in ids else pl.String for name in names},
+        encoding="utf8-lossy",
+        ignore_errors=True,  # where an id is none of the reader's integers it is null
+        row_index_name=line,
+        row_index_offset=2,
+    )
+    if is_read_to_end:
+        return frame
+    # Always true. Polars sees lines that a stray quote runs together only in rows that it reads to their end.
+    return frame.filter(pl.col(names[-1]).is_null() | pl.col(names[-1]).is_not_null())
 
 
 def typed(
@@ -91,8 +108,20 @@ def typed(
             "a zone. [E103]"
         )
     if kind == pl.Int64:
-        return _whole_or_text(name, stored, kind)
+        return as_number(name, stored, label)
     return column.cast(kind, strict=False)
+
+
+def day(name: str, stored: pl.DataType, time_format: str) -> pl.Expr:
+    """A date of a column of ``raw``: a time in the table's format, its day alone, or 2150-03-10. None where it is none
+    of these."""
+    column = pl.col(name)
+    if stored != pl.String:
+        return column.cast(TIME, strict=False) if stored in (pl.Date, pl.Null) or stored == TIME else pl.lit(None, TIME)
+    forms = dict.fromkeys([time_format, re.split(r"[ T]*%[HI]", time_format)[0], "%Y-%m-%d"])
+    plain = column.str.strip_chars()
+    read = [plain.str.to_datetime(form, strict=False, time_unit="us", cache=False) for form in forms if "%d" in form]
+    return pl.coalesce(read).dt.truncate("1d").alias(name)
 
 
 def is_unreadable(value: pl.Expr, stored: pl.Expr) -> pl.Expr:
@@ -101,17 +130,21 @@ def is_unreadable(value: pl.Expr, stored: pl.Expr) -> pl.Expr:
 
 
 def scan(
-    path: Path, columns: Columns, optional: Columns | None = None, *, time_format: str = TIME_FORMAT
+    path: Path, columns: Columns, optional: Columns | None = None, *, time_format: str = TIME_FORMAT, table: str = ""
 ) -> pl.LazyFrame:
     """Scan the named columns of any csv, csv.gz or parquet file; ``optional`` ones are null where the file lacks them.
 
     Raises:
         DataError: a column is missing, or the file cannot be opened.
     """
-    frame = raw(path, columns, optional or {}, None, None)
+    frame = raw(path, columns, optional or {}, None, None, table=table)
     stored = frame.collect_schema()
     wanted = {**columns, **(optional or {})}
     return frame.select(typed(name, stored[name], kind, time_format, path.name) for name, kind in wanted.items())
+
+
+class EncodingError(DataError):
+    """A text file is not in UTF-8, where its bytes must not change."""
 
 
 def collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
@@ -141,6 +174,8 @@ def collect_all(frames: Sequence[pl.LazyFrame], path: Path) -> list[pl.DataFrame
                 "The disk must hold what preparation writes, got a full one. What is finished is kept: free space, "
                 "then run the same command. [E601]"
             ) from None
+        if "utf-8" in str(error):  # only whoever keeps bytes reads strictly
+            raise EncodingError(f"The table must be in UTF-8, got another encoding from {path.name}. [E110]") from None
         is_ragged = isinstance(error, pl.exceptions.ComputeError) and path.suffix != ".parquet"
         ragged = "a row with more fields than the header, or a quote without an end"
         what = ragged if is_ragged else "one that is cut short or unreadable"
@@ -168,10 +203,15 @@ def unique_rows(frame: pl.DataFrame, key: str, path: Path, on_duplicate: str) ->
     again = numbered.filter(~pl.col(key).is_first_distinct())
     if again.height and on_duplicate == "refuse":
         lines = ", ".join(f"{line:,}" for line in again[LINE].head(3))
+        repeated = numbered.join(again.select(key).unique(), on=key, how="semi")
+        num_others = repeated.drop(LINE, "list_row", strict=False).n_unique() - repeated[key].n_unique()
+        same = "Mend the export, or set prepare.on_duplicate: first"
+        others = (
+            f"{num_others:,} of them differ from the first, which to keep would lose what they say. Mend the export"
+        )
         raise DataError(
             f"{key} must be there once, got {again.height:,} repetitions (lines {lines}"
-            f"{', ...' if again.height > 3 else ''}) from {path.name}. Mend the export, or set "
-            "prepare.on_duplicate: first. [E104]"
+            f"{', ...' if again.height > 3 else ''}) from {path.name}. {others if num_others else same}. [E104]"
         )
     return numbered.filter(pl.col(key).is_first_distinct()).drop(LINE), again.height
 
@@ -235,8 +275,9 @@ def _name_in(header: Sequence[str], name: str, own_names: Mapping[str, str]) -> 
     return older if name not in header and older in header else name
 
 
-def _no_column(path: Path, name: str, own: str, header: Sequence[str], *, can_rename: bool) -> str:
-    """The message for a column that is not there. A first row of data in place of a header is not quoted."""
+def _no_column(path: Path, table: str, name: str, own: str, header: Sequence[str], *, can_rename: bool) -> str:
+    """The message for a column that is not there. A first row of data in place of a header is not quoted; a name that
+    MIMIC has for another column of the table is not proposed."""
     if separators := [told for mark, told in SEPARATORS.items() if len(header) == 1 and mark in header[0]]:
         return (
             f"The columns must be separated by commas, got a table separated by {separators[0]} from {path.name}. "
@@ -247,23 +288,15 @@ def _no_column(path: Path, name: str, own: str, header: Sequence[str], *, can_re
             f"The first line must be a header that names {own}, got data from {path.name}. Export it with its header. "
             "[E102]"
         )
-    by_lower_case = {column.lower(): column for column in header}
+    by_lower_case = {column.lower(): column for column in header if not is_of_another(table, name, column)}
     close = [by_lower_case[column] for column in difflib.get_close_matches(own.lower(), by_lower_case, n=1)]
     question = f"Did you mean {close[0]}? " if close else ""
-    key = f"data.ehr.columns.{path.name.split('.')[0]}.{name}: {close[0] if close else 'ITS_NAME'}"
+    key = f"data.ehr.columns.{table}.{name}: {close[0] if close else 'ITS_NAME'}"
     remedy = f"Add {key}, or export the column." if can_rename else "Export the column under its name."
     return f"Columns must include {own}, got {', '.join(header)} from {path.name}. {question}{remedy} [E102]"
 
 
-def _whole_or_text(name: str, stored: pl.DataType, kind: type[pl.DataType] | pl.DataType) -> pl.Expr:
-    """A column of a parquet file, ids as integers and categories as text. An id that is no whole number is null."""
+def _as_stored(name: str, stored: pl.DataType) -> pl.Expr:
+    """A column of a parquet file, categories as text."""
     column = pl.col(name)
-    if isinstance(stored, pl.Categorical | pl.Enum):
-        column = column.cast(pl.String)
-    if kind != pl.Int64 or stored == pl.Int64:
-        return column
-    if stored.is_float() or stored.is_decimal():
-        number = column.cast(pl.Float64)
-        return pl.when(number == number.floor()).then(number.cast(pl.Int64, strict=False))
-    is_number = stored.is_integer() or stored == pl.Boolean
-    return (column if is_number else column.cast(pl.String, strict=False)).cast(pl.Int64, strict=False)
+    return column.cast(pl.String) if isinstance(stored, pl.Categorical | pl.Enum) else column

@@ -25,17 +25,19 @@ from client.cohort import (
     held_alone,
     is_finished,
     load_cohort,
-    long_stay_of,
     replacing,
     require_place,
     write_cohort,
 )
+from client.labels import hours_to_icu_of, studied
 from client.mimic_iv import comorbidities, diagnoses
 from client.mimic_iv.comorbidities import with_earlier_comorbidities
+from client.mimic_iv.deaths import with_outcomes
 from client.mimic_iv.diagnoses import num_coded, with_diseases
 from client.mimic_iv.ecg_faults import refuse_too_many
+from client.mimic_iv.ecg_heights import measure_heights
 from client.mimic_iv.ecg_links import link_ecgs
-from client.mimic_iv.ecg_waveforms import append_ecgs, write_ecgs
+from client.mimic_iv.ecg_waveforms import STORE, append_ecgs, write_ecgs
 from client.mimic_iv.event_pass import BadLines, OnRows, Outcome
 from client.mimic_iv.first_day import first_days
 from client.mimic_iv.icd_codes import read_groups
@@ -43,13 +45,21 @@ from client.mimic_iv.labs import read_labs
 from client.mimic_iv.measurements import counts_by_concept, declared
 from client.mimic_iv.quality import num_by_reason, write_quality
 from client.mimic_iv.sources import key_of, sources_of, versions
-from client.mimic_iv.statics import static_features, with_statics
-from client.mimic_iv.stays import StayTables, read_stay_tables, select_stays, with_left_out, with_outcomes
+from client.mimic_iv.statics import static_features, told_of_stays, with_statics
+from client.mimic_iv.stays import (
+    StayTables,
+    contradictions_in,
+    read_stay_tables,
+    select_stays,
+    with_courses,
+    with_left_out,
+)
 from client.mimic_iv.steps import Facts, Steps
 from client.mimic_iv.tables import OPTIONAL_TABLES, open_optional_table, open_table
 from client.mimic_iv.treatments import INTERVAL_COLUMNS, read_treatments, treatment_features
 from client.mimic_iv.urine import read_urine
 from client.mimic_iv.vitals import read_vitals
+from client.owner_only import owner_only
 from client.site import EcgData, EhrData, PlanSections, SiteConfig
 from lemof_model.errors import TooLittleDataError
 from lemof_model.features import FEATURES, GRID_CHANNELS, MEASURED
@@ -73,7 +83,7 @@ def prepare(
         DiskError: the cohort cannot be written, or another run is making it. An earlier cohort is left as it was.
     """
     output = require_place(site.prepare.output)
-    with held_alone(output):
+    with owner_only(), held_alone(output):
         _prepare(site, plan, output, console, force=force, workers=workers)
         return load_cohort(site.prepare.output)
 
@@ -89,15 +99,16 @@ def _prepare(
         return
     with replacing(output, key, anew=force) as folder:
         steps = Steps(folder / STATE, console)
-        stays, tables, attrition = _read_stays(site, plan.cohort, steps)
+        stays, tables, attrition, met = _read_stays(site, plan.cohort, steps)
         facts = _read_events(site, with_left_out(stays, tables), plan.cohort, steps)
         present = frozenset(facts)
         day_facts = _write_arrays(folder, stays, present, plan.cohort, steps)
         linked, ecg_facts = _read_ecgs(folder, site, stays, plan.cohort, steps, workers)
         start = time.monotonic()
         columns = _stay_columns(stays).to_pandas()
-        labels = long_stay_of(columns, plan.target)
-        write_quality(folder, tables, attrition, facts, ecg_facts, labels, num_coded(stays), day_facts)
+        hours_to_icu_N = hours_to_icu_of(np.load(folder / "features.npy", mmap_mode="r"))
+        labels = studied(columns, hours_to_icu_N, plan.target, plan.cohort)
+        write_quality(folder, tables, attrition, facts, ecg_facts, labels, met, day_facts)
         write_cohort(
             folder,
             spec=plan.cohort,
@@ -121,27 +132,32 @@ def _prepare(
 
 def _read_stays(
     site: SiteConfig, spec: CohortSpec, steps: Steps
-) -> tuple[pl.DataFrame, StayTables, list[dict[str, str | int]]]:
-    """The cohort's stays with statics and diseases, what became of all ICU stays, and what was met in each table.
-    Seconds: read in every run."""
+) -> tuple[pl.DataFrame, StayTables, list[dict[str, str | int]], Facts]:
+    """The cohort's stays with statics and diseases, the tables, what became of all ICU stays, and what was met that a
+    person should know. Seconds: read in every run."""
     start = time.monotonic()
-    tables = read_stay_tables(site)
+    tables = with_courses(read_stay_tables(site), spec)
     stays, attrition = select_stays(tables, spec)
     if stays.is_empty():
         fates = "; ".join(f"{row['num_stays']} {row['reason']}" for row in attrition)
         raise TooLittleDataError(
             f"The cohort must hold at least one stay, got: {fates}. Check data.ehr.root and the plan's cohort section."
         )
+    met: Facts = {**told_of_stays(stays), "contradictions": contradictions_in(tables, spec)}
     stays = with_statics(stays, tables)
     of_patients = tables.admissions.join(stays, on="subject_id", how="semi")
     prefixes = {**diagnoses.PREFIXES, **comorbidities.PREFIXES}
-    groups, met, bad_lines = read_groups(site.data.ehr, of_patients, prefixes, site.prepare.max_bad_fraction)
+    groups, counts, bad = read_groups(site.data.ehr, of_patients, prefixes, site.prepare.max_bad_fraction)
     stays = with_earlier_comorbidities(with_diseases(stays, groups), tables.admissions, groups)
-    bad_lines_of = {**tables.bad_lines, "diagnoses_icd": bad_lines}
-    tables = replace(tables, counts={**tables.counts, "diagnoses_icd": met}, bad_lines=bad_lines_of)
+    tables = replace(
+        tables,
+        counts={**tables.counts, "diagnoses_icd": counts},
+        bad_lines={**tables.bad_lines, "diagnoses_icd": bad.lines},
+        first_bad={**tables.first_bad, "diagnoses_icd": bad.first},
+    )
     found = f"{stays.height:,} of {attrition[0]['num_stays']:,} stays"
     steps.say(1, "icustays", found, time.monotonic() - start)
-    return stays, tables, attrition
+    return stays, tables, attrition, {**met, "diagnoses": num_coded(stays)}
 
 
 def _read_events(site: SiteConfig, stays: pl.DataFrame, spec: CohortSpec, steps: Steps) -> dict[str, Facts]:
@@ -167,13 +183,14 @@ def _read_events_of(name: str, path: Path, read: ReadTable, ehr: EhrData, steps:
     def make() -> Facts:
         with steps.table(2, name, path) as on_rows:
             outcome = read(events, on_rows)
-            bad_lines = outcome.find_bad_lines()
+            bad = outcome.find_bad_lines()
         concepts = declared(ehr, [concept for concept in MEASURED if concept.table == name])
         by_concept = counts_by_concept(outcome.summary, concepts) if concepts else {}
         return {
             "counts": outcome.counts,
             "concepts": by_concept,
-            "bad_lines": bad_lines,
+            "bad_lines": bad.lines,
+            "first_bad": bad.first,
             "columns_absent": outcome.columns_absent,
             **outcome.told,
         }
@@ -261,6 +278,8 @@ def _read_ecgs(
         counts["records_chosen"] += len(others)
     found = f"{len(row_of):,} records, {len(rejected):,} not used, {counts.get('stays_linked', 0):,} stays"
     steps.say(3, "ECGs", found, None if was_finished else time.monotonic() - start)
+    if ecg is not None:
+        counts["heights"] = steps.run("ecg_heights", partial(measure_heights, ecg, folder / STORE, row_of))
     counts = {**counts, "records_rejected": num_by_reason(rejected)}
     record_list = ecg.record_list.name if ecg is not None else None
     facts = {"row_of": row_of, "rejected": rejected, "list_row_of": list_row_of, "counts": counts}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from client.mimic_iv.ecg_faults import reason_of
 from client.mimic_iv.event_pass import MAX_LINES, BadLines
 from client.mimic_iv.measurements import NOTHING_READ
 from client.mimic_iv.stays import KEYS, StayTables
@@ -30,28 +31,29 @@ def write_quality(
     passes: Mapping[str, Mapping[str, Any]],
     ecg_facts: Mapping[str, Any],
     labels: tuple[NDArray[np.int8], NDArray[np.bool_]],
-    diagnoses: Mapping[str, int],
+    of_stays: Mapping[str, Any],
     days: Mapping[str, Mapping[str, int]],
 ) -> None:
     """Write ``quality.json`` and ``rejects.csv.gz`` beside ``features.npy``.
 
     ``passes`` are the facts of each event table (counts, counts by concept, unreadable lines); ``labels`` the long
-    stays and which stays have a label; ``diagnoses`` those of ``num_coded``; ``days`` has, by concept, how many
+    stays and which stays a study reads; ``of_stays`` further entries (JSON values); ``days`` has, by concept, how many
     values repeat another (``repeated``), and in how many stays the sum was ``below_zero``.
     """
     features_NF = np.load(folder / "features.npy", mmap_mode="r")
+    first_bad = tables.first_bad | {name: facts.get("first_bad", {}) for name, facts in passes.items()}
     concepts = {name: counts for facts in passes.values() for name, counts in facts["concepts"].items()}
-    is_long, has_label = labels
     quality = {
         "attrition": list(attrition),
         "tables": {**tables.counts, **{name: facts["counts"] for name, facts in passes.items()}},
         "columns_absent": {name: facts["columns_absent"] for name, facts in passes.items() if facts["columns_absent"]},
         "statuses": {name: facts["statuses"] for name, facts in passes.items() if facts.get("statuses")},
         "concepts": concept_facts(concepts, days, features_NF),
-        "diagnoses": dict(diagnoses),
+        "first_bad": first_bad,
+        **of_stays,
         "treatments": treatment_facts(passes, features_NF),
         "features": feature_facts(features_NF),
-        "labels": {"num": int(has_label.sum()), "num_long": int(is_long[has_label].sum())},
+        "labels": {"num": int(labels[1].sum()), "num_long": int(labels[0][labels[1]].sum())},
         "ecg": ecg_facts["counts"],
         "duplicates": {
             **{f"{key} of {name}": tables.counts[name]["duplicates"] for name, key in KEYS.items()},
@@ -133,8 +135,8 @@ def treatment_facts(
 
 
 def num_by_reason(rejected: Mapping[str, str]) -> dict[str, int]:
-    """How many records were rejected for each reason."""
-    return dict(sorted(Counter(rejected.values()).items()))
+    """How many records were rejected for each reason, whatever its detail."""
+    return dict(sorted(Counter(map(reason_of, rejected.values())).items()))
 
 
 def _write_rejects(path: Path, bad_lines: Sequence[tuple[str, BadLines]], ecg_facts: Mapping[str, Any]) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from client.mimic_iv.comorbidities import ICD_9, ICD_10
 from client.mimic_iv.diagnoses import PREFIXES
+from lemof_model.categories import CATEGORY_WORDS
 from lemof_model.concepts import TREATMENTS
 from lemof_model.features import (
-    CATEGORY_WORDS,
     COMORBIDITIES,
     FEATURES,
     GRID_CHANNELS,
@@ -81,7 +81,8 @@ def page() -> str:
         ),
         "## Known when the stay begins\n\nNothing here looks at the stay's end or at its own diagnoses.",
         _table(("Feature", "Unit", "Plausible", "Table", "Categories"), map(_static, STATICS)),
-        "Categories by the words that a raw text holds, the first that fits; none: `other`.",
+        "Categories by the whole words that a raw text holds, case aside, the first that fits. A denied word (`NOT "
+        "HISPANIC`) does not count; a single letter must be all there is. None: `other`.",
         _table(
             ("Feature", "Category", "Words"),
             ((name, kind, _list(words)) for name, kinds in CATEGORY_WORDS.items() for kind, words in kinds.items()),

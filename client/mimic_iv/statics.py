@@ -1,11 +1,15 @@
 """Statics: what is known of a stay when it begins. Nothing here looks at its end or at its diagnoses."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from client.mimic_iv.stays import StayTables
-from lemof_model.features import CATEGORY_WORDS, STATICS, category_of
+from client.mimic_iv.unreadable import form_of
+from lemof_model.categories import CATEGORY_WORDS, category_of, is_understood
+from lemof_model.features import STATICS
 
 RAW_COLUMNS = {
     "sex": "gender",
@@ -21,8 +25,8 @@ RAW_COLUMNS = {
 def with_statics(stays: pl.DataFrame, tables: StayTables) -> pl.DataFrame:
     """Add the statics of the schema to the stays; categorical ones as category names.
 
-    Earlier admissions and ICU stays are those of the same patient that began before this one did. Comorbidities are
-    added by ``comorbidities``.
+    Earlier admissions and ICU stays (courses, not rows of icustays) are those of the same patient that began before
+    this one did. Comorbidities are added by ``comorbidities``.
     """
     return (
         stays.with_columns(_category(name) for name in CATEGORY_WORDS)
@@ -53,6 +57,20 @@ def static_features(stays: pl.DataFrame) -> NDArray[np.float32]:
             values = np.where((values >= feature.low) & (values <= feature.high), values, np.float32(np.nan))
         columns.append(values)
     return np.stack(columns, axis=1)
+
+
+def told_of_stays(stays: pl.DataFrame) -> dict[str, Any]:
+    """What a person should know of the stays that ``select_stays`` found (JSON values): how many died in the hospital;
+    and for each categorical static, in how many stays it has a word that no category knows, and the form of the most
+    frequent one. Those count as ``other``, though the hospital meant something."""
+    unknown = {}
+    for name, column in RAW_COLUMNS.items():
+        words = stays[column].drop_nulls().value_counts(name="num").sort("num", column, descending=[True, False])
+        met = [(word, num) for word, num in words.iter_rows() if not is_understood(name, word)]
+        if met:
+            unknown[name] = {"num": sum(num for _, num in met), "form": form_of(met[0][0])}
+    num_died = int(stays["died_in_hospital"].sum())
+    return {"deaths": {"num": stays.height, "num_died": num_died}, "words_not_understood": unknown}
 
 
 def _category(name: str) -> pl.Expr:

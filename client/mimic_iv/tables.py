@@ -7,6 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from client.mimic_iv.files import LINE, TIME_FORMAT, Columns, header_of, is_unreadable, raw, typed
+from client.mimic_iv.ids import as_text
+from client.mimic_iv.mimic_columns import is_of_another
 from client.site import EhrData
 from lemof_model.errors import ConfigError, DataError
 
@@ -31,7 +33,7 @@ NEEDED_FOR = {
     "chartevents": "Vital signs",
 }
 MIMIC_COLUMNS = {
-    "patients": "subject_id gender anchor_age anchor_year",
+    "patients": "subject_id gender anchor_age anchor_year dod",
     "admissions": "subject_id hadm_id admittime dischtime deathtime admission_type admission_location insurance "
     "marital_status race hospital_expire_flag",
     "diagnoses_icd": "hadm_id icd_code icd_version",
@@ -48,36 +50,52 @@ SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 @dataclass(frozen=True)
 class Source:
-    """One table of the site: its file, the site's own names of MIMIC's columns, and how it writes times."""
+    """One table of the site: its file, the site's own names of MIMIC's columns, and how it writes times.
+
+    ``text_ids`` are the ids that are text at this hospital (see ``ids``). With ``is_careful`` ids of a csv file are
+    read as text and then made numbers, which finds the ``.0`` that the reader's own integers do not know, and takes
+    longer.
+    """
 
     name: str
     path: Path
-    own_names: Mapping[str, str]
+    own_names: Mapping[str, str] | None = None
     time_format: str = TIME_FORMAT
+    text_ids: frozenset[str] = frozenset()
+    is_careful: bool = False
 
     @property
     def label(self) -> str:
         """The table's file in messages."""
-        return f"{FOLDERS[self.name]}/{self.path.name}"
+        return f"{FOLDERS[self.name]}/{self.path.name}" if self.name in FOLDERS else self.path.name
 
     def raw(self, columns: Columns, optional: Columns | None = None, *, with_lines: bool = False) -> pl.LazyFrame:
-        """The named columns under MIMIC's names, ids as integers, the rest as it is stored: see ``typed``.
+        """The named columns under MIMIC's names as they are stored, whole numbers of a csv file as integers: see
+        ``typed``.
 
         ``optional`` columns that the file lacks are null; ``with_lines`` adds the line of the file (``LINE``).
 
         Raises:
             DataError: a column is missing, or the file cannot be opened.
         """
-        return raw(self.path, columns, optional or {}, self.own_names, LINE if with_lines else None)
+        texts = {*columns, *(optional or {})} if self.is_careful else self.text_ids
+        line = LINE if with_lines else None
+        return raw(self.path, columns, optional or {}, self.own_names, line, table=self.name, texts=texts)
 
     def typed(self, frame: pl.LazyFrame, columns: Columns) -> list[pl.Expr]:
         """Expressions that read the columns of ``raw`` as their types; what cannot be read is null.
 
         Raises:
-            DataError: a column of times is stored as something that does not say which local time it means.
+            DataError: a column of times is stored as something that does not say which local time it means, or one of
+                ids as something that has rounded them.
         """
         stored = frame.collect_schema()
-        return [typed(name, stored[name], kind, self.time_format, self.label) for name, kind in columns.items()]
+        return [
+            as_text(name, stored[name], self.label)
+            if name in self.text_ids
+            else typed(name, stored[name], kind, self.time_format, self.label)
+            for name, kind in columns.items()
+        ]
 
     def unreadable(self, frame: pl.LazyFrame, columns: Columns) -> list[pl.Expr]:
         """For each column of ``raw`` whether there is a text that cannot be read as its type: ``NAME_unreadable``."""
@@ -91,7 +109,7 @@ class Source:
     def lacks(self, optional: Iterable[str]) -> list[str]:
         """Those of the optional columns that the file does not have."""
         header = header_of(self.path)
-        return [name for name in optional if self.own_names.get(name, name) not in header]
+        return [name for name in optional if (self.own_names or {}).get(name, name) not in header]
 
     def scan(self, columns: Columns, optional: Columns | None = None) -> pl.LazyFrame:
         """``raw`` with every column as its type."""
@@ -149,7 +167,7 @@ def open_table(ehr: EhrData, name: str) -> Source:
 
     Raises:
         DataError: there is no such file, or more than one.
-        ConfigError: the site file renames a column that nobody reads.
+        ConfigError: the site file renames a column that nobody reads, or takes one of MIMIC's for another.
     """
     own_names = ehr.columns.get(name, {})  # type: ignore[call-overload]
     read = MIMIC_COLUMNS[name].split()
@@ -158,6 +176,17 @@ def open_table(ehr: EhrData, name: str) -> Source:
             f"data.ehr.columns.{name} must rename columns that are read, got {', '.join(unread)}. "
             f"Read: {', '.join(read)}."
         )
+    for column, own in own_names.items():
+        if is_of_another(name, column, own):
+            raise ConfigError(
+                f"data.ehr.columns.{name}.{column} must be the site's own name of {column}, got {own}, which in "
+                f"MIMIC-IV is another column of {name}. Leave it out, and export {column} under a name of its own."
+            )
+        if list(own_names.values()).count(own) > 1:
+            raise ConfigError(
+                f"data.ehr.columns.{name} must give each column a name of its own, got {own} twice. Name the right "
+                "column of the table for each."
+            )
     return Source(name, find_table(ehr, name), own_names, ehr.datetime_format)
 
 

@@ -1,12 +1,14 @@
 """What is there in a table and cannot be read: a few such rows are counted, too many stop the preparation."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from client.mimic_iv.tables import Source
 from lemof_model.errors import DataError
 
 HANDFUL = 10  # so few bad rows stop nothing, however small the table
+RAISE = ", or raise prepare.max_bad_fraction"  # no advice where half of a table or more would be lost
 
 
 def is_too_many(num_bad: int, num_rows: int, max_bad_fraction: float) -> bool:
@@ -33,19 +35,21 @@ def refuse_unreadable(
     max_bad_fraction: float,
     *,
     rule: str = "a whole number",
-    first: Sequence[tuple[int, str | None]] = (),
+    first: Mapping[str, Any] | None = None,
 ) -> None:
-    """Stop for too many numbers that cannot be read; ``first`` has the line and the text of one, told by its form.
+    """Stop for too many numbers that cannot be read; ``first`` has the ``line`` and the ``form`` of one.
 
     Raises:
         DataError: they are too many.
     """
     if not is_too_many(num_bad, num_rows, max_bad_fraction):
         return
-    where = "".join(f" (first: line {line:,}, form {form_of(text)!r})" for line, text in first)
+    rule = "there" if column in source.text_ids else rule
+    where = f" (first: line {first['line']:,}, form {first['form']!r})" if first else ""
+    remedy = "Mend the export" + RAISE * (2 * num_bad < num_rows)
     raise DataError(
         f"{column} must be {rule}, got {num_bad:,} of {num_rows:,} rows in which it is not{where} from {source.label}. "
-        "Mend the export, or raise prepare.max_bad_fraction. [E105]"
+        f"{remedy}. [E105]"
     )
 
 

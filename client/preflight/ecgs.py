@@ -9,9 +9,10 @@ from typing import TypeVar
 import polars as pl
 from rich.progress import Progress
 
-from client.mimic_iv.ecg_faults import FEW, Reason, RejectedRecordError, advice_on
+from client.mimic_iv.ecg_faults import ADVICE, FEW, Reason, RejectedRecordError
+from client.mimic_iv.ecg_heights import height_facts, height_mv
 from client.mimic_iv.ecg_links import link_ecgs
-from client.mimic_iv.ecg_record import read_ecg
+from client.mimic_iv.ecg_record import read_record
 from client.preflight.findings import Finding
 from client.readiness import concerns
 from client.site import EcgData, Prepare
@@ -60,12 +61,16 @@ def _check_records(
     """Read records fully, as ``prepare`` would; one finding for each reason that some cannot be used for."""
     name = f"ECG records ({len(records):,} of {num_all:,})"
     bad: dict[Reason, list[str]] = {}
+    heights, num_verified = [], 0
     for path, list_row in progress.track(records, description="ECG records"):
         try:
-            read_ecg(ecg, path)
+            record = read_record(ecg, path)
         except RejectedRecordError as error:
             detail = f": {error.detail}" if error.detail else ""
             bad.setdefault(error.reason, []).append(f"row {list_row:,} of the list{detail}")
+        else:
+            heights.append((height_mv(record.ecg_CT), record.layout.gain))
+            num_verified += record.is_verified
     num_bad = sum(map(len, bad.values()))
     # Two deviations fewer, where only some were read: a sample must not condemn what prepare would let pass.
     surely = num_bad if len(records) == num_all else (num_bad - 2 * math.sqrt(num_bad)) * num_all / len(records)
@@ -74,9 +79,12 @@ def _check_records(
         code, _, words = reason.partition(" ")
         found = f"{words}: {len(places):,} ({len(places) / len(records):.1%}), first {places[0]}"
         if stops:
-            yield Finding(name, "fail", found, advice_on(reason), code, DataError.exit_status)
+            yield Finding(name, "fail", found, ADVICE[reason], code, DataError.exit_status)
         else:
-            yield Finding(name, "warn", f"{found}; skipped", advice_on(reason), code)
+            yield Finding(name, "warn", f"{found}; skipped", ADVICE[reason], code)
     if not bad:
         rates = " or ".join(map(str, ecg.accept_hz))
-        yield Finding(name, "ok", f"{rates} Hz, 12 leads, {ecg.units}, checksums hold")
+        without = len(records) - num_verified
+        checksums = f"{without:,} without checksums" if without else "checksums hold"
+        yield Finding(name, "ok", f"{rates} Hz, 12 leads, {checksums}")
+    yield from concerns.ecg_heights(height_facts(heights))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.owner_only import write_owner_only
 from lemof_model.errors import DiskError, LemofError
 
 Result = Literal["ok", "warn", "fail"]
@@ -75,7 +76,7 @@ class Report:
     def saved(self) -> "Report":
         """Write the report to its path; the report, with a warning more if that cannot be done."""
         try:
-            self.path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+            write_owner_only(self.path, json.dumps(self.as_dict(), indent=2) + "\n")
         except OSError as error:
             found = f"not written: {error.strerror}: {self.path.parent}"
             unsaved = Finding(self.path.name, "warn", found, "Mend the folder's permissions, or free space.", "E603")

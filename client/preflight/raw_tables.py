@@ -9,13 +9,14 @@ from rich.progress import Progress
 from client.mimic_iv.event_pass import EventTable
 from client.mimic_iv.files import TIME, Columns, collect, estimate_rows, is_unreadable
 from client.mimic_iv.icd_codes import DIAGNOSES_ICD
+from client.mimic_iv.icd_zeros import VERSIONS, codes_of, refuse_lost_zeros, refuse_numeric_codes
 from client.mimic_iv.labs import LABEVENTS
 from client.mimic_iv.measurements import counts_by_concept, declared, sample_of
 from client.mimic_iv.stays import ADMISSIONS, ICUSTAYS, PATIENTS
 from client.mimic_iv.tables import OPTIONAL_TABLES, Source, open_optional_table, open_table
 from client.mimic_iv.treatments import INTERVALS, require_ends, sample_of_treatments
 from client.mimic_iv.units import parts_of, require_units
-from client.mimic_iv.unreadable import form_of, is_too_many
+from client.mimic_iv.unreadable import form_of, is_too_many, refuse_unreadable
 from client.mimic_iv.urine import OUTPUTEVENTS
 from client.mimic_iv.vitals import CHARTEVENTS
 from client.preflight.findings import Finding
@@ -47,9 +48,15 @@ WITHOUT = {  # what is not known where a table lacks hints; MIMIC-IV has all
 
 
 def check_table(
-    ehr: EhrData, name: str, *, max_bad_fraction: float, is_deep: bool, progress: Progress
+    ehr: EhrData,
+    name: str,
+    *,
+    max_bad_fraction: float,
+    is_deep: bool,
+    progress: Progress,
+    text_ids: frozenset[str] = frozenset(),
 ) -> Iterator[Finding]:
-    """One table: that it is there, has its columns, and that its values can be read.
+    """One table: that it is there, has its columns, and that its values can be read; ``text_ids`` are no numbers here.
 
     Raises:
         DataError: it is not there, lacks a column, or is damaged.
@@ -59,6 +66,7 @@ def check_table(
         fix = f"Export it if this hospital has it, or set data.ehr.tables.{name}."
         yield Finding(name, "warn", "not there: its features will be missing", fix, "E101")
         return
+    source = replace(source, text_ids=text_ids)
     events = EVENT_TABLES.get(name)
     needed, optional = TABLES[name], events.may_lack if events else {}
     columns = {**needed, **optional}
@@ -72,19 +80,27 @@ def check_table(
     is_whole = is_deep or num_rows < SAMPLE_ROWS
     listed = f"{num_rows:,} rows" if is_whole else f"{estimate_rows(source.path):,} rows est."
     yield Finding(source.label, "ok", f"has its {len(needed)} columns, {listed}")
-    if events and (absent := source.lacks(events.optional)):
-        yield absent_columns(source.label, absent)
-    if events and name in WITHOUT and (absent := source.lacks(events.hints)):
-        fix = "Export it if this hospital has it."
-        yield Finding(source.label, "warn", f"no {', '.join(absent)}: {WITHOUT[name]}", fix, "E102")
+    yield from _absent(source, events)
     for column, kind in columns.items():
         if num_bad := counts.get(f"{column} bad", 0):
             stops = is_too_many(num_bad, num_rows, max_bad_fraction) or 2 * num_bad > num_rows
             found = _unreadable(source, column, kind, num_bad, num_rows, counts[f"{column} first"], stops=stops)
             is_hint = events is not None and column in events.hints
             yield replace(found, result="warn", fix="Such rows count as given.", exit_status=0) if is_hint else found
+    rows = every_row if is_deep else every_row.head(UNIT_ROWS)
     if events:
-        yield from _judged(source, events, ehr, every_row if is_deep else every_row.head(UNIT_ROWS), max_bad_fraction)
+        yield from _judged(source, events, ehr, rows, max_bad_fraction)
+    if name == "diagnoses_icd":
+        _require_codes(source, rows, max_bad_fraction)
+
+
+def _absent(source: Source, events: EventTable | None) -> Iterator[Finding]:
+    """The columns that a table may lack, and does."""
+    if events and (absent := source.lacks(events.optional)):
+        yield absent_columns(source.label, absent)
+    if events and source.name in WITHOUT and (absent := source.lacks(events.hints)):
+        fix = "Export it if this hospital has it."
+        yield Finding(source.label, "warn", f"no {', '.join(absent)}: {WITHOUT[source.name]}", fix, "E102")
 
 
 def _watched(rows: pl.LazyFrame, source: Source, progress: Progress) -> pl.LazyFrame:
@@ -128,6 +144,20 @@ def _unreadable(
     if stops:
         return Finding(source.label, "fail", found, fix, code, DataError.exit_status)
     return Finding(source.label, "warn", found, "So few are skipped.", code)
+
+
+def _require_codes(source: Source, rows: pl.LazyFrame, max_bad_fraction: float) -> None:
+    """Refuse codes that lost their zeros, and versions that there are not, as ``prepare`` does.
+
+    Raises:
+        DataError: there are some.
+    """
+    refuse_numeric_codes(source, rows.collect_schema()["icd_code"])
+    codes = collect(codes_of(rows.select(source.typed(rows, DIAGNOSES_ICD))), source.path)
+    is_version = pl.col("icd_version").is_in(VERSIONS)
+    num, num_other = (int(codes.filter(part)["num"].sum()) for part in (pl.lit(True), ~is_version))
+    refuse_unreadable(source, "icd_version", num_other, num, max_bad_fraction, rule="9 or 10")
+    refuse_lost_zeros(source, codes)
 
 
 def _judged(

@@ -4,10 +4,11 @@ exists, and by ``prepare``, ``check`` and the readiness page when there is one."
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from client.mimic_iv.ecg_heights import ENOUGH_RECORDS, LIKELY_MV, MAX_UNLIKELY, USUAL_MV
 from client.mimic_iv.ecg_links import link_warning
 from client.mimic_iv.event_pass import NO_STAY
-from client.mimic_iv.stays import DATA_REASONS, REPEATED
-from client.mimic_iv.unreadable import is_too_many
+from client.mimic_iv.stays import DATA_REASONS, JOINED, REPEATED
+from client.mimic_iv.unreadable import HANDFUL, is_too_many
 from client.preflight.findings import Finding, failures
 from client.site import Limits
 from lemof_model.errors import TooLittleDataError
@@ -19,6 +20,10 @@ MAX_REPEATED = 0.2  # share of a concept's values that are there again; in the M
 MAX_REPEATED_TABLE = 0.05  # share of all values of a table: exports that overlap
 MAX_LOST = 0.05  # share of ICU stays, or of a table's rows, that lack what they belong to; none in the MIMIC-IV demo
 MAX_UNCODED = 0.1  # share of the cohort's admissions without any diagnosis code; 0 in the MIMIC-IV demo
+MAX_OTHER_VERSION = 0.01  # share of codes that begin as none of their version does; none in the MIMIC-IV demo
+MAX_UNKNOWN_WORDS = 0.05  # share of stays whose word for a category nobody knows; none in the MIMIC-IV demo
+MAX_DEAD = 0.5  # share of stays that end in death in the hospital; a tenth in MIMIC-IV
+ENOUGH_STAYS = 200  # among so many somebody dies
 JOINED_BY_PATIENT = ("labevents",)  # of the whole hospital: most patients are in no ICU
 FITTED = ("train", "stack")  # splits whose sums are held to limits.min_patients; the others' to min_cell
 MAX_NOT_GIVEN = 0.5  # share of a treatment table's rows in which nothing was given
@@ -35,11 +40,13 @@ def concerns_of(
     for finding in (
         patients(manifest["num_patients"], manifest.get("num_patients_by_split", {}), limits),
         labels(manifest["num_long_stays"], num_labelled(manifest, quality), Target(**manifest["target"])),
-        lost_stays(manifest["attrition"]),
+        *stays(manifest["attrition"], quality),
         diagnoses(**quality.get("diagnoses", {})),
+        icd_versions(quality.get("tables", {}).get("diagnoses_icd", {})),
         ecg_links(manifest["num_stays_with_ecg"], manifest["num_stays"], ecg) if has_ecg_data else None,
         *record_list(ecg),
         ecg_records(ecg.get("records_rejected", {}), ecg.get("records_chosen", 0)),
+        *ecg_heights(ecg.get("heights", {})),
         *(absent_columns(name, absent) for name, absent in quality.get("columns_absent", {}).items()),
         *(stays_unknown(name, counts) for name, counts in quality.get("tables", {}).items()),
         *(
@@ -90,11 +97,37 @@ def labels(num_long: int, num_stays: int, target: Target) -> Finding:
     )  # fmt: skip
 
 
-def lost_stays(attrition: Sequence[Mapping[str, Any]]) -> Finding | None:
+def stays(attrition: Sequence[Mapping[str, Any]], met: Mapping[str, Any]) -> Iterator[Finding]:
+    """What is to be said of the stays; ``met`` has what ``statics.told_of_stays`` and ``stays.contradictions_in`` told,
+    as far as it is known."""
+    if (lost := _lost_stays(attrition)) is not None:
+        yield lost
+    if told := "; ".join(f"{what}: {num:,}" for what, num in met.get("contradictions", {}).items() if num):
+        fix = "Are these columns the right ones? What becomes of such stays: hospital guide, section 4."
+        yield Finding("deaths and times", "warn", told, fix, "E113")
+    num, num_died = met.get("deaths", {}).get("num", 0), met.get("deaths", {}).get("num_died", 0)
+    if num_died > HANDFUL and num_died > MAX_DEAD * num:
+        found = f"{num_died:,} of {num:,} stays end in death in the hospital"
+        yield Finding("deaths", "warn", found, "Are deathtime and hospital_expire_flag the right columns?", "E113")
+    if num >= ENOUGH_STAYS and not num_died:
+        found = f"none of {num:,} stays ends in death: lengths of stay would go on after it"
+        yield Finding("deaths", "warn", found, "Are deathtime and hospital_expire_flag filled?", "E113")
+    for name, words in met.get("words_not_understood", {}).items():
+        num_all = attrition[-1]["num_stays"]
+        if is_too_many(words["num"], num_all, MAX_UNKNOWN_WORDS) or 2 * words["num"] > num_all:
+            found = (
+                f"{words['num']:,} of {num_all:,} stays ({words['num'] / num_all:.1%}) have a word that no category "
+                f"knows (most: form {words['form']!r}): they count as other"
+            )
+            yield Finding(name, "warn", found, "Use the words of docs/features.md in the export.", "E114")
+
+
+def _lost_stays(attrition: Sequence[Mapping[str, Any]]) -> Finding | None:
     """Whether many ICU stays are lost to what is wrong in the tables, not to a rule of the plan."""
     num_of = {row["reason"]: row["num_stays"] for row in attrition}
     lost = {reason: num for reason in DATA_REASONS if (num := num_of.get(reason, 0))}
-    num_lost, num_all = sum(lost.values()), attrition[0]["num_stays"] - num_of.get(REPEATED, 0)
+    num_again = sum(num for reason, num in num_of.items() if reason == REPEATED or reason.startswith(JOINED))
+    num_lost, num_all = sum(lost.values()), attrition[0]["num_stays"] - num_again
     if not is_too_many(num_lost, num_all, MAX_LOST):
         return None
     reasons = "; ".join(f"{num:,} {reason}" for reason, num in lost.items())
@@ -109,6 +142,15 @@ def diagnoses(admissions: int = 0, admissions_coded: int = 0) -> Finding | None:
         return None
     found = f"no code for {num_without:,} of the cohort's {admissions:,} admissions: they count as without any disease"
     return Finding("diagnoses_icd", "warn", found, "Is the table whole, and are these admissions coded yet?", "E106")
+
+
+def icd_versions(counts: Mapping[str, Any]) -> Finding | None:
+    """Whether many codes are not of the version that stands beside them."""
+    num, num_rows = counts.get("codes_of_another_version", 0), counts.get("rows", 0)
+    if not is_too_many(num, num_rows, MAX_OTHER_VERSION):
+        return None
+    found = f"{num:,} of {num_rows:,} codes begin as none of their icd_version does: they are in no disease"
+    return Finding("diagnoses_icd", "warn", found, "Is icd_version right, 9 or 10?", "E112")
 
 
 def stays_unknown(table: str, counts: Mapping[str, Any]) -> Finding | None:
@@ -152,6 +194,35 @@ def ecg_records(rejected: Mapping[str, int], num_chosen: int) -> Finding:
     found = f"{sum(rejected.values()):,} of {num_chosen:,} not used: {reasons}"
     fix = "The stay's next ECG is used, if there is one. See rejects.csv.gz."
     return Finding("ECG records", "warn", found, fix, "E202")
+
+
+def ecg_heights(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether the beats are as high as anywhere: over all records, those of one gain, or a part of them that no header
+    tells apart; ``facts`` are those of ``height_facts``."""
+    name, fix = "ECG heights", "Are gain and unit in the headers those of the machine?"
+    num, usually = facts.get("records", 0), f"usually {USUAL_MV[0]:g} to {USUAL_MV[1]:g} mV"
+    if num < ENOUGH_RECORDS:
+        return
+    if not _is_usual(facts["median_mv"]):
+        found = f"median {facts['median_mv']:.3g} mV in the median lead of {num:,} records, {usually}"
+        yield Finding(name, "warn", found, fix, "E205")
+        return
+    if odd := {gain: told for gain, told in facts["by_gain"].items() if not _is_usual(told[1])}:
+        for gain, (part, median) in odd.items():
+            found = f"median {median:.3g} mV in the {part:,} of {num:,} records with a gain of {gain}, {usually}"
+            yield Finding(name, "warn", found, fix, "E205")
+        return
+    for part, limit, where in ((facts["low"], LIKELY_MV[0], "under"), (facts["high"], LIKELY_MV[1], "over")):
+        if part >= ENOUGH_RECORDS and part > MAX_UNLIKELY * num:
+            found = f"{part:,} of {num:,} records {where} {limit:g} mV in the median lead; medians are {usually}"
+            yield Finding(name, "warn", found, f"Do they come from one machine? {fix}", "E205")
+            return
+    yield Finding(name, "ok", f"median {facts['median_mv']:.3g} mV in the median lead of {num:,} records")
+
+
+def _is_usual(median_mv: float) -> bool:
+    """Whether a site's median height is one that sites have."""
+    return USUAL_MV[0] <= median_mv <= USUAL_MV[1]
 
 
 def _measurements(concepts: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:

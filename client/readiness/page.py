@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from client.owner_only import write_owner_only
 from client.preflight.findings import Finding
 from client.readiness import concerns
 from client.readiness.markup import Html, bar, definitions, element, section, table
@@ -81,7 +82,7 @@ def write_page(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping[s
     """
     path = site.prepare.output.parent / "readiness.html"
     try:
-        path.write_text(page(site, manifest, quality), encoding="utf-8")
+        write_owner_only(path, page(site, manifest, quality))
     except OSError as error:
         raise DiskError(
             f"readiness.html must be writable, got {error.strerror} at {path.parent}. "
@@ -133,7 +134,7 @@ def _answer(
     ecg = f"{manifest['num_stays_with_ecg']:,} stays linked, {manifest['num_stays_with_readable_ecg']:,} usable"
     facts = definitions(
         [
-            ("Stays", f"{manifest['num_stays']:,} of {manifest['num_patients']:,} patients"),
+            ("Cohort", f"{manifest['num_stays']:,} stays, {manifest['num_patients']:,} patients"),
             ("Outcome", _outcome(manifest, quality)),
             ("ECG", ecg if has_ecg_data else "none: the site file has no data.ecg"),
         ]
@@ -154,7 +155,12 @@ def _attrition(rows: Sequence[Mapping[str, Any]]) -> Html:
     """From all ICU stays down to the cohort: every stay is in one row."""
     num_all = max(rows[0]["num_stays"], 1)
     lines = [(row["reason"], f"{row['num_stays']:,}", bar(row["num_stays"] / num_all)) for row in rows]
-    told = element("p", "Each stay is counted once: in the cohort, or under the first rule that it breaks.", css="note")
+    told = element(
+        "p",
+        "Each row of icustays is counted once: in the cohort, or under the first rule that it breaks. A length of stay "
+        "ends at death, and who is dead at the prediction is not in the cohort.",
+        css="note",
+    )
     return section("attrition", "Who is in", told, table(("ICU stays", "number", "share"), lines))
 
 
@@ -172,6 +178,8 @@ def _ecgs(manifest: Mapping[str, Any]) -> Html:
     facts = manifest.get("ecg", {})
     rows = [(name.replace("_", " "), f"{count:,}") for name, count in facts.items() if name in LISTED]
     rejected = [(f"not used: {reason}", f"{count:,}") for reason, count in facts.get("records_rejected", {}).items()]
+    if (height := facts.get("heights", {}).get("median_mv")) is not None:
+        rows.append(("median height in the median lead", f"{height:.2f} mV"))
     match = manifest["num_stays_with_ecg"] / max(manifest["num_stays"], 1)
     spec = manifest["cohort"]
     told = (

@@ -28,6 +28,8 @@ def show_summary(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping
     reasons = ", ".join(f"{row['num_stays']:,} {row['reason']}" for row in dropped if row["num_stays"])
     has_ecg = site.data.ecg is not None
     ecg = f"; ECG of {manifest['num_stays_with_readable_ecg'] / num:.1%} of stays" if has_ecg else ""
+    if (height := manifest.get("ecg", {}).get("heights", {}).get("median_mv")) is not None:
+        ecg += f", median height {height:.2f} mV"
     lines = [
         f"kept {num:,} of {first['num_stays']:,} ICU stays{f' (dropped: {reasons})' if reasons else ''}",
         f"{manifest['num_patients']:,} patients; long stays {prevalence(manifest, quality):.1%}{ecg}",
@@ -41,7 +43,8 @@ def show_summary(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping
         name: sum(num for key, num in counts.items() if key.endswith("_unreadable") and key != "itemid_unreadable")
         for name, counts in tables.items()
     }
-    if told := ", ".join(f"{num:,} in {name}" for name, num in unread.items() if num):
+    first_bad = quality.get("first_bad", {})
+    if told := ", ".join(f"{num:,} in {name}{_first(first_bad.get(name))}" for name, num in unread.items() if num):
         lines.append(f"could not be read: {told}; see rejects.csv.gz")
     if told := ", ".join(f"{num:,} in {name}" for name in tables if (num := tables[name].get("itemid_unreadable"))):
         lines.append(f"without a readable itemid, counted only: {told}")
@@ -57,3 +60,11 @@ def show_summary(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping
         found = concern.found.removesuffix(".")
         console.print(kind.append(f": {concern.check}: {found}. {concern.fix}  [{concern.code}]", style="default"))
     return min((concern.exit_status for concern in concerns if concern.result == "fail"), default=0)
+
+
+def _first(first_bad: Mapping[str, Mapping[str, Any]] | None) -> str:
+    """Line and form of the first row of a table that could not be read."""
+    if not first_bad:
+        return ""
+    first = min(first_bad.values(), key=lambda one: one["line"])
+    return f" (first: line {first['line']:,}, form {first['form']!r})"

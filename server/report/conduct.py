@@ -47,7 +47,7 @@ def asked(run: RunFiles) -> Html:
         columns = ["Hospital", "Stays", "Long", "With an ECG"]
         rows = [[site, *_census_cells(run.census[site])] for site in run.sites if site in run.census]
         content.append(table("Stays that hospitals brought, all splits", columns, rows))
-        content.append(note("≥: a split that the hospital held back is not counted. Too few: none, or held back."))
+        content.append(note("≥: a split that the hospital held back is not counted. Too few: held back."))
     return section("asked", "What was asked", *content)
 
 
@@ -56,7 +56,8 @@ def _census_cells(counts: Mapping[str, int]) -> Iterator[str]:
     for group in ("ehr", "ehr/1", "ecg"):
         known = [counts[f"{split}/{group}"] for split in SPLITS if f"{split}/{group}" in counts]
         sign = "≥ " if len(known) < len(SPLITS) else ""
-        yield f"{sign}{words.count(sum(known))}" if known else words.TOO_FEW
+        few = words.NONE_OR_FEW if group == "ecg" else words.TOO_FEW
+        yield f"{sign}{words.count(sum(known))}" if known else few
 
 
 def levels(run: RunFiles) -> Html:

@@ -5,6 +5,7 @@ from math import ceil, floor
 from typing import Any
 
 from lemof_model.lemof import POPULATIONS, REFERENCES, VARIANTS
+from lemof_model.study import SPLITS
 from server.report import words
 from server.report.markup import Columns, Html, Scale, element, html, interval, items, note, section, table
 from server.report.run_files import RunFiles
@@ -209,9 +210,17 @@ def _hospital_rows(run: RunFiles, population: str, scale: Scale) -> Iterator[lis
     pairs = [(site, ours["sites"].get(site), alone["sites"].get(site)) for site in run.sites]
     for name, m, local in [*pairs, ("All hospitals", ours["pooled"], alone["pooled"])]:
         drawing = Html(f"{auroc_drawing(m, scale)}{auroc_drawing(local, scale, 'hollow')}")
+        if population == "with_ecg" and _told_no_ecg(run, name):
+            yield [name, words.NONE_OR_FEW, words.NOT_DEFINED, words.NOT_DEFINED, drawing]
+            continue
         why = words.NOT_TRAINED if name in run.sites else words.NOT_EVERYWHERE
         is_untrained = m is not None and local is None
         yield [name, _stays(m), auroc_text(m), why if is_untrained else auroc_text(local), drawing]
+
+
+def _told_no_ecg(run: RunFiles, site: str) -> bool:
+    """Whether a hospital counted no stay with an ECG in any split: it has none, or too few."""
+    return site in run.census and not any(f"{split}/ecg" in run.census[site] for split in SPLITS)
 
 
 def _stays(m: Metrics | None) -> str:

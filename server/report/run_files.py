@@ -15,7 +15,7 @@ from safetensors import safe_open
 from lemof_model.errors import DataError
 from lemof_model.study import Study
 from server.plan import load_plan
-from server.run_store import RESUME, is_running
+from server.run_store import FAILURE, WAITING, is_running
 
 WEIGHTS = "model/lemof.safetensors"
 
@@ -72,14 +72,31 @@ def describe_run(run: Path) -> dict[str, Any]:
     study = load_plan(run / "plan.yaml")
     found: dict[str, Any] = {"run": run.name, "study": study.name, "plan_digest": study.digest}
     finished = sorted(path.stem for path in (run / "state").glob("*.safetensors"))
-    state = "running" if is_running(run) else "stopped"
-    found["status"] = f"{state} after {finished[-1]}" if finished else "not begun"
+    found["status"] = _status(run, finished[-1] if finished else "")
     found |= {"sites": None, "auroc": None}
     if (run / "metrics.json").is_file():
         pooled = _json(run, "metrics.json")["variants"]["full"]["all"]["pooled"]
         found |= {"status": "finished", "sites": len(_json(run, "model/card.json")["sites"])}
         found["auroc"] = pooled and pooled["auroc"]
     return found
+
+
+def _status(run: Path, last: str) -> str:
+    """What a run without metrics is doing, for whom it waits, or why it ended."""
+    after = f" after {last}" if last else ""
+    if is_running(run):
+        waiting = _note(run, WAITING)
+        return f"running{after}" + (f", waiting since {waiting[:16]} for {waiting[17:]}" if waiting else "")
+    if failure := _note(run, FAILURE):
+        return f"failed{after}: {failure[17:]}"
+    return f"stopped{after}" if last else "not begun"
+
+
+def _note(run: Path, name: str) -> str:
+    """A note of the coordinator in the state folder: time and text; empty without one."""
+    with suppress(OSError):
+        return (run / "state" / name).read_text(encoding="utf-8").strip()
+    return ""
 
 
 def verify_run(run: Path) -> dict[str, bool]:
@@ -103,7 +120,10 @@ def _file(run: Path, name: str) -> Path:
     """A file of the run that must be there."""
     path = run / name
     if not path.is_file():
-        raise DataError(f"A finished run must hold {name}, got none in {run}. Finish the run with {RESUME}.")
+        raise DataError(
+            f"A finished run must hold {name}, got none in {run}. Finish it: its command again, with --resume (flwr "
+            "run: resume=true)."
+        )
     return path
 
 

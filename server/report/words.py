@@ -11,6 +11,7 @@ from lemof_model.study import CohortSpec, Study, Target
 
 VISIBLE_BOUND = 0.005
 TOO_FEW = "too few"
+NONE_OR_FEW = "none, or too few"  # of stays with an ECG: a hospital without any does not say so
 NOT_EVERYWHERE = "not every hospital gave it"
 NOT_TRAINED = "not trained"
 MINUS = "\N{MINUS SIGN}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from client.mimic_iv import icd_zeros
 from simulation.synthetic.process import Latents
 from simulation.synthetic.records import Shares, happens
 
@@ -197,9 +198,23 @@ def diagnoses_table(
             frames.append(_coded(admissions, sudden.codes, code_A, rng).filter(has_A))
     written = pl.concat(frames).sort("subject_id", "hadm_id", "order")
     written = written.unique(["hadm_id", "icd_code"], keep="first", maintain_order=True)
-    return written.with_columns(seq_num=pl.int_range(1, pl.len() + 1).over("hadm_id")).select(
-        "subject_id", "hadm_id", "seq_num", "icd_code", "icd_version"
+    return (
+        with_a_leading_zero(written)
+        .with_columns(seq_num=pl.int_range(1, pl.len() + 1).over("hadm_id"))
+        .select("subject_id", "hadm_id", "seq_num", "icd_code", "icd_version")
     )
+
+
+def with_a_leading_zero(written: pl.DataFrame) -> pl.DataFrame:
+    """The same codes, with one that begins with 0 where chance wrote none among many of ICD-9: no real table is so, and
+    a hospital whose codes are would be refused for lost zeros. The first sepsis of ICD-9 is then one by its germ."""
+    of_9 = (pl.col("icd_version") == 9).fill_null(False)
+    codes = written.filter(of_9)["icd_code"]
+    if codes.len() < icd_zeros.ENOUGH_CODES or codes.str.starts_with("0").any():
+        return written
+    is_sepsis = of_9 & pl.col("icd_code").is_in(["99591", "99592", "78552"])
+    is_first = is_sepsis & (is_sepsis.cum_sum() == 1)
+    return written.with_columns(icd_code=pl.when(is_first).then(pl.lit("03842")).otherwise("icd_code"))
 
 
 def _coded(admissions: pl.DataFrame, codes: Codes, code_A: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:

@@ -1,6 +1,8 @@
 """The ClientApp of a hospital: its name, its answers, and what it tells when something goes wrong."""
 
 import logging
+import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,18 @@ from flwr.supercore.task_identity import TaskIdentity
 from client import stages
 from client.app import app, make_app
 from client.records import packet_to_recorddict, recorddict_to_packet
+from client.source import source_digest
 from lemof_model.study import Study
-from lemof_model.wire import REQUESTS, Answer, ImportanceRequest, Packet, Refusal, Request, answer_from_packet
+from lemof_model.wire import (
+    REQUESTS,
+    WIRE_VERSION,
+    Answer,
+    ImportanceRequest,
+    Packet,
+    Refusal,
+    Request,
+    answer_from_packet,
+)
 from tests.hospitals import write_hospital
 
 PATIENT = 10_014_729
@@ -39,16 +51,17 @@ def reply_to(packet: Packet | None, stage: str, site_file: Path, client_app: Cli
 
 
 def request() -> ImportanceRequest:
-    return ImportanceRequest(study=Study(), round=4)
+    return ImportanceRequest(study=Study(), round=4, release=version("lemof"), source_digest=source_digest())
 
 
 def test_hello_tells_the_name_of_the_site_file(site_file: Path) -> None:
-    assert reply_to(None, "hello", site_file).config == {"site": "hospital_a"}
+    said = {"site": "hospital_a", "release": version("lemof"), "source_digest": source_digest()}
+    assert reply_to(None, "hello", site_file).config == said
 
 
 def test_the_simulation_may_choose_the_site_file_itself(site_file: Path) -> None:
     chosen = make_app(lambda context: site_file)
-    assert reply_to(None, "hello", Path("nowhere"), chosen).config == {"site": "hospital_a"}
+    assert reply_to(None, "hello", Path("nowhere"), chosen).config["site"] == "hospital_a"
 
 
 @pytest.mark.parametrize("stage", REQUESTS)
@@ -64,13 +77,27 @@ def test_every_stage_is_answered_by_stages(stage: str, site_file: Path, monkeypa
     assert (answered.site, answered.round, answered.plan_digest) == ("hospital_a", 4, Study().digest)
 
 
-def test_another_wire_version_is_refused_with_status_8(site_file: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "wire_version", "remedy"),
+    [
+        ({"release": "9.1.0"}, WIRE_VERSION, r"At the hospital run: git fetch --tags && git checkout v9\.1\.0"),
+        ({"source_digest": "ab" * 32}, WIRE_VERSION, "Both say the same version, so one of the two was altered"),
+        ({}, 99, "wire 99.* at the coordinator"),
+        ({"release": "1.0; rm -rf ~", "source_digest": "\x1b[2J"}, WIRE_VERSION, r"lemof \? \(source \?, wire"),
+    ],
+)
+def test_another_release_is_refused_before_anything_is_read(
+    changes: dict[str, str], wire_version: int, remedy: str, site_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "answer", lambda *_: pytest.fail("something was computed"))
     packet = request().to_packet()
-    packet.metrics["wire_version"] = 99
+    packet.config.update(changes)
+    packet.metrics["wire_version"] = wire_version
     refusal = answer_from_packet(reply_to(packet, "importance", site_file))
     assert isinstance(refusal, Refusal)
     assert (refusal.code, refusal.site, refusal.round) == (8, "hospital_a", 4)
-    assert "got 99" in refusal.reason
+    assert re.search(remedy, refusal.reason)
+    assert source_digest()[:12] in refusal.reason and version("lemof") in refusal.reason
 
 
 def test_a_bug_is_refused_without_its_text(

@@ -12,11 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from client.cohort import STAY_COLUMNS, Cohort, held_alone, load_cohort, long_stay_of, replacing, write_cohort
+from client.cohort import STAY_COLUMNS, Cohort, held_alone, load_cohort, replacing, write_cohort
+from client.hospital import open_hospital
+from client.labels import long_stay_of
+from client.site import load_site
 from lemof_model.errors import DataError, DiskError
 from lemof_model.features import DISEASES, FEATURES, GRID_CHANNELS
 from lemof_model.splits import patient_hash_of, split_of
-from lemof_model.study import SPLITS, CohortSpec, SplitSpec, Target
+from lemof_model.study import SPLITS, CohortSpec, SplitSpec, Study, Target
 
 NUM_STAYS = 40
 
@@ -87,6 +90,45 @@ def test_the_manifest_counts_as_of_the_plan(cohort: Cohort) -> None:
     assert set(manifest["digests"]) == {
         "cohort", "ecg.npy", "ecg_index.npy", "features.json", "features.npy", "grid.npy", "stays.parquet",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target(),
+        Target(deaths="exclude"),
+        Target(unit="hospital", threshold_days=2.5),
+        Target(unit="hospital", threshold_days=7, deaths="exclude"),
+    ],
+    ids=str,
+)
+def test_the_manifest_counts_what_the_study_counts(target: Target, tmp_path: Path) -> None:
+    features = np.zeros((NUM_STAYS, len(FEATURES)), np.float32)
+    hours = [feature.name for feature in FEATURES].index("hours_to_icu")
+    features[:, hours] = np.linspace(0, 150, NUM_STAYS)
+    with replacing(tmp_path / "cohort") as folder:
+        np.save(folder / "ecg.npy", np.ones((0, 12, 1000), np.int16))
+        write_cohort(
+            folder,
+            spec=CohortSpec(),
+            target=target,
+            splits=SplitSpec(),
+            stays=_stays(),
+            features=features,
+            grid=np.zeros((NUM_STAYS, 24, len(GRID_CHANNELS)), np.float32),
+            num_stays_with_ecg=0,
+            ecg_index=np.full(NUM_STAYS, -1),
+            attrition=[],
+            facts={},
+        )
+    (tmp_path / "site.yaml").write_text("version: 1\nsite: {name: a}\ndata: {ehr: {root: .}}\n")
+    stays = open_hospital(load_site(tmp_path / "site.yaml"), Study(target=target)).stays
+    manifest = load_cohort(tmp_path / "cohort").manifest
+    rows = {split: stays.rows(split) for split in SPLITS}
+    assert manifest["splits"] == {split: len(its) for split, its in rows.items()}
+    assert manifest["num_patients_by_split"] == {split: stays.num_patients(its) for split, its in rows.items()}
+    assert manifest["num_long_stays"] == stays.long_stay_N.sum()
+    assert all(num <= manifest["num_patients"] for num in manifest["num_patients_by_split"].values())
 
 
 def test_labels_follow_the_target(cohort: Cohort) -> None:

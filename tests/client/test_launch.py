@@ -1,21 +1,20 @@
 """The launcher by itself; ``test_deployed.py`` has it with a server."""
 
-import logging
+import json
+import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import yaml
 
-from client import egress, launch
+from client import launch, node
 from client.site import SiteConfig, load_site
-from lemof_model.errors import DataError, NetworkError
-from lemof_model.study import Study
-from lemof_model.wire import StatisticsRequest
+from lemof_model.errors import ConfigError, DataError, NetworkError
 from tests.hospitals import write_hospital
 
 
@@ -36,18 +35,17 @@ def test_a_site_without_a_cohort_does_not_join_and_is_told_the_command(tmp_path:
 @pytest.mark.parametrize(
     ("address", "server", "expected"),
     [
-        ("127.0.0.1:80", {}, ["--insecure"]),
-        ("fl.example.org:443", {}, []),
-        ("fl.example.org:443", {"root_certificates": "ca.crt"}, ["--root-certificates"]),
-        ("127.0.0.1:80", {"root_certificates": "ca.crt"}, ["--root-certificates"]),
+        ("127.0.0.1:80", {}, True),
+        ("fl.example.org:443", {}, False),
+        ("fl.example.org:443", {"root_certificates": "ca.crt"}, False),
+        ("127.0.0.1:80", {"root_certificates": "ca.crt"}, False),
     ],
 )
 def test_only_this_machine_is_spoken_to_in_the_clear(
-    tmp_path: Path, address: str, server: dict[str, str], expected: list[str]
+    tmp_path: Path, address: str, server: dict[str, str], expected: bool
 ) -> None:
-    site, path = site_at(tmp_path, address, **server)
-    flags = launch._flags(site, path)
-    assert [flag for flag in flags if flag in ("--insecure", "--root-certificates")] == expected
+    site, _ = site_at(tmp_path, address, **server)
+    assert node.is_plain(site.server) is expected
 
 
 def test_a_server_that_is_down_is_told_and_ctrl_c_leaves(tmp_path: Path) -> None:
@@ -70,48 +68,54 @@ def test_a_node_that_never_joins_is_started_six_times_and_its_reason_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(launch, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(launch, "_wait_for_server", lambda _: None)
     monkeypatch.setattr(launch, "time", FakeTime(pauses))
-    code = "import sys; print('[code: 2004] refused'); sys.exit(1)"
-    monkeypatch.setattr(launch, "_command", lambda *_: [sys.executable, "-c", code])
+    said = json.dumps({"text": "[code: 2004] refused", "is_refused": True})
+    monkeypatch.setattr(launch, "_command", lambda *_: [sys.executable, "-c", f"print({said!r}); raise SystemExit(1)"])
     site, path = site_at(tmp_path, "127.0.0.1:1")
     with pytest.raises(NetworkError, match=r"must accept hospital_a, got: \[code: 2004\] refused"):
         launch.join(site, path)
-    assert [pause for pause in pauses if pause > 1] == [2, 4, 8, 16, 32]
+    assert pauses == [2, 4, 8, 16, 32]
 
 
-def test_what_the_hospital_declines_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    site = load_site(write_hospital(tmp_path))
-    path = tmp_path / launch.WORKER_LOG
-    path.write_text("INFO :      \n")
-    last = ""
-    with path.open() as log:
-        for number, code in ((1, 3), (2, 3), (3, 9)):
-            request = StatisticsRequest(study=Study(), round=number)
-            error = DataError(f"The cohort must be of this plan, got one of plan {code}. Prepare it anew.")
-            with path.open("a") as more:
-                handler = logging.StreamHandler(more)
-                logging.getLogger("lemof").addHandler(handler)
-                egress.refuse(site.site.name, request, error)
-                logging.getLogger("lemof").removeHandler(handler)
-            last = launch._say_refusals(log, last)
-        with path.open("a") as more:
-            more.write("encoders, round 4: The cohort")
-        assert launch._say_refusals(log, last) == last  # half a line
-    told = capsys.readouterr().err.splitlines()
-    assert [line[6:] for line in told] == [
-        f"declined statistics: The cohort must be of this plan, got one of plan {code}. Prepare it anew."
-        for code in (3, 9)
-    ]
+def test_what_the_answering_process_tells_is_printed_and_how_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = json.dumps({"text": "joined", "has_joined": True})
+    code = f"import os; print({said!r}, flush=True); print('of a library', flush=True); os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(launch, "_command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(launch, "time", FakeTime([], leave_after=2))
+    site, path = site_at(tmp_path, "127.0.0.1:1")
+    assert launch.join(site, path) == 130
+    ended = (
+        "connection of hospital_a ended (its process was killed; if nobody did, memory was short); trying again in 2 s."
+    )
+    assert capsys.readouterr().err.splitlines() == [*["joined", "of a library", ended] * 2, "hospital_a has left."]
+
+
+def test_a_hospital_joins_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, path = site_at(tmp_path, "127.0.0.1:1")
+    seen: list[str] = []
+
+    def join_again(*_: Any) -> NoReturn:
+        with pytest.raises(
+            ConfigError, match=rf"already joined as process {os.getpid()}\..*kill {os.getpid()}"
+        ) as told:
+            launch.join(site, path)
+        seen.append(str(told.value))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "_stay_joined", join_again)
+    assert (launch.join(site, path), len(seen)) == (130, 1)
+    assert (launch.join(site, path), len(seen)) == (130, 2)  # who has left may join again
 
 
 class FakeTime:
-    """A clock whose long pauses are noted instead of waited for."""
+    """A clock whose pauses are noted instead of waited for; after so many of them somebody presses Ctrl-C."""
 
-    def __init__(self, pauses: list[float]) -> None:
-        self._pauses = pauses
+    def __init__(self, pauses: list[float], leave_after: int = 100) -> None:
+        self._pauses, self._leave_after = pauses, leave_after
 
     def sleep(self, seconds: float) -> None:
         self._pauses.append(seconds)
-        time.sleep(min(seconds, 0.01))
+        if len(self._pauses) == self._leave_after:
+            raise KeyboardInterrupt

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from lemof_model import features as schema
+from lemof_model.categories import category_of
 from lemof_model.concepts import LABS, TREATMENTS, VITALS
 from lemof_model.features import (
     CONCEPTS,
@@ -13,7 +14,6 @@ from lemof_model.features import (
     GRID_CHANNELS,
     MEASURED,
     STATICS,
-    category_of,
     schema_digest,
 )
 

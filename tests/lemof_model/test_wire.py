@@ -13,10 +13,11 @@ from lemof_model.wire import (
     Answer,
     AttentionRequest,
     EvaluationRequest,
-    MetaRequest,
     Refusal,
+    Release,
     answer_from_packet,
     request_from_packet,
+    require_same_release,
 )
 
 MORE: dict[str, dict[str, Any]] = {
@@ -56,11 +57,13 @@ def test_an_answer_and_a_refusal_come_back_as_they_were() -> None:
     assert answer_from_packet(refusal.to_packet()) == refusal
 
 
-def test_another_wire_version_is_refused() -> None:
-    packet = MetaRequest(study=Study(), round=1).to_packet()
-    packet.metrics["wire_version"] = 99
-    with pytest.raises(VersionError, match="Wire version must be 2, got 99"):
-        request_from_packet(packet)
+@pytest.mark.parametrize("other", [Release("1.0", "b" * 64), Release("1.1", "a" * 64), Release("1.0", "a" * 64, 99)])
+def test_another_release_is_refused_with_both_sides_named(other: Release) -> None:
+    own = Release("1.0", "a" * 64)
+    require_same_release(own, own)
+    with pytest.raises(VersionError) as told:
+        require_same_release(own, other)
+    assert str(own) in str(told.value) and str(other) in str(told.value)
 
 
 def test_a_plan_that_does_not_have_its_digest_is_refused() -> None:

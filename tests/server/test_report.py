@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from lemof_model.errors import DataError
-from server.report import words
+from server.report import conduct, results, words
 from server.report.page import write_report
+from server.report.run_files import read_run
 
 VOID = ("meta", "line", "circle", "rect", "polyline", "br")
 
@@ -144,6 +145,16 @@ def test_missing_metrics_are_told_and_never_zero(finished_run: Path) -> None:
     assert table.count("too few") >= 7
     assert not re.search(r"0\.000|nan|None", table)
     assert "not compared with the EHR alone" in page
+
+
+def test_a_hospital_without_any_ecg_is_not_too_few(finished_run: Path) -> None:
+    """The coordinator is not told which of the two it is."""
+    run = read_run(finished_run)
+    (site,) = (site for site in run.sites if "train/ecg" not in run.census[site])
+    for page in (str(conduct.asked(run)), str(results.hospitals(run))):
+        rows = [row for row in page.split("<tr") if "none, or too few" in row]
+        assert [f">{site}<" in row for row in rows] == [True]
+        assert rows[0].count("too few") == 1
 
 
 def test_a_reference_that_not_every_hospital_could_train_says_so(finished_run: Path) -> None:

@@ -37,7 +37,7 @@ class Hospitals:
         counts |= {"ecg": 60, "ehr": 60}
         return Answer(
             stage=request.stage, round=request.round, site=site, plan_digest=request.study.digest,
-            source_digest=request.source_digest, sums={}, counts=counts,
+            release=request.release, source_digest=request.source_digest, sums={}, counts=counts,
         )  # fmt: skip
 
 

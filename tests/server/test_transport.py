@@ -1,12 +1,14 @@
 """``FlowerTransport`` over a grid whose nodes answer, die, come back and lie; and the records that travel."""
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
-from flwr.app import Error, Message
+from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+import server.transport
 from lemof_model.errors import NetworkError
 from lemof_model.study import Study
 from lemof_model.wire import Answer, ImportanceRequest, Packet, Refusal
@@ -137,6 +140,71 @@ def test_a_node_that_cannot_tell_its_name_is_asked_once_and_its_reason_told() ->
     with pytest.raises(NetworkError, match="not this bundle"):
         transport(nodes).sites()
     assert nodes.sent == [(4, "query.hello")]
+
+
+def test_a_node_that_never_tells_its_name_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server.transport, "HELLO_SECONDS", 0.05)
+    nodes = Nodes(a=1)
+    nodes.behaviour[2] = lambda message: None
+    with caplog.at_level(logging.WARNING, "lemof"):
+        assert FlowerTransport(cast(Grid, nodes), 1, poll_seconds=0.01).sites() == ["a"]
+    assert "1 more online did not tell a name in 0.05 s; the study begins without them" in caplog.text
+    with pytest.raises(NetworkError, match=r"at least 2, got 1 \(a\) in 0\.2 s\. 1 online did not tell a name\. Start"):
+        transport(nodes, min_sites=2).sites()
+
+
+def test_a_foreign_node_is_no_hospital_and_harms_nobody() -> None:
+    nodes = Nodes(a=1)
+    nodes.behaviour[2] = lambda message: Message(RecordDict(), reply_to=message)
+    over = transport(nodes)
+    assert over.sites() == ["a"]
+    assert isinstance(ask(over, "a")["a"], Answer)
+
+
+def test_an_answer_that_cannot_be_read_is_that_sites_refusal_alone() -> None:
+    nodes = Nodes(a=1, b=2)
+    broken = Packet({}, {"round": 3}, {"kind": "answer", "site": "b"})
+    honest = answering("b")
+    nodes.behaviour[2] = lambda message: (
+        honest(message) if message.metadata.message_type == "query.hello"
+        else Message(packet_to_recorddict(broken), reply_to=message)
+    )  # fmt: skip
+    over = transport(nodes)
+    over.sites()
+    answers = ask(over, "a", "b")
+    assert isinstance(answers["a"], Answer)
+    assert (refused(answers["b"]).code, "one from b that cannot be read" in refused(answers["b"]).reason) == (8, True)
+
+
+def test_a_dead_site_costs_its_wait_once_and_is_asked_again_when_it_is_back() -> None:
+    nodes = Nodes(a=1, b=2)
+    over = FlowerTransport(cast(Grid, nodes), 1, rejoin_timeout_seconds=0.5, poll_seconds=0.01)
+    over.sites()
+    del nodes.behaviour[1]
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert "offline" in refused(ask(over, "a", "b")["a"]).reason
+        seconds.append(time.monotonic() - began)
+    assert seconds[0] > 0.5 > 5 * max(seconds[1:])
+    nodes.behaviour[9] = answering("a")
+    assert isinstance(ask(over, "a", "b")["a"], Answer)
+
+
+def test_it_is_said_for_whom_the_coordinator_waits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server.transport, "TOLD_SECONDS", 0.05)
+    nodes, notes = Nodes(a=1), list[str]()
+    nodes.behaviour[2] = silent_after_hello("b")
+    over = FlowerTransport(cast(Grid, nodes), 2, note=notes.append, answer_timeout_seconds=0.2, poll_seconds=0.01)
+    over.sites()
+    with caplog.at_level(logging.INFO, "lemof"):
+        ask(over, "a", "b")
+    assert notes == ["b (importance)", ""]
+    assert "waiting for b (importance)" in caplog.text
 
 
 def test_every_site_gets_its_request_and_its_answer_comes_back_whole() -> None:

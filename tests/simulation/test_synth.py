@@ -26,6 +26,7 @@ from simulation.cli import command
 from simulation.synthetic.bounds import SEEN, _averaged, _score, expected_auroc, upper_bounds
 from simulation.synthetic.courses import draw_coefficients, heart_rate_at
 from simulation.synthetic.delineation import MEASURES
+from simulation.synthetic.diagnoses import with_a_leading_zero
 from simulation.synthetic.generate import generate, parameters_digest
 from simulation.synthetic.process import CONTROLS, ECG_LATENTS, LATENTS, TURNABLE, Process, draw_latents
 from simulation.synthetic.reachable import measure_back, reachable_aurocs, reachable_scores
@@ -249,6 +250,16 @@ def test_reachable_is_unknown_where_too_few_are_long() -> None:
     process, stays = Process(), planted(40, 9)
     reached = reachable_aurocs(process, reachable_scores(process, stays, 7))
     assert reached["all"]["reachable"] is None and reached["with_ecg"]["reachable_ecg_error"] is None
+
+
+def test_a_generated_hospital_never_looks_as_if_it_had_lost_its_zeros() -> None:
+    """Whatever chance writes, its codes are not refused; what chance has written right stays as it is."""
+    codes = ["4019", "99591", "25000", "99591"]
+    chance = pl.DataFrame({"hadm_id": range(400), "icd_code": codes * 100, "icd_version": [9, 9, 9, 10] * 100})
+    changed = with_a_leading_zero(chance)
+    assert changed["icd_code"].to_list() == ["4019", "03842", "25000", "99591", *codes * 99]
+    for right in (chance.head(260), changed, chance.with_columns(icd_version=10)):
+        assert with_a_leading_zero(right).equals(right)
 
 
 # --- Frozen -----------------------------------------------------------------------------------------------------------

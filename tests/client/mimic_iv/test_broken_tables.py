@@ -280,14 +280,13 @@ def test_rows_that_are_there_again_are_counted_and_told(site_path: Path, capsys:
 
 
 def test_admissions_without_codes_are_told(site_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    times = ["2150-06-01 00:00:00", "2150-06-05 00:00:00"]
-    numbers = [str(900 + num) for num in range(11)]
+    numbers = {f"{900 + num}": [f"{2160 + num}-06-01 00:00:00", f"{2160 + num}-06-05 00:00:00"] for num in range(11)}
     admission = ["EW EMER.", "EMERGENCY ROOM", "Other", "", "WHITE", "0"]
     change(site_path, "hosp/admissions.csv", lambda rows: rows.extend(
-        [["1", number, *times, "", *admission] for number in numbers]
+        [["1", number, *times, "", *admission] for number, times in numbers.items()]
     ))  # fmt: skip
     change(site_path, "icu/icustays.csv.gz", lambda rows: rows.extend(
-        [["1", number, number, "Coronary Care Unit (CCU)", "", *times, "4"] for number in numbers]
+        [["1", number, number, "Coronary Care Unit (CCU)", "", *times, "4"] for number, times in numbers.items()]
     ))  # fmt: skip
     assert cli.run(["--site", str(site_path), "prepare"]) == 0
     told = " ".join(capsys.readouterr().err.split())

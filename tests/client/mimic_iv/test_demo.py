@@ -18,6 +18,7 @@ from client.mimic_iv.diagnoses import PREFIXES
 from client.mimic_iv.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.features import FEATURES, GRID_CHANNELS
+from tests.real_stays import real_courses
 
 HOUR, DAY = pd.Timedelta(hours=1), pd.Timedelta(days=1)
 
@@ -28,10 +29,14 @@ def mimic(mimic_demo: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stays(mimic: Path) -> pd.DataFrame:
+def courses(mimic: Path) -> pd.DataFrame:
+    return real_courses(mimic)
+
+
+@pytest.fixture(scope="module")
+def stays(courses: pd.DataFrame) -> pd.DataFrame:
     """ICU stays of at least 24 h, in the order of the cohort (the demo holds no minors)."""
-    stays = pd.read_csv(mimic / "icu/icustays.csv.gz", parse_dates=["intime", "outtime"])
-    return stays[stays.outtime - stays.intime >= DAY].sort_values("stay_id").reset_index(drop=True)
+    return courses[courses.outtime - courses.intime >= DAY].sort_values("stay_id").reset_index(drop=True)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,9 @@ def cohort(
     return prepare(load_site(site), PlanSections(), Console(quiet=True))
 
 
-def test_equals_an_independent_count(cohort: Cohort, mimic: Path, stays: pd.DataFrame, records: pd.DataFrame) -> None:
+def test_equals_an_independent_count(
+    cohort: Cohort, mimic: Path, courses: pd.DataFrame, stays: pd.DataFrame, records: pd.DataFrame
+) -> None:
     manifest = cohort.manifest
     first, *dropped, last = manifest["attrition"]
     assert first["num_stays"] == 140 == sum(row["num_stays"] for row in dropped) + last["num_stays"]
@@ -67,6 +74,9 @@ def test_equals_an_independent_count(cohort: Cohort, mimic: Path, stays: pd.Data
     assert sum(manifest["splits"].values()) == len(stays)
     assert cohort.stays["stay_id"].tolist() == stays["stay_id"].tolist()
     np.testing.assert_array_equal(cohort.ecg_index >= 0, stays["stay_id"].isin(records["stay_id"]))
+    los_days = (stays.outtime - stays.intime).dt.total_seconds() / 86_400
+    np.testing.assert_allclose(cohort.stays["icu_los_days"], los_days, rtol=1e-12)
+    assert sum(len(members) for members in stays.members) == len(stays) + 3
     _check_heart_rate(cohort, mimic, stays)
     _check_sodium(cohort, mimic, stays)
     _check_coma_scale_temperature_and_weight(cohort, mimic, stays)
@@ -74,6 +84,8 @@ def test_equals_an_independent_count(cohort: Cohort, mimic: Path, stays: pd.Data
     _check_treatments(cohort, mimic, stays)
     _check_history(cohort, mimic, stays)
     _check_statics_and_diseases(cohort, mimic, stays)
+    earlier = [((courses.subject_id == one.subject_id) & (courses.intime < one.intime)).sum() for one in _rows(stays)]
+    np.testing.assert_array_equal(_column(cohort, "num_earlier_icu_stays"), earlier)
 
 
 def _column(cohort: Cohort, name: str) -> np.ndarray:
@@ -84,8 +96,15 @@ def _rows(table: pd.DataFrame) -> list[Any]:
     return list(table.itertuples())
 
 
+def _events(path: Path, stays: pd.DataFrame, *times: str) -> pd.DataFrame:
+    """A table of events, those of all rows of a stay under its id."""
+    table = pd.read_csv(path, parse_dates=list(times), low_memory=False)
+    course_of = {member: stay.stay_id for stay in _rows(stays) for member in stay.members}
+    return table.assign(stay_id=table["stay_id"].map(course_of))
+
+
 def _check_heart_rate(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
-    chart = pd.read_csv(mimic / "icu/chartevents.csv.gz", parse_dates=["charttime"], low_memory=False)
+    chart = _events(mimic / "icu/chartevents.csv.gz", stays, "charttime")
     chart = chart[(chart.itemid == 220045) & (chart.valuenum > 0) & (chart.valuenum < 300)]
     grid = cohort.grid[:, :, GRID_CHANNELS.index("heart_rate")]
     for row, stay in enumerate(_rows(stays)):
@@ -115,7 +134,7 @@ def _check_sodium(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
 
 
 def _check_coma_scale_temperature_and_weight(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
-    chart = pd.read_csv(mimic / "icu/chartevents.csv.gz", parse_dates=["charttime"], low_memory=False)
+    chart = _events(mimic / "icu/chartevents.csv.gz", stays, "charttime")
     chart = chart.merge(stays[["stay_id", "intime"]], on="stay_id")
     chart = chart[(chart.charttime >= chart.intime - 6 * HOUR) & (chart.charttime <= chart.intime + DAY)]
     parts = chart[chart.itemid.isin([220739, 223900, 223901]) & (chart.valuenum >= 1)]
@@ -138,7 +157,7 @@ def _check_coma_scale_temperature_and_weight(cohort: Cohort, mimic: Path, stays:
 
 
 def _check_urine(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
-    output = pd.read_csv(mimic / "icu/outputevents.csv.gz", parse_dates=["charttime"])
+    output = _events(mimic / "icu/outputevents.csv.gz", stays, "charttime")
     output = output[
         output.itemid.isin([*range(226557, 226562), 226563, 226564, 226565, 226567, 226584, 227488, 227489])
     ]
@@ -165,9 +184,8 @@ def _seconds(table: pd.DataFrame, stay: Any, item_ids: list[int]) -> tuple[set[i
 
 
 def _check_treatments(cohort: Cohort, mimic: Path, stays: pd.DataFrame) -> None:
-    times = ["starttime", "endtime"]
-    drips = pd.read_csv(mimic / "icu/inputevents.csv.gz", parse_dates=times)
-    procedures = pd.read_csv(mimic / "icu/procedureevents.csv.gz", parse_dates=times)
+    drips = _events(mimic / "icu/inputevents.csv.gz", stays, "starttime", "endtime")
+    procedures = _events(mimic / "icu/procedureevents.csv.gz", stays, "starttime", "endtime")
     given = 0
     for row, stay in enumerate(_rows(stays)):
         seconds, drugs = _seconds(drips, stay, [221906, 221289, 221749, 222315, 221662, 221653, 221986])

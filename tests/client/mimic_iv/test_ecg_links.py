@@ -1,5 +1,6 @@
 """ECGs to stays from the record list alone, against a loop over every pair."""
 
+import gzip
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -104,12 +105,27 @@ def test_no_record_list(tmp_path: Path) -> None:
         link_ecgs(ecg, stays_of([(1, START)]), CohortSpec())
 
 
+@pytest.mark.parametrize("name", ["record_list.csv.gz", "record_list.parquet"])
+def test_the_record_list_in_another_form(tmp_path: Path, name: str) -> None:
+    text = "\n".join([HEADER, line(10000032, 10, START), line(10000033, 11, START)])
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+    else:
+        pl.read_csv(text.encode(), try_parse_dates=True).write_parquet(tmp_path / name)
+    ecg = EcgData.model_validate({"root": tmp_path}, context={"folder": tmp_path})
+    assert ecg.record_list == tmp_path / name
+    linked, counts, _ = link_ecgs(ecg, stays_of([(10000032, START)]), CohortSpec())
+    assert (linked["path"].to_list(), counts["records_listed"]) == (["files/10"], 2)
+    ecg_data(tmp_path, [])
+    assert EcgData.model_validate({"root": tmp_path}, context={"folder": tmp_path}).record_list.suffix == ".csv"
+
+
 @pytest.mark.parametrize(
     ("lines", "warning"),
     [
         ([line(7, 10, START)], "no patient in both (1 digit against 8). Same patient numbering? [E201]"),
         ([line(10000032, 10, "09.01.2150")], "ecg_time must match data.ecg.datetime_format, got none that does."),
-        ([], "no patient in both (0 digits against 8). Same patient numbering? [E201]"),
+        ([], "must have records, got none. Export it again, or leave data.ecg out at a hospital without ECGs. [E106]"),
         ([line(10000032, 10, START + timedelta(days=9))], "got none in time though 1 patients are in both."),
         ([line(10000032, 10, START), line(2, 11, START)], "1 of 2 ECGs are outside every stay and not used; 50.0% of"),
         ([line(10000032, 10, START)], None),

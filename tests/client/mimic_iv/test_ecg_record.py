@@ -9,9 +9,11 @@ import pytest
 import wfdb
 from scipy.signal import resample_poly
 
+from client.mimic_iv import ecg_record
 from client.mimic_iv.ecg_faults import ADVICE, Reason, RejectedRecordError, refuse_too_many
-from client.mimic_iv.ecg_header import parse_plain_header
+from client.mimic_iv.ecg_header import Header, parse_header
 from client.mimic_iv.ecg_record import LIMIT_UV, has_flat_leads, read_ecg
+from client.mimic_iv.ecg_samples import read_with_wfdb
 from client.site import EcgData
 from lemof_model.errors import DataError
 from lemof_model.features import ECG_LEADS
@@ -79,7 +81,8 @@ def test_wfdb_reads_what_is_not_plain(tmp_path: Path, samples: Samples, kind: st
         write_dir=str(tmp_path),
     )  # fmt: skip
     ecg = ecg_data(tmp_path)
-    assert (parse_plain_header((tmp_path / "1.hea").read_text(), ecg) is None) == (kind != "16")
+    header = parse_header((tmp_path / "1.hea").read_text(), ecg)
+    assert isinstance(header, Header) and (header.layout.plain_offset is None) == (kind != "16")
     found = read_ecg(ecg, "1")
     assert np.abs(found[1:] - reference(tmp_path / "1")[1:]).max() <= 0.5 + 1e-2
     gap_uv = 1000 * np.interp(np.arange(100, 200), [99, 200], signal[[99, 200], 0])
@@ -93,7 +96,7 @@ def test_plain_reading_equals_wfdb(
     stored[100:300, 4] = INVALID
     write_record(tmp_path / "1", stored, gain="187.5(12)")
     plain = read_ecg(ecg_data(tmp_path), "1")
-    monkeypatch.setattr("client.mimic_iv.ecg_record.parse_plain_header", lambda *_: None)
+    monkeypatch.setattr(ecg_record, "read_samples", read_with_wfdb)
     np.testing.assert_array_equal(read_ecg(ecg_data(tmp_path), "1"), plain)
 
 
@@ -154,7 +157,8 @@ def test_missing_leads_are_zero_where_the_site_says_so(
     expected[:2] = 0
     np.testing.assert_array_equal(read_ecg(zero, "10"), expected)
     error = rejection(zero, "6")
-    assert (error.reason, error.detail) == (Reason.LEAD_MISSING, "I II III aVR aVL aVF")
+    assert (error.reason, error.detail) == (Reason.LEADS_MISSING, "I II III aVR aVL aVF")
+    assert rejection(ecg_data(tmp_path), "6").reason == Reason.LEADS_MISSING  # on_missing_lead would not help
     assert str(rejection(ecg_data(tmp_path), "10")) == "E204 lead missing: I II"
 
 
@@ -174,40 +178,68 @@ def test_more_channels_than_twelve_leads_do_no_harm(
     np.testing.assert_array_equal(read_ecg(ecg_data(tmp_path), "15"), read_ecg(ecg_data(tmp_path), "12"))
 
 
-@pytest.mark.parametrize("unit", ["mV", "uV"])
-def test_microvolts_of_a_whole_site(tmp_path: Path, write_record: WriteRecord, samples: Samples, unit: str) -> None:
-    write_record(tmp_path / "mv", samples(), gain="200(0)")
-    write_record(tmp_path / "uv", samples(), gain="0.2(0)", unit=unit)
-    expected = read_ecg(ecg_data(tmp_path), "mv")
-    np.testing.assert_array_equal(read_ecg(ecg_data(tmp_path, units="uV"), "uv"), expected)
-    assert rejection(ecg_data(tmp_path, units="uV"), "mv").reason == Reason.AMPLITUDE
-    assert rejection(ecg_data(tmp_path), "uv").reason == (Reason.UNIT if unit == "uV" else Reason.AMPLITUDE)
+def test_microvolts_of_a_whole_site(tmp_path: Path, write_record: WriteRecord, samples: Samples) -> None:
+    """The setting overrules headers; advice on it is given only where it would help."""
+    for name, gain, unit in (("mv", "200(0)", "mV"), ("uv", "0.2(0)", "uV"), ("wrong", "0.2(0)", "mV"),
+                             ("unknown", "0.2(0)", "adu"), ("small", "200000(0)", "mV")):  # fmt: skip
+        write_record(tmp_path / name, samples(), gain=gain, unit=unit)
+    by_header, all_uv = ecg_data(tmp_path), ecg_data(tmp_path, units="uV")
+    expected = read_ecg(by_header, "mv")
+    for ecg, name in ((by_header, "uv"), (all_uv, "uv"), (all_uv, "wrong"), (all_uv, "unknown")):
+        np.testing.assert_array_equal(read_ecg(ecg, name), expected)
+    assert rejection(all_uv, "mv").reason == Reason.NO_MICROVOLTS
+    assert rejection(all_uv, "small").reason == Reason.AMPLITUDE
+    assert rejection(by_header, "wrong").reason == Reason.MICROVOLTS
+    assert str(rejection(by_header, "unknown")) == f"{Reason.UNIT}: adu"
+    assert rejection(by_header, "small").reason == Reason.AMPLITUDE
+    told = {reason for reason in Reason if "data.ecg.units: uV" in ADVICE[reason]}
+    assert told == {Reason.MICROVOLTS, Reason.NO_MICROVOLTS}
+    assert ADVICE[Reason.NO_MICROVOLTS].startswith("Take data.ecg.units: uV out")
 
 
 @pytest.mark.parametrize(
     ("reason", "detail", "change"),
     [
         (Reason.CHECKSUM, "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6", {"checksum_error": 5}),
-        (Reason.UNIT, "uV", {"unit": "uV"}),
+        (Reason.UNIT, "mmHg", {"unit": "mmHg"}),
         (Reason.RATE, "250 Hz", {"hz": 250}),
         (Reason.RATE, "499 Hz", {"hz": 499}),
+        (Reason.RATE_BROKEN, "40 Hz", {"hz": 40}),
+        (Reason.RATE_BROKEN, "500.5 Hz", {"hz": 500.5}),
         (Reason.DURATION, "9.998 s", {"num_samples": 4999}),
-        (Reason.EMPTY, "", {"no_samples": ".dat"}),
         (Reason.LEAD_MISSING, "V6", {"names": [*LEADS[:11], "V7"]}),
-        (Reason.LEAD_REPEATED, "V5", {"names": [*LEADS[:11], "v5"]}),
+        (Reason.LEADS_MISSING, "aVR aVL aVF V1 V2 V3 V4 V5 V6", {"names": [*LEADS[:3], *"ABCDEFGHJ"]}),
+        (Reason.LEAD_REPEATED, "V5", {"names": [*LEADS[:11], "Lead v5"]}),
+        (Reason.UNNAMED, "", {"names": [""] * 12}),
         (Reason.GAIN, "0", {"gain": "0(0)"}),
         (Reason.GAIN, "-200", {"gain": "-200(0)"}),
-        (Reason.AMPLITUDE, None, {"gain": "0.2(0)"}),
+        (Reason.GAIN_FIELD, "form '9,999/aa'", {"gain": "1,000"}),
+        (Reason.MICROVOLTS, None, {"gain": "0.2(0)"}),
         (Reason.AMPLITUDE, None, {"gain": "200000(0)"}),
         (Reason.FLAT, "", {"flat": True}),
-        (Reason.MISSING, "", {"delete": ".dat"}),
-        (Reason.MISSING, "", {"delete": ".hea"}),
+        (Reason.SIGNALS_MISSING, "", {"delete": ".dat"}),
+        (Reason.HEADER_MISSING, "", {"delete": ".hea"}),
         (Reason.UNREADABLE, "Is a directory", {"folder": ".dat"}),
         (Reason.SIZE, "60,000 bytes, header says 120,000", {"cut": ".dat"}),
         (Reason.SIZE, "0 bytes, header says 120,000", {"empty": ".dat"}),
-        (Reason.DAMAGED, "", {"cut": ".hea"}),
-        (Reason.DAMAGED, "", {"empty": ".hea"}),
-        (Reason.DAMAGED, "", {"noise": ".hea"}),
+        (Reason.EMPTY, "", {"empty": ".dat", "head": "12 500 0"}),
+        (Reason.EMPTY, "", {"empty": ".dat", "head": "12 500"}),
+        (Reason.NUM_SIGNALS, "12 of 13", {"head": "13 500 5000"}),
+        (Reason.NUM_SIGNALS, "12 of 0", {"head": "0 500 5000"}),
+        (Reason.RECORD_LINE, "number of signals", {"head": "Hz 500"}),
+        (Reason.RECORD_LINE, "number of signals", {"head": ""}),
+        (Reason.RECORD_LINE, "number of signals", {"head": "² 500 5000"}),
+        (Reason.RECORD_LINE, "sampling frequency", {"head": "12 500Hz 5000"}),
+        (Reason.RECORD_LINE, "number of samples", {"head": "12 500 14:50:55"}),
+        (Reason.RECORD_LINE, "number of samples", {"head": "12 500 5000.5"}),
+        (Reason.RECORD_LINE, "number of samples", {"head": "12 500 -5000"}),
+        (Reason.FORMAT, "form '99aaa'", {"kind": "16bit"}),
+        (Reason.FORMAT, "form '99:-9'", {"kind": "16:-2"}),
+        (Reason.FORMAT_UNKNOWN, "17", {"kind": "17"}),
+        (Reason.SIGNAL_LINE, "", {"line": "1.dat"}),
+        (Reason.NUM_SIGNALS, "6 of 12", {"cut": ".hea"}),
+        (Reason.RECORD_LINE, "none", {"empty": ".hea"}),
+        (Reason.RECORD_LINE, None, {"noise": ".hea"}),
     ],
 )
 def test_what_cannot_be_used_is_rejected_with_its_reason(
@@ -217,11 +249,16 @@ def test_what_cannot_be_used_is_rejected_with_its_reason(
     (tmp_path / "a b").mkdir()
     change = dict(change)
     stored = samples()[: change.pop("num_samples", None)] * (0 if change.pop("flat", False) else 1)
-    damage = {kind: change.pop(kind, None) for kind in ("delete", "cut", "empty", "no_samples", "noise", "folder")}
+    head, kind, line = (change.pop(part, None) for part in ("head", "kind", "line"))
+    damage = {kind: change.pop(kind, None) for kind in ("delete", "cut", "empty", "noise", "folder")}
     write_record(tmp_path / "a b/1", stored, **change)
-    if damage["no_samples"]:
-        header = tmp_path / "a b/1.hea"
-        header.write_text(header.read_text().replace("12 500 5000", "12 500 0"))
+    header = tmp_path / "a b/1.hea"
+    if head is not None:
+        header.write_text(header.read_text().replace("12 500 5000", head, 1))
+    if kind is not None:
+        header.write_text(header.read_text().replace("dat 16", f"dat {kind}"))
+    if line is not None:
+        header.write_text("\n".join([*header.read_text().splitlines()[:-1], line]))
     for kind, suffix in damage.items():
         if suffix:
             file = tmp_path / f"a b/1{suffix}"
@@ -236,7 +273,80 @@ def test_what_cannot_be_used_is_rejected_with_its_reason(
     error = rejection(ecg_data(tmp_path), "a b/1")
     assert error.reason == reason
     assert detail is None or error.detail == detail
-    assert error.reason[:4] in ADVICE
+
+
+def test_every_reason_has_its_code_and_its_advice() -> None:
+    """Nobody is told to copy files whose header is at fault."""
+    assert list(ADVICE) == list(Reason)
+    for reason in Reason:
+        assert reason[:5] in ("E202 ", "E203 ", "E204 ", "E205 ", "E206 ") and ": " not in reason
+        assert "Copy" not in ADVICE[reason] or not any(part in reason for part in ("line", "field", "unit", "gain"))
+
+
+def test_a_header_of_any_bytes_is_rejected_by_a_reason(
+    tmp_path: Path, write_record: WriteRecord, samples: Samples
+) -> None:
+    """Bytes turned, lines lost and fields moved in a header raise nothing else, and take no time."""
+    write_record(tmp_path / "1", samples())
+    whole = (tmp_path / "1.hea").read_text()
+    rng, ecg, num_read = np.random.default_rng(0), ecg_data(tmp_path), 0
+    fields = [
+        "",
+        "9" * 5000,
+        "1e999",
+        "-1",
+        "1-2",
+        "~",
+        "\ud55c",
+        "(",
+        "16x999999999:9+9",
+        "508",
+        "/",
+        "\x00",
+        "²",
+        "1/3",
+    ]
+    for _ in range(400):
+        lines = whole.splitlines()
+        for _ in range(rng.integers(1, 4)):
+            row, words = int(rng.integers(len(lines))), fields
+            tokens = lines[row].split(" ")
+            tokens[int(rng.integers(len(tokens)))] = words[int(rng.integers(len(words)))]
+            lines[row] = " ".join(tokens)
+        (tmp_path / "1.hea").write_text("\n".join(lines), encoding="utf-8")
+        try:
+            read_ecg(ecg, "1")
+            num_read += 1
+        except RejectedRecordError as error:
+            assert error.reason in Reason
+    assert 0 < num_read < 200
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("p1\\s1\\1", Reason.BACKSLASH),
+        ("p1/s1/1.hea", Reason.SUFFIX),
+        ("p1/s1/1.DAT", Reason.SUFFIX),
+        ("/data/p1/s1/1", Reason.ABSOLUTE),
+        ("C:\\data\\1", Reason.ABSOLUTE),
+        ("C:/data/1", Reason.ABSOLUTE),
+        ("p1/s1/2", Reason.HEADER_MISSING),
+        ("p1/s1/1/2", Reason.HEADER_MISSING),
+        ("../1", Reason.OUTSIDE),
+        ("", Reason.HEADER_MISSING),
+    ],
+)
+def test_a_path_that_leads_to_no_header_is_named_for_what_it_is(
+    tmp_path: Path, write_record: WriteRecord, samples: Samples, path: str, reason: Reason
+) -> None:
+    write_record(tmp_path / "p1/s1/1", samples())
+    write_record(tmp_path / "p1/s1/1.hea", samples())
+    ecg = ecg_data(tmp_path)
+    assert read_ecg(ecg, "p1/s1/1.hea").any(), "a name may end so"
+    (tmp_path / "p1/s1/1.hea.hea").unlink()
+    assert rejection(ecg, path).reason == reason
+    assert "record list" in ADVICE[reason]
 
 
 def test_records_outside_the_tree_are_refused(tmp_path: Path, write_record: WriteRecord, samples: Samples) -> None:
@@ -251,8 +361,9 @@ def test_records_outside_the_tree_are_refused(tmp_path: Path, write_record: Writ
     (root / "file/1.dat").unlink()
     (root / "file/1.dat").symlink_to(tmp_path / "away/1.dat")
     ecg = ecg_data(root)
-    for path in ("linked/1", "../away/1", str(tmp_path / "away/1"), "in/../../away/1", "file/1", "in/1"):
+    for path in ("linked/1", "../away/1", "in/../../away/1", "file/1", "in/1"):
         assert rejection(ecg, path).reason == Reason.OUTSIDE, path
+    assert rejection(ecg, str(tmp_path / "away/1")).reason == Reason.ABSOLUTE
     assert read_ecg(ecg, "within/2").any()
     (tmp_path / "root").symlink_to(root)
     assert read_ecg(ecg_data(tmp_path / "root"), "in/2").any()
@@ -269,14 +380,14 @@ def test_a_header_for_wfdb_names_no_file_outside_the_tree(
 
 
 def test_too_many_bad_records_stop_a_preparation() -> None:
-    bad = {f"p1/{number}": str(Reason.UNIT) for number in range(10)}
+    bad = {f"p1/{number}": f"{Reason.UNIT}: {unit}" for number, unit in enumerate(["adu", "NU"] * 5)}
     refuse_too_many(bad, 10, 0.01)  # a handful stops nothing
     bad |= {f"p2/{number}": str(Reason.CHECKSUM) for number in range(5)}
     refuse_too_many(bad, 1500, 0.01)
     with pytest.raises(
         DataError,
-        match=r"usable but for 14 of 1,499, got 15 bad ones \(10 unit not mV, 5 checksum wrong; first: row 1,234 of "
-        r"the record list\)\. Set data\.ecg\.units: uV .* \[E205\]",
+        match=r"usable but for 14 of 1,499, got 15 bad ones \(10 unit not known, 5 checksum wrong; first: row 1,234 of "
+        r"the record list: adu\)\. Write the unit .* \[E205\]",
     ) as caught:
         refuse_too_many(bad, 1499, 0.01, {"p1/0": 1234})
     assert "p1" not in str(caught.value)

@@ -129,6 +129,7 @@ def test_every_number_has_its_place(site: SiteConfig) -> None:
     text = page(site, MANIFEST, QUALITY)
     rows = Cells(text).rows
     assert "hospital_a: 1,200 of 1,500 ICU stays are in the cohort" in text
+    assert "1,200 stays, 1,100 patients" in text and "of 1,100" not in text  # no part of them
     assert "Stays in the hospital: this page shows small counts." in text
     assert "ICU stay longer than 3 days (deaths kept): 480 stays, 40.0%" in text
     for row in (
