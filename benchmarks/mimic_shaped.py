@@ -176,7 +176,7 @@ def _blocks(num_stays: int) -> list[tuple[int, int]]:
 
 def _write_labs(path: Path, stays: pl.DataFrame, rng: np.random.Generator) -> None:
     """A third of the rows from 12 h before a stay to its end, the others within two years of it."""
-    pool = _pool(LAB_SLOTS, 52_000, 464, rng)
+    pool = _pool(LAB_SLOTS, 54_000, 464, rng)  # no feature reads an item from 54,000 on
     columns = (
         "labevent_id subject_id hadm_id specimen_id itemid order_provider_id charttime storetime value valuenum "
         "valueuom ref_range_lower ref_range_upper flag priority comments"
