@@ -48,11 +48,8 @@ def check(
     """
     start = time.monotonic()
     name, folder = site_path.stem, site_path.resolve().parent
-    try:
-        site, plan = load_site(site_path), load_plan_sections(plan_path)
-    except ConfigError as error:
-        findings = failures("config", error)
-    else:
+    site, plan, findings = _read(site_path, plan_path)
+    if site is not None and plan is not None:
         name, beside_cohort = site.site.name, site.prepare.output.parent
         folder = beside_cohort if beside_cohort.is_dir() else folder
         findings = [Finding("config", "ok", ", ".join(path.name for path in (site_path, plan_path) if path))]
@@ -69,6 +66,20 @@ def check(
         seconds=round(time.monotonic() - start, 1),
         path=folder / "check.json",
     ).saved()
+
+
+def _read(site_path: Path, plan_path: Path | None) -> tuple[SiteConfig | None, PlanSections | None, list[Finding]]:
+    """The site file and the plan, and what is wrong in either."""
+    site, plan, findings = None, None, []
+    try:
+        site = load_site(site_path)
+    except ConfigError as error:
+        findings += failures("config", error)
+    try:
+        plan = load_plan_sections(plan_path)
+    except ConfigError as error:
+        findings += failures("plan", error)
+    return site, plan, findings
 
 
 def _checks(
