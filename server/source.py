@@ -21,6 +21,7 @@ LEFT_OUT = (
     "client/dry_run.py",
     "client/mimic_iv/schema_page.py",
     "client/preflight/",
+    "client/progress.py",
     "client/readiness/",
     "client/statement.py",
     "server/cli.py",

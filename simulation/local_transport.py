@@ -2,9 +2,11 @@
 
 import csv
 import multiprocessing
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -29,11 +31,11 @@ class LocalTransport:
         if len(self._sites) != len(loaded):
             raise ConfigError(f"Site names must differ, got {sorted(site.site.name for site in loaded)}.")
         self._absent = _absences(attendance) if attendance else set()
-        self._exit = ExitStack()
         self._pool: ProcessPoolExecutor | None = None
+        self._others = set(multiprocessing.active_children())
         if num_processes > 1:
             context = multiprocessing.get_context("spawn")
-            self._pool = self._exit.enter_context(ProcessPoolExecutor(num_processes, mp_context=context))
+            self._pool = ProcessPoolExecutor(num_processes, mp_context=context)
 
     def __enter__(self) -> "LocalTransport":
         return self
@@ -41,7 +43,13 @@ class LocalTransport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._exit.close()
+        """End the processes: at once after an interrupt, since a round may take minutes and will be asked again."""
+        if self._pool is None:
+            return
+        if kind is not None and not issubclass(kind, Exception):
+            for process in set(multiprocessing.active_children()) - self._others:
+                process.terminate()
+        self._pool.shutdown(cancel_futures=True)
 
     def sites(self) -> list[str]:
         """Names of the hospitals, sorted."""
@@ -57,11 +65,32 @@ class LocalTransport:
         }
         if self._pool is None:
             return answers | {name: stages.answer(self._sites[name], request) for name, request in present.items()}
-        futures = {name: self._pool.submit(stages.answer, self._sites[name], r) for name, r in present.items()}
+        with _interrupts_held():  # a process that begins under it never listens to Ctrl-C: this one tells its end
+            futures = {name: self._pool.submit(stages.answer, self._sites[name], r) for name, r in present.items()}
         return answers | {name: future.result() for name, future in futures.items()}
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment. Only the main thread may, and only it is interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _absences(attendance: Path) -> set[tuple[int, str]]:
-    """Round numbers and sites of a ``rounds.csv`` that did not answer."""
-    with attendance.open(newline="", encoding="utf-8") as file:
-        return {(int(row["number"]), row["site"]) for row in csv.DictReader(file) if row["answered"] == "0"}
+    """Round numbers and sites of a ``rounds.csv`` that did not answer.
+
+    Raises:
+        ConfigError: it is no such file.
+    """
+    try:
+        with attendance.open(newline="", encoding="utf-8") as file:
+            return {(int(row["number"]), row["site"]) for row in csv.DictReader(file) if row["answered"] == "0"}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        raise ConfigError(f"--attendance must be rounds.csv of a run, got another file: {attendance}.") from None

@@ -29,10 +29,23 @@ def answer(run: RunFiles) -> Html:
     return section(
         "answer",
         "The answer",
+        *_generated(run),
         element("p", words.performance(full), css="lead"),
         *([note(words.NOISY)] if run.metrics["privacy"] else []),
         items(findings),
     )
+
+
+def _generated(run: RunFiles) -> list[Html]:
+    """That patients are generated, where they are: the first thing to know."""
+    if run.generated is None:
+        return []
+    some = [site for site in run.sites if site in run.generated["hospitals"]]
+    full = run.metrics["variants"]["full"]["all"]["pooled"]
+    told = words.generated(
+        run.generated["ceiling"], some if len(some) < len(run.sites) else (), full["n"] if full else 0
+    )
+    return [element("p", element("b", told))]
 
 
 def variants(run: RunFiles) -> Html:

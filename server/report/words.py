@@ -10,6 +10,7 @@ from typing import Any
 from lemof_model.study import CohortSpec, Study, Target
 
 VISIBLE_BOUND = 0.005
+FEW_FOR_AN_ORDER = 1000  # held-out stays below which the standard error of an AUROC is above .015, as models differ
 TOO_FEW = "too few"
 NOT_EVERYWHERE = "not every hospital gave it"
 NOT_TRAINED = "not trained"
@@ -154,6 +155,20 @@ def performance(m: Mapping[str, Any] | None) -> str:
         -1: "worse than chance",
     }[_side(ends, 0.5, bound)]
     return f"{text} (95 % interval {between(ends)}): {verdict} (0.5).{_caution(bound)}"
+
+
+def generated(ceiling: Mapping[str, float], hospitals: Sequence[str] = (), num_stays: int = 0) -> str:
+    """What must be said where patients are generated; ``hospitals`` where only these are, ``num_stays`` held out."""
+    who = f"The patients of {' and '.join(hospitals)} are" if hospitals else "These patients are"
+    text = f"{who} generated: numbers say that the machinery works, and nothing about medicine."
+    if ceiling:
+        text += (
+            f" No model can do better than an AUROC of {number(ceiling['all'])} over all stays and "
+            f"{number(ceiling['with_ecg'])} over stays with an ECG (truth.json, which no training reads)."
+        )
+    if 0 < num_stays < FEW_FOR_AN_ORDER:
+        text += f" So few held-out stays ({num_stays:,}) decide no order between models."
+    return text
 
 
 def comparison(difference: Mapping[str, Any] | None, other: str, population: str, bound: float = 0.0) -> str:
