@@ -101,6 +101,8 @@ def _checks(
     yield "stays", lambda: _check_stays(*stays(), site, plan)
     if site.data.ecg is not None:
         yield "ECG", partial(_check_ecgs, site, site.data.ecg, stays, plan, is_deep=is_deep, progress=progress)
+    else:
+        yield "ECG", lambda: iter([Finding("ECG", "ok", "none: the site file has no data.ecg, and needs none")])
     if site.privacy is not None:
         yield "privacy ledger", partial(check_ledger, site.privacy, splits)
     yield "disk", partial(_check_disk, site, plan, stays)

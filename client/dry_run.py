@@ -72,6 +72,7 @@ def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None) -> dict[
         "note": "Exact counts of this hospital, for its own eyes: do not pass this file on.",
         "num_stays": len(hospital.stays.split_N),
         "num_stays_left_out": hospital.num_left_out,
+        "has_ecgs": hospital.has_ecgs,
         "stages": found,
         "bytes_at_most": sum(stage["times"] * stage["bytes"] for stage in found),
     }
@@ -153,7 +154,7 @@ def _stage(site: SiteConfig, hospital: Hospital, request: Request, times: int, b
             if budget and isinstance(request, CensusRequest):
                 budget.count({group.name: group.num_stays for group in groups})
         most = norms_of(request, noise.schedule) if noise else None
-        answer = egress.release(hospital, site.limits, request, groups, most)
+        answer = egress.release(hospital, site.limits, request, hospital.own(groups), most)
         told |= _contents(answer)
     except LemofError as error:
         told["refused"] = str(error)
@@ -209,6 +210,8 @@ def _summary_of(told: dict[str, Any]) -> Iterator[str]:
         f"Groups of stays: {len(counts)} would leave{smallest}; {num_held_back} would be held back, too small or "
         "leaving a rest that is."
     )
+    if not told["has_ecgs"]:
+        yield "ECG: this hospital has none, so it has no groups of stays with an ECG."
     declined = [stage["stage"] for stage in told["stages"] if "refused" in stage]
     yield f"Declined: {', '.join(declined)}." if declined else "Declined: no stage."
     for stage in told["stages"]:

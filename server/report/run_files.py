@@ -30,6 +30,7 @@ class RunFiles:
         rounds: rows of ``rounds.csv``, one per round and site.
         audit: audit lines of the finished rounds by number; of a round that was asked twice, the last.
         census: each site's counts by ``split/modality[/label]``; empty without ``state/``.
+        without_ecgs: hospitals that have no ECG at all, as their census says; empty without ``state/``.
         generated: which hospitals' patients are generated, and the best AUROC by population; None where none are.
     """
 
@@ -41,6 +42,7 @@ class RunFiles:
     audit: Mapping[int, Mapping[str, Any]]
     timings: Mapping[str, Any]
     census: Mapping[str, Mapping[str, int]]
+    without_ecgs: frozenset[str]
     generated: Mapping[str, Any] | None
 
     @property
@@ -59,6 +61,8 @@ def read_run(run: Path) -> RunFiles:
     with _file(run, "rounds.csv").open(newline="", encoding="utf-8") as file:
         rounds = list(csv.DictReader(file))
     numbers = {int(row["number"]) for row in rounds}
+    census = _census(run)
+    named = {site: {*reply["counts"], *reply["too_small"]} for site, reply in census.items() if not reply["refused"]}
     return RunFiles(
         study=study,
         metrics=_json(run, "metrics.json"),
@@ -67,7 +71,10 @@ def read_run(run: Path) -> RunFiles:
         rounds=rounds,
         audit={line["round"]: line for line in _audit_lines(run) if line["round"] in numbers},
         timings=_json(run, "timings.json"),
-        census=_census(run),
+        census={site: reply["counts"] for site, reply in census.items()},
+        without_ecgs=frozenset(
+            site for site, groups in named.items() if not any("ecg" in g.split("/") for g in groups)
+        ),
         generated=_json(run, GENERATED) if (run / GENERATED).is_file() else None,
     )
 
@@ -161,11 +168,11 @@ def _audit_lines(run: Path) -> Iterator[Mapping[str, Any]]:
             yield json.loads(line)
 
 
-def _census(run: Path) -> Mapping[str, Mapping[str, int]]:
-    """Counts by site of the first round."""
+def _census(run: Path) -> Mapping[str, Mapping[str, Any]]:
+    """What each site said in the first round."""
     path = run / "state" / "0001-census.safetensors"
     if not path.is_file():
         return {}
     with safe_open(path, framework="np") as file:
-        sites = json.loads(file.metadata()["round"])["sites"]
-    return {site: reply["counts"] for site, reply in sites.items()}
+        sites: Mapping[str, Mapping[str, Any]] = json.loads(file.metadata()["round"])["sites"]
+    return sites

@@ -7,11 +7,16 @@ both ends.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lemof_model.metrics import FEWEST_OF_AN_OUTCOME
 from lemof_model.study import CohortSpec, Study, Target
 
 VISIBLE_BOUND = 0.005
 FEW_FOR_AN_ORDER = 1000  # held-out stays below which the standard error of an AUROC is above .015, as models differ
 TOO_FEW = "too few"
+NO_ECG = "no ECG"
+ABOUT = "\N{ALMOST EQUAL TO} "
+AT_LEAST = "\N{GREATER-THAN OR EQUAL TO} "
+TOO_FEW_RULE = f"Too few: below {FEWEST_OF_AN_OUTCOME} held-out stays of an outcome, or held back by a hospital."
 NOT_EVERYWHERE = "not every hospital gave it"
 NOT_TRAINED = "not trained"
 MINUS = "\N{MINUS SIGN}"
@@ -141,7 +146,11 @@ NOISY = (
 def performance(m: Mapping[str, Any] | None) -> str:
     """How well the full model ranks, held against chance."""
     if m is None or m["auroc"] is None:
-        return "Too few held-out stays, or one outcome only: the full model could not be evaluated."
+        counted = "" if m is None else f", got {count(m['n'])} of which {count(m['n_positive'])} are long"
+        return (
+            f"Too few held-out stays: the full model can be judged on {FEWEST_OF_AN_OUTCOME} of each outcome at least"
+            f"{counted}."
+        )
     text = (
         f"Over {count(m['n'], 'held-out stay')} ({count(m['n_positive'])} long), the full model ranks a long stay "
         f"above a short one with an AUROC of {number(m['auroc'])}"
