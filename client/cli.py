@@ -93,12 +93,13 @@ def check(
         bool, typer.Option("--deep", help="Read every row, every ECG and every file of the cohort.")
     ] = False,
     server: Annotated[
-        bool | None, typer.Option("--server/--no-server", help="Ask the server; default: if the site file names one.")
+        bool | None,
+        typer.Option("--server/--no-server", help="Try the coordinator's server; default: if the site file names one."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="End with status 5 when there are warnings.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings to stdout, too.")] = False,
 ) -> None:
-    """Look at everything before the work begins, in seconds. Nothing leaves the hospital.
+    """Look at site file, plan, tables, ECGs, disk and server before the work begins, in seconds. Nothing leaves.
 
     Example: lemof-client --site hospital_a check --plan plan.yaml
     """
@@ -228,7 +229,7 @@ def verify_ledger(
     site: Site = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result to stdout as JSON.")] = False,
 ) -> None:
-    """Recompute the ledger's chain and every epsilon in it from the charges.
+    """Check that no line of the ledger was changed or cut, and that every epsilon in it follows from the charges.
 
     Example: lemof-client --site hospital_a ledger verify
     """

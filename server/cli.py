@@ -55,7 +55,8 @@ def coordinate(
         bool, typer.Option("--version", "-V", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """The coordinator's part in a LeMoF study: look at runs. The study itself is started with ``flwr run``.
+    """The coordinator's part in a LeMoF study: look at runs. The study itself is started with flwr run, as the
+    coordinator guide (docs/coordinator_guide.md) says.
 
     Example: lemof-server runs runs/
     """

@@ -100,8 +100,9 @@ def common(
 ) -> None:
     """LeMoF on one machine: generated hospitals, splits of a real MIMIC-IV, whole studies.
 
-    Example: lemof-sim synth hospitals --sites 4 --stays 400, then for each of them lemof-client --site
-    hospitals/NAME/site.yaml prepare, then lemof-sim run
+    First synth or split, then lemof-client prepare for each hospital, then run.
+
+    Example: lemof-sim synth hospitals --sites 4 --stays 400
     """
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -116,11 +117,15 @@ def synth(
     standard: Annotated[bool, typer.Option("--standard", help="The standard benchmark: 4 x 1500, seed 7.")] = False,
     control: Annotated[
         Literal["positive", "no-ecg-signal"] | None,
-        typer.Option(help="Strong evidence in ECG and EHR together, or an ECG that tells nothing."),
+        typer.Option(help="positive: ECG and EHR together tell much; no-ecg-signal: the ECG tells nothing."),
     ] = None,
     turned: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=FACTOR", help="Turn difficulty or a kind of evidence; 0 is none."),
+        typer.Option(
+            "--set",
+            metavar="NAME=FACTOR",
+            help="Factor on the difficulty or on a kind of evidence, such as combined=2; 0 is none.",
+        ),
     ] = None,
 ) -> None:
     """Generate hospitals in MIMIC-IV and MIMIC-IV-ECG layout, with a known best AUROC.
@@ -138,8 +143,8 @@ def synth(
     process = dataclasses.replace(Process(), **factors)
     with _left_behind(out):
         generate(out, num_sites=sites, num_stays=stays, seed=seed, process=process)
-    _print_next(out)
     typer.echo(words.generated(ceiling_of(out)), err=True)
+    _print_next(out)
 
 
 def _factors(settings: list[str]) -> dict[str, float]:
@@ -163,11 +168,18 @@ def _factors(settings: list[str]) -> dict[str, float]:
 def split(
     out: Annotated[Path, typer.Argument(help="New folder for the hospitals and split.json.")],
     mimic: Annotated[Path, typer.Option(help="MIMIC-IV: the folder that holds hosp and icu.")],
-    by: Annotated[By, typer.Option(help="What decides where a patient goes.")],
-    ecg: Annotated[Path | None, typer.Option(help="MIMIC-IV-ECG: the folder that holds record_list.csv.")] = None,
+    by: Annotated[
+        By,
+        typer.Option(
+            help="What decides where a patient goes: unit or year of the first stay, long stays unevenly, chance."
+        ),
+    ],
+    ecg: Annotated[
+        Path | None, typer.Option(help="MIMIC-IV-ECG: the folder that holds record_list.csv; without it, no ECGs.")
+    ] = None,
     sites: Annotated[int, typer.Option(min=1, help="Number of hospitals.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same split.")] = 7,
-    alpha: Annotated[float, typer.Option(min=0.01, help="With dirichlet: smaller is more uneven.")] = 0.5,
+    alpha: Annotated[float, typer.Option(min=0.01, help="With --by dirichlet: smaller is more uneven.")] = 0.5,
 ) -> None:
     """Cut one MIMIC-IV into hospitals; each patient goes to one of them.
 
@@ -236,9 +248,10 @@ def run(
         typer.echo(_how_to_go_on(out, _again(sites, plan, out, engine, attendance)), err=True)
         raise
     note = tell(site_files, folder)
-    typer.echo(words.performance(full_of(folder)), err=True)
+    full = full_of(folder)
+    typer.echo(words.performance(full), err=True)
     if note is not None:
-        typer.echo(words.generated(note["ceiling"]), err=True)
+        typer.echo(words.generated(note["ceiling"], num_stays=full["n"] if full else 0), err=True)
     typer.echo(f"Report: {folder / 'report.html'}", err=True)
 
 
