@@ -205,18 +205,22 @@ def _summary_of(told: dict[str, Any]) -> Iterator[str]:
         f"Leaves: counts of stays, sums over them, and network weights times their number; at most "
         f"{told['bytes_at_most']:,} bytes in {sum(stage['times'] for stage in answers)} answers. No row, id or time."
     )
-    smallest = f", the smallest of {min(counts):,} stays" if counts else ""
+    smallest = f", the smallest of size {min(counts):,}" if counts else ""
     yield (
         f"Groups of stays: {len(counts)} would leave{smallest}; {num_held_back} would be held back, too small or "
         "leaving a rest that is."
     )
     if not told["has_ecgs"]:
         yield "ECG: this hospital has none, so it has no groups of stays with an ECG."
-    declined = [stage["stage"] for stage in told["stages"] if "refused" in stage]
-    yield f"Declined: {', '.join(declined)}." if declined else "Declined: no stage."
+    declined: dict[str, list[str]] = {}
     for stage in told["stages"]:
         if "refused" in stage:
-            yield f"  {stage['stage']}: {stage['refused']}"
+            reason = stage["refused"].removeprefix(stage["stage"].split()[0]).strip()
+            declined.setdefault(reason, []).append(stage["stage"])
+    if not declined:
+        yield "Declined: no stage."
+    for reason, names in declined.items():
+        yield f"Declined: {', '.join(names)}: {reason}"
     yield _budget_of(told) if "privacy" in told else "Privacy budget: none, so each sum is exact (docs/privacy.md)."
 
 
