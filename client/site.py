@@ -255,12 +255,15 @@ class PlanSections:
 
 
 def find_site_file(path_or_name: str) -> Path:
-    """The site file that ``--site`` means: a path, else ``./site_configs/NAME`` or ``./site_configs/NAME.yaml``.
+    """The site file that ``--site`` means: a path (of the file, or of the folder of a ``site.yaml``), else
+    ``./site_configs/NAME`` or ``./site_configs/NAME.yaml``.
 
     Raises:
         ConfigError: there is none; the message lists where it was looked for.
     """
     candidates = [Path(path_or_name)]
+    if candidates[0].is_dir():
+        candidates.append(candidates[0] / "site.yaml")
     if candidates[0].name == path_or_name:
         candidates += [SITE_FOLDER / path_or_name, SITE_FOLDER / f"{path_or_name}.yaml"]
     for candidate in candidates:

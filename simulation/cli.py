@@ -279,10 +279,9 @@ def _site_files(patterns: list[str]) -> list[Path]:
         if not matches:
             raise click.UsageError(f"--sites must match site files, got {pattern!r}, which matches none.")
         for path in map(Path, matches):
-            if path.is_dir():
-                example = path if (path / "site.yaml").is_file() else path / "*"
-                raise click.UsageError(f"--sites must name site files, got the folder {path}. Say {example}/site.yaml.")
-            found.add(path)
+            if path.is_dir() and not (path / "site.yaml").is_file():
+                raise click.UsageError(f"--sites must name site files, got the folder {path}. Say {path}/*/site.yaml.")
+            found.add(path / "site.yaml" if path.is_dir() else path)
     return sorted(found)
 
 

@@ -52,6 +52,11 @@ def test_a_name_means_a_file_in_site_configs(tmp_path: Path, monkeypatch: pytest
     assert load_site("hospital_a.yaml").site.name == "hospital_a"
     with pytest.raises(ConfigError, match=r"--site must name a site file, got 'b'. Looked for b, site_configs/b, "):
         load_site("b")
+    (tmp_path / "made/hospital_a").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"Looked for made/hospital_a, made/hospital_a/site\.yaml\.$"):
+        load_site("made/hospital_a")
+    (tmp_path / "made/hospital_a/site.yaml").write_text(GOOD)
+    assert find_site_file("made/hospital_a") == Path("made/hospital_a/site.yaml")
 
 
 def test_every_problem_is_told_with_its_key(tmp_path: Path) -> None:
