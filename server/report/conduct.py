@@ -49,7 +49,7 @@ def asked(run: RunFiles) -> Html:
         content.append(table("Stays that hospitals brought, all splits", columns, rows))
         content.append(
             note(
-                f"{words.AT_LEAST}: the hospital held back the count of a split. {words.ABOUT}: a privacy budget makes "
+                f"{words.AT_LEAST.strip()}: the hospital held back the count of a split. {words.ABOUT.strip()}: a privacy budget makes "
                 "counts noisy. Too few: held back in every split."
             )
         )
