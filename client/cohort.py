@@ -355,9 +355,10 @@ def _read(path: Path, read: Callable[[Path], T]) -> T:
     """A file of a cohort; pandas, numpy and json say in many ways that one is missing or damaged."""
     try:
         return read(path)
-    except (OSError, ValueError, TypeError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError):
+        found = "a damaged file" if path.exists() else "none"
         raise DataError(
-            f"{path.name} of the cohort must be there and whole, got {type(error).__name__} from {path.parent}. {AGAIN}"
+            f"{path.name} of the cohort must be there and whole, got {found} from {path.parent}. {AGAIN}"
         ) from None
 
 
