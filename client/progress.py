@@ -18,8 +18,8 @@ DOING = {
     "final": "fitting the last decision",
 }
 EVALUATING = {
-    "tuning": "choosing cuts on tuning patients",
-    "held_out": "evaluating on held-out patients, against references",
+    "tuning": "training references; cuts on tuning patients",
+    "held_out": "evaluating on held-out patients",
 }
 WIDTH = max(map(len, (*DOING.values(), *EVALUATING.values())))
 

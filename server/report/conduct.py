@@ -47,10 +47,11 @@ def asked(run: RunFiles) -> Html:
         columns = ["Hospital", "Stays", "Long", "With an ECG"]
         rows = [[site, *_census_cells(run, site)] for site in run.sites if site in run.census]
         content.append(table("Stays that hospitals brought, all splits", columns, rows))
+        at_least, about = words.AT_LEAST.strip(), words.ABOUT.strip()
         content.append(
             note(
-                f"{words.AT_LEAST}: the hospital held back the count of a split. {words.ABOUT}: a privacy budget makes "
-                "counts noisy. Too few: held back in every split."
+                f"{at_least}: the hospital held back the count of a split. {about}: a privacy budget makes counts "
+                "noisy. Too few: held back in every split."
             )
         )
     return section("asked", "What was asked", *content)

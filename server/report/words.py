@@ -176,7 +176,10 @@ def generated(ceiling: Mapping[str, float], hospitals: Sequence[str] = (), num_s
             f"{number(ceiling['with_ecg'])} over stays with an ECG (truth.json, which no training reads)."
         )
     if 0 < num_stays < FEW_FOR_AN_ORDER:
-        text += f" So few held-out stays ({num_stays:,}) decide no order between models."
+        text += (
+            f" So few held-out stays ({num_stays:,}) decide no order between models: an interval holds the chance in "
+            "patients, not that in training."
+        )
     return text
 
 

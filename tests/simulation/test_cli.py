@@ -100,7 +100,7 @@ def test_a_run_tells_its_rounds_and_ends_with_auroc_and_report(
     *rounds, auroc, report = (line for line in capsys.readouterr().err.splitlines() if not line.startswith("few:"))
     most = sum(tiny_study().most_rounds().values())
     for number, line in enumerate(rounds, start=1):
-        assert re.fullmatch(rf"round +{number} of at most {most}  [a-z ,-]+  2 of 2 hospitals +\d+\.\d s", line), line
+        assert re.fullmatch(rf"round +{number} of at most {most}  [a-z ;-]+  2 of 2 hospitals +\d+\.\d s", line), line
     assert len(rounds) == len(list((run / "state").glob("*.safetensors"))) <= most
     m = json.loads((run / "metrics.json").read_text())["variants"]["full"]["all"]["pooled"]
     assert auroc.startswith(f"Over {m['n']} held-out stays ({m['n_positive']} long), the full model ranks")
