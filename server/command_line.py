@@ -18,7 +18,8 @@ def run_command(app: Callable[..., Any], program: str, arguments: Sequence[str])
     """Run one command line of a typer app; the exit status: 0 done, 1 our bug, 2 usage, the ``exit_status`` of a
     ``LemofError``, 130 after Ctrl-C (typer's own)."""
     try:
-        return int(app([at_home(text) for text in arguments], prog_name=program, standalone_mode=False) or 0)
+        given = [at_home(text) for text in verbose_first(arguments)]
+        return int(app(given, prog_name=program, standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -30,6 +31,17 @@ def run_command(app: Callable[..., Any], program: str, arguments: Sequence[str])
         click.echo(f"error: this is a bug in lemof ({type(error).__name__}). To report it, run: {again}", err=True)
         log.debug("traceback", exc_info=True)
         return 1
+
+
+def verbose_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with -v before the command, where the program expects it.
+
+    Example:
+        >>> verbose_first(["check", "--site", "a", "-v"])
+        ['-v', 'check', '--site', 'a']
+    """
+    others = [argument for argument in arguments if argument not in ("-v", "--verbose")]
+    return ["-v"] * (len(others) < len(arguments)) + others
 
 
 def at_home(argument: str) -> str:

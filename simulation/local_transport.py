@@ -1,12 +1,9 @@
 """LocalTransport: every hospital of a study on this machine, in this process or in a few of its own."""
 
 import csv
-import multiprocessing
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +11,7 @@ from client import stages
 from client.site import SiteConfig, load_site
 from lemof_model.errors import ConfigError
 from lemof_model.wire import Answer, Refusal, Request
+from simulation.processes import interrupts_held, processes
 
 
 class LocalTransport:
@@ -31,11 +29,10 @@ class LocalTransport:
         if len(self._sites) != len(loaded):
             raise ConfigError(f"Site names must differ, got {sorted(site.site.name for site in loaded)}.")
         self._absent = _absences(attendance) if attendance else set()
+        self._exit = ExitStack()
         self._pool: ProcessPoolExecutor | None = None
-        self._others = set(multiprocessing.active_children())
         if num_processes > 1:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(num_processes, mp_context=context)
+            self._pool = self._exit.enter_context(processes(num_processes))
 
     def __enter__(self) -> "LocalTransport":
         return self
@@ -43,13 +40,7 @@ class LocalTransport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the processes: at once after an interrupt, since a round may take minutes and will be asked again."""
-        if self._pool is None:
-            return
-        if kind is not None and not issubclass(kind, Exception):
-            for process in set(multiprocessing.active_children()) - self._others:
-                process.terminate()
-        self._pool.shutdown(cancel_futures=True)
+        self._exit.__exit__(kind, error, trace)
 
     def sites(self) -> list[str]:
         """Names of the hospitals, sorted."""
@@ -65,22 +56,9 @@ class LocalTransport:
         }
         if self._pool is None:
             return answers | {name: stages.answer(self._sites[name], request) for name, request in present.items()}
-        with _interrupts_held():  # a process that begins under it never listens to Ctrl-C: this one tells its end
+        with interrupts_held():
             futures = {name: self._pool.submit(stages.answer, self._sites[name], r) for name, r in present.items()}
         return answers | {name: future.result() for name, future in futures.items()}
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ignore Ctrl-C for a moment. Only the main thread may, and only it is interrupted."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _absences(attendance: Path) -> set[tuple[int, str]]:

@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import string
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from rich.console import Console
 
 from client.progress import Shown
 from simulation.generated import mark
+from simulation.processes import interrupts_held, processes
 from simulation.site_file import require_empty
 from simulation.synthetic import courses, diagnoses, events, heart, hospital, recording, records, signals, treatments
 from simulation.synthetic.bounds import upper_bounds
@@ -66,8 +65,10 @@ def _written(
     if num_processes == 1 or len(hospitals) * num_stays < WORTH_A_PROCESS:
         yield from map(write, folders, hospitals)
         return
-    with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(write, folders, hospitals)
+    with processes(num_processes) as pool:
+        with interrupts_held():
+            truths = pool.map(write, folders, hospitals)
+        yield from truths
 
 
 def parameters_digest(process: Process) -> str:

@@ -157,6 +157,20 @@ def test_a_tilde_is_the_home_folder(
     assert f"{Path(site_file).parent}/none.yaml must be a readable file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["-v", "--verbose"])
+def test_the_traceback_of_a_bug_is_shown_wherever_v_stands(
+    flag: str, site_file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(prepare_module, "prepare", fail)
+    for arguments in ([flag, "prepare", "--site", site_file], ["prepare", "--site", site_file, flag]):
+        caplog.clear()
+        assert cli.run(arguments) == 1
+        assert [record.message for record in caplog.records] == ["traceback"]
+
+
 def test_one_suggestion_is_made(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["prepar"]) == 2
     assert capsys.readouterr().err.count("Did you mean 'prepare'?") == 1

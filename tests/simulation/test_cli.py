@@ -146,6 +146,21 @@ def test_ctrl_c_in_a_terminal_ends_every_process_in_silence(hospitals: Path) -> 
     assert re.search(r"stopped: \d+ finished rounds kept in .*\. To go on: lemof-sim run .* --resume\n", told)
 
 
+@pytest.mark.slow
+def test_ctrl_c_in_synth_says_that_the_folder_is_not_whole(tmp_path: Path) -> None:
+    out = tmp_path / "hospitals"
+    command = [sys.executable, "-m", "simulation.cli", "synth", str(out), "--sites", "2", "--stays", "3000"]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        while not out.exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told == f"stopped: {out} is not whole. Remove it, then run the same command again.\n"
+
+
 @pytest.mark.parametrize("command", ["synth", "split", "run"])
 def test_help_shows_an_example_and_what_each_argument_is(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.command([command, "--help"]) == 0
@@ -175,3 +190,7 @@ def test_generated_hospitals_say_so_first_and_with_their_ceiling(
     assert lines[3].startswith("These patients are generated: numbers say that the machinery works, and nothing about")
     assert f"No model can do better than an AUROC of {best}" in lines[3]
     assert all((folder / "generated.json").is_file() for folder in out.glob("hospital_*"))
+    cut = tmp_path / "cut"
+    source = ["--mimic", str(out / "hospital_a"), "--ecg", str(out / "hospital_a/ecg")]
+    assert cli.command(["split", str(cut), *source, "--sites", "2", "--by", "random"]) == 0
+    assert all((folder / "generated.json").is_file() for folder in cut.glob("site_*"))
