@@ -49,8 +49,9 @@ def check(
     start = time.monotonic()
     name, folder = site_path.stem, site_path.resolve().parent
     site, plan, findings = _read(site_path, plan_path)
+    name = site.site.name if site else name
     if site is not None and plan is not None:
-        name, beside_cohort = site.site.name, site.prepare.output.parent
+        beside_cohort = site.prepare.output.parent
         folder = beside_cohort if beside_cohort.is_dir() else folder
         findings = [Finding("config", "ok", ", ".join(path.name for path in (site_path, plan_path) if path))]
         with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:

@@ -228,19 +228,20 @@ def _hospital_rows(run: RunFiles, population: str, scale: Scale) -> Iterator[lis
             continue
         why = words.NOT_TRAINED if name in run.sites else words.NOT_EVERYWHERE
         is_untrained = m is not None and local is None
-        all_stays = run.metrics["variants"]["full"]["all"]
-        stays = _stays(run, m, all_stays["sites"].get(name) if name in run.sites else all_stays["pooled"])
+        whole, noisy = run.metrics["variants"]["full"]["all"], run.metrics["privacy"]
+        is_noisy = name in noisy if name in run.sites else bool(noisy)
+        stays = _stays(m, whole["sites"].get(name, whole["pooled"]), is_noisy=is_noisy)
         yield [name, stays, auroc_text(m), why if is_untrained else auroc_text(local), drawing]
 
 
-def _stays(run: RunFiles, m: Metrics | None, whole: Metrics | None) -> str:
-    """How many stays, and how many of them are long, of a ``whole``. With a hospital that has a privacy budget counts
-    are noisy, each with its own noise: they are told as about so many, and no part as more than its whole."""
+def _stays(m: Metrics | None, whole: Metrics | None, *, is_noisy: bool) -> str:
+    """How many stays, and how many of them are long, of a ``whole``. Counts of a hospital with a privacy budget are
+    noisy, each with its own noise: they are told as about so many, and no part as more than its whole."""
     if m is None:
         return words.TOO_FEW
-    most = m if whole is None else whole
+    most = whole or m
     num, num_long = min(m["n"], most["n"]), min(m["n_positive"], most["n_positive"], m["n"], most["n"])
-    return f"{words.ABOUT if run.metrics['privacy'] else ''}{words.count(num)} ({words.count(num_long)})"
+    return f"{words.ABOUT if is_noisy else ''}{words.count(num)} ({words.count(num_long)})"
 
 
 def groups(run: RunFiles) -> Html:
@@ -276,4 +277,5 @@ def _group_cells(
     run: RunFiles, table: Mapping[str, Any], full: Metrics | None, ehr: Metrics | None, scale: Scale
 ) -> list[str]:
     point = words.TOO_FEW if ehr is None else words.number(ehr["auroc"])
-    return [_stays(run, full, table["pooled"]), point, auroc_text(full), auroc_drawing(full, scale)]
+    stays = _stays(full, table["pooled"], is_noisy=bool(run.metrics["privacy"]))
+    return [stays, point, auroc_text(full), auroc_drawing(full, scale)]

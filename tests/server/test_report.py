@@ -273,12 +273,11 @@ def test_no_part_of_a_census_is_more_than_its_whole(
 
 
 def test_with_noise_a_group_is_no_larger_than_all_stays() -> None:
-    run: Any = SimpleNamespace(metrics={"privacy": {"a": {}}})
     whole = {"n": 329, "n_positive": 129}
-    assert results._stays(run, {"n": 344, "n_positive": 100}, whole) == "≈ 329 (100)"
-    assert results._stays(run, {"n": 100, "n_positive": 135}, whole) == "≈ 100 (100)"
-    run.metrics["privacy"] = {}
-    assert results._stays(run, {"n": 20, "n_positive": 10}, whole) == "20 (10)"
+    assert results._stays({"n": 344, "n_positive": 100}, whole, is_noisy=True) == "≈ 329 (100)"
+    assert results._stays({"n": 100, "n_positive": 135}, whole, is_noisy=True) == "≈ 100 (100)"
+    assert results._stays({"n": 20, "n_positive": 10}, whole, is_noisy=False) == "20 (10)"
+    assert results._stays({"n": 20, "n_positive": 10}, None, is_noisy=False) == "20 (10)"
 
 
 def test_too_few_of_an_outcome_is_no_result(finished_run: Path) -> None:
