@@ -356,10 +356,8 @@ def _read(path: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
     except (OSError, ValueError, TypeError, EOFError):
-        found = "a damaged file" if path.exists() else "none"
-        raise DataError(
-            f"{path.name} of the cohort must be there and whole, got {found} from {path.parent}. {AGAIN}"
-        ) from None
+        found = f"{'a damaged file' if path.exists() else 'none'} from {path.parent}"
+        raise DataError(f"{path.name} of the cohort must be there and whole, got {found}. {AGAIN}") from None
 
 
 def _is_of_writing(error: OSError, path: Path, new: Path, old: Path) -> bool:
