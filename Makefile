@@ -19,10 +19,13 @@ install: .venv/installed
 	@touch $@
 
 demo: install
+	@echo "Demo: four generated hospitals of 400 ICU stays. None of these patients is real: numbers say that the machinery"
+	@echo "works, and nothing about medicine. What no model can do better stands below (truth.json); so few stays decide no"
+	@echo "order between models."
 	rm -rf demo
 	$(BIN)/lemof-sim synth demo/hospitals --sites 4 --stays 400 --seed 7
-	set -e; for site in demo/hospitals/*/site.yaml; do $(BIN)/lemof-client --site "$$site" prepare --plan $(PLAN); done
-	$(BIN)/lemof-sim run --sites 'demo/hospitals/*/site.yaml' --plan $(PLAN) --out demo/run
+	set -e; for site in demo/hospitals/*/site.yaml; do $(BIN)/lemof-client prepare --site "$$site" --plan $(PLAN); done
+	$(BIN)/lemof-sim run --sites demo/hospitals/*/site.yaml --plan $(PLAN) --out demo/run
 	@echo "Open the report: $(CURDIR)/demo/run/report.html"
 
 lint: install

@@ -52,12 +52,10 @@ def check(
     """
     start = time.monotonic()
     name, folder = site_path.stem, site_path.resolve().parent
-    try:
-        site, plan = load_site(site_path), load_plan_sections(plan_path)
-    except ConfigError as error:
-        findings = failures("config", error)
-    else:
-        name, beside_cohort = site.site.name, site.prepare.output.parent
+    site, plan, findings = _read(site_path, plan_path)
+    name = site.site.name if site else name
+    if site is not None and plan is not None:
+        beside_cohort = site.prepare.output.parent
         folder = beside_cohort if beside_cohort.is_dir() else folder
         findings = [Finding("config", "ok", ", ".join(path.name for path in (site_path, plan_path) if path))]
         with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -73,6 +71,20 @@ def check(
         seconds=round(time.monotonic() - start, 1),
         path=folder / "check.json",
     ).saved()
+
+
+def _read(site_path: Path, plan_path: Path | None) -> tuple[SiteConfig | None, PlanSections | None, list[Finding]]:
+    """The site file and the plan, and what is wrong in either."""
+    site, plan, findings = None, None, []
+    try:
+        site = load_site(site_path)
+    except ConfigError as error:
+        findings += failures("config", error)
+    try:
+        plan = load_plan_sections(plan_path)
+    except ConfigError as error:
+        findings += failures("plan", error)
+    return site, plan, findings
 
 
 def _checks(
@@ -98,6 +110,8 @@ def _checks(
     yield "stays", lambda: _check_stays(*stays(), tables(), site, plan)
     if site.data.ecg is not None:
         yield "ECG", partial(_check_ecgs, site, site.data.ecg, stays, plan, is_deep=is_deep, progress=progress)
+    else:
+        yield "ECG", lambda: iter([Finding("ECG", "ok", "none: the site file has no data.ecg, and needs none")])
     if site.privacy is not None:
         yield "privacy ledger", partial(check_ledger, site.privacy, splits)
     yield "disk", partial(_check_disk, site, plan, stays)

@@ -8,6 +8,7 @@ import logging
 import shlex
 import sys
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Plan = Annotated[Path | None, typer.Option(help="Study plan; without it, the default plan.")]
+Site = Annotated[
+    str,
+    typer.Option(metavar="SITE", help="Site file: a path, or NAME for ./site_configs/NAME.yaml.", show_default=False),
+]
+Plan = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PLAN",
+        help="The coordinator's plan: a path, or NAME for site_configs/plans/NAME.yaml; else the default plan.",
+    ),
+]
 
 ledger_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(ledger_app, name="ledger")
@@ -52,13 +63,15 @@ def _print_version(is_asked: bool) -> None:
 @app.callback(invoke_without_command=True)
 def join(
     context: typer.Context,
-    site: Annotated[str, typer.Option(help="Site file: a path, or NAME for ./site_configs/NAME.yaml.")] = "",
+    site: Site = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more; show the traceback of a bug.")] = False,
     _version: Annotated[
         bool, typer.Option("--version", "-V", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """A hospital's part in a LeMoF study. Without a command: join the federation.
+    """A hospital's part in a LeMoF study. Without a command: join the federation, until Ctrl-C.
+
+    --site may stand before or after the command.
 
     Example: lemof-client --site hospital_a
     """
@@ -74,19 +87,21 @@ def join(
 @app.command()
 def check(
     context: typer.Context,
+    site: Site = "",
     plan: Plan = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Read every row, every ECG and every file of the cohort.")
     ] = False,
     server: Annotated[
-        bool | None, typer.Option("--server/--no-server", help="Ask the server; default: if the site file names one.")
+        bool | None,
+        typer.Option("--server/--no-server", help="Try the coordinator's server; default: if the site file names one."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="End with status 5 when there are warnings.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings to stdout, too.")] = False,
 ) -> None:
-    """Look at everything before the work begins, in seconds. Nothing leaves the hospital.
+    """Look at site file, plan, tables, ECGs, disk and server before the work begins, in seconds. Nothing leaves.
 
-    Example: lemof-client --site hospital_a check
+    Example: lemof-client --site hospital_a check --plan plan.yaml
     """
     from client.check import check as check_site
 
@@ -102,6 +117,7 @@ def check(
 @app.command()
 def prepare(
     context: typer.Context,
+    site: Site = "",
     plan: Plan = None,
     force: Annotated[bool, typer.Option("--force", help="Prepare again, even if nothing has changed.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that read ECGs; default: by cores.")] = None,
@@ -109,22 +125,22 @@ def prepare(
 ) -> None:
     """Turn the raw tables and ECGs into the site's cohort; started again, it goes on where it was stopped.
 
-    Example: lemof-client --site hospital_a prepare --plan site_configs/plans/default.yaml
+    Example: lemof-client --site hospital_a prepare --plan plan.yaml
     """
     try:
         from client.mimic_iv.prepare import prepare as prepare_cohort
         from client.readiness.page import read_quality, write_page
         from client.readiness.summary import show_summary
 
-        site, console = load_site(_site_file(context)), _console()
-        cohort = prepare_cohort(site, load_plan_sections(plan), console, force=force, workers=workers)
+        config, console = load_site(_site_file(context)), _console()
+        cohort = prepare_cohort(config, load_plan_sections(plan), console, force=force, workers=workers)
     except KeyboardInterrupt:
         kept = "What is finished is kept: the same command goes on from there."
         typer.echo(f"stopped. {'An earlier cohort is unchanged.' if force else kept}", err=True)
         raise
     quality = read_quality(cohort.path)
-    status = show_summary(site, cohort.manifest, quality, console)
-    page = write_page(site, cohort.manifest, quality)
+    status = show_summary(config, cohort.manifest, quality, console)
+    page = write_page(config, cohort.manifest, quality)
     next_step = "" if status else f".  Next: lemof-client --site {shlex.quote(_site_option(context))}"
     console.print(f"Readiness page: {page}{next_step}", markup=False)
     if as_json:
@@ -144,34 +160,39 @@ def _console() -> Console:
 @app.command(name="dry-run")
 def dry_run(
     context: typer.Context,
-    plan: Annotated[Path | None, typer.Option(help="Study plan; without it, the default plan.")] = None,
+    site: Site = "",
+    plan: Plan = None,
+    full: Annotated[bool, typer.Option("--full", help="List every name, shape and count, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print dry-run.json to stdout.")] = False,
 ) -> None:
-    """Run every stage of a study on the site's own data and tell exactly what would leave. Sends and charges nothing.
+    """Run every stage of a study on the site's own data and tell what would leave. Sends and charges nothing.
 
-    Example: lemof-client --site hospital_a dry-run --plan site_configs/plans/default.yaml
+    Example: lemof-client --site hospital_a dry-run --plan plan.yaml
     """
+    from client.dry_run import NUM_REQUESTS, lines_of, write
     from client.dry_run import dry_run as run_every_stage
-    from client.dry_run import lines_of, write
     from client.launch import stale_line
+    from client.progress import Shown
 
     site_file = _site_file(context)
-    site = load_site(site_file)
-    if line := stale_line(site):
+    config, study = load_site(site_file), load_study(plan)
+    if line := stale_line(config):
         typer.echo(line, err=True)
-    told = run_every_stage(site, load_study(plan))
+    with Shown(_console(), "stage", NUM_REQUESTS) as shown:
+        told = run_every_stage(config, study, shown)
     text = json.dumps(told, indent=2)
     path = write(text, site_file.parent)
-    for line in lines_of(told):
+    for line in lines_of(told) if full else takewhile(bool, lines_of(told)):
         typer.echo(line, err=True)
     if as_json:
         typer.echo(text)
-    typer.echo(f"written to {path}", err=True)
+    typer.echo(f"All of it: {path}" + ("" if full else ", or --full"), err=True)
 
 
 @ledger_app.callback(invoke_without_command=True)
 def ledger(
     context: typer.Context,
+    site: Site = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the statement to stdout as JSON.")] = False,
 ) -> None:
     """Show what was spent of the site's privacy budget, on what, and what is left.
@@ -192,7 +213,7 @@ def ledger(
     table = Table(*header, box=None)
     for row in rows:
         table.add_row(*row)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     console.print(table)
     for study in found["studies"]:
         console.print(f"{study['name']} ({study['study'][:12]}): epsilon {study['epsilon']:.3f}, {study['last'][:10]}")
@@ -205,9 +226,10 @@ def ledger(
 @ledger_app.command(name="verify")
 def verify_ledger(
     context: typer.Context,
+    site: Site = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result to stdout as JSON.")] = False,
 ) -> None:
-    """Recompute the ledger's chain and every epsilon in it from the charges.
+    """Check that no line of the ledger was changed or cut, and that every epsilon in it follows from the charges.
 
     Example: lemof-client --site hospital_a ledger verify
     """
@@ -235,12 +257,24 @@ def _privacy(context: typer.Context) -> Privacy:
 
 
 def _site_option(context: typer.Context) -> str:
-    """What was given as --site, wherever the command stands."""
-    return str(context.find_root().params["site"])
+    """What was given as --site, before the command or after it.
+
+    Raises:
+        UsageError: both were, and name two files.
+    """
+    place: click.Context | None = context
+    given: list[str] = []
+    while place is not None:
+        given += [place.params["site"]] if place.params.get("site") else []
+        place = place.parent
+    if len({find_site_file(name).resolve() for name in given} if len(set(given)) > 1 else given[:1]) > 1:
+        raise click.UsageError(f"--site must name one site file, got {given[-1]!r} and {given[0]!r}.", context)
+    return given[0] if given else ""
 
 
 def _site_file(context: typer.Context) -> Path:
     """The site file; --site is asked for here, so that ``COMMAND --help`` works without it."""
-    if not _site_option(context):
+    option = _site_option(context)
+    if not option:
         raise click.UsageError("--site must name a site file. Example: lemof-client --site hospital_a", context)
-    return find_site_file(_site_option(context))
+    return find_site_file(option)

@@ -355,10 +355,9 @@ def _read(path: Path, read: Callable[[Path], T]) -> T:
     """A file of a cohort; pandas, numpy and json say in many ways that one is missing or damaged."""
     try:
         return read(path)
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise DataError(
-            f"{path.name} of the cohort must be there and whole, got {type(error).__name__} from {path.parent}. {AGAIN}"
-        ) from None
+    except (OSError, ValueError, TypeError, EOFError):
+        found = f"{'a damaged file' if path.exists() else 'none'} from {path.parent}"
+        raise DataError(f"{path.name} of the cohort must be there and whole, got {found}. {AGAIN}") from None
 
 
 def _is_of_writing(error: OSError, path: Path, new: Path, old: Path) -> bool:

@@ -6,7 +6,6 @@ read and not written.
 """
 
 import dataclasses
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from client.ledger import read_ledger, require_same_splits
 from client.norms import norms_of
 from client.owner_only import write_owner_only
 from client.privacy import Noise
+from client.progress import WIDTH, Shown, doing
 from client.site import Privacy, SiteConfig
 from client.source import source_digest
 from lemof_model import lemof
@@ -42,13 +42,14 @@ from lemof_model.wire import (
     StatisticsRequest,
 )
 
-log = logging.getLogger("lemof")
-
 BEST_LEVEL = 3
+NUM_REQUESTS = 9
+"""Eight stages, of which the evaluation is asked on two splits."""
 
 
-def dry_run(site: SiteConfig, study: Study) -> dict[str, Any]:
-    """Everything that would leave, stage by stage, as plain values; nothing is sent, charged or stored.
+def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None) -> dict[str, Any]:
+    """Everything that would leave, stage by stage, as plain values; nothing is sent, charged or stored. Each stage is
+    told to ``shown``.
 
     Raises:
         DataError: no cohort, or one for another plan.
@@ -58,8 +59,13 @@ def dry_run(site: SiteConfig, study: Study) -> dict[str, Any]:
     with threadpool_limits(1):
         hospital = open_hospital(site, study)
         budget = _Plan(site.privacy, study) if site.privacy else None
-        asked = _requests(study, 1 if budget else study.logistic.max_steps)
-        found = [_stage(site, hospital, request, times, budget) for request, times in asked]
+        found = []
+        for number, (request, times) in enumerate(_requests(study, is_private=budget is not None), start=1):
+            if shown:
+                shown.begin(number, doing(request))
+            found.append(_stage(site, hospital, request, times, budget))
+            if shown:
+                shown.end(number, f"{doing(request):{WIDTH}}")
     told = {
         "site": site.site.name,
         "study": study.name,
@@ -67,6 +73,7 @@ def dry_run(site: SiteConfig, study: Study) -> dict[str, Any]:
         "note": "Exact counts of this hospital, for its own eyes: do not pass this file on.",
         "num_stays": len(hospital.stays.split_N),
         "num_stays_left_out": hospital.num_left_out,
+        "has_ecgs": hospital.has_ecgs,
         "stages": found,
         "bytes_at_most": sum(stage["times"] * stage["bytes"] for stage in found),
     }
@@ -98,25 +105,26 @@ class _Plan:
         return {"epsilon": budget.epsilon, "study_epsilon": budget.study_epsilon, "delta": delta, "spent": spent}
 
 
-def _requests(study: Study, num_steps: int) -> Iterator[tuple[Request, int]]:
+def _requests(study: Study, *, is_private: bool) -> Iterator[tuple[Request, int]]:
     """The study's requests in order, one of a kind, and how often it may come; each with all the model it needs.
 
-    ``num_steps`` are those of a Newton stage; ``num_sites`` is that of a study with enough hospitals.
+    ``num_sites`` is that of a study with enough hospitals.
     """
+    times = study.most_rounds(is_private=is_private)
     shared: dict[str, Any] = {"study": study, "round": 0, "num_sites": FEW_SITES}
     yield CensusRequest(**shared, source_digest=source_digest(), schema_digest=schema_digest()), 1
     yield StatisticsRequest(**shared), 1
     model = _untrained(study)
     shared["model"] = model
-    yield EncodersRequest(**shared), study.encoders.num_rounds + 1
-    yield MetaRequest(**shared), num_steps
+    yield EncodersRequest(**shared), times["encoders"]
+    yield MetaRequest(**shared), times["meta"]
     yield ImportanceRequest(**shared), 1
     model["best_level"] = np.array([BEST_LEVEL] * len(MODALITIES))
     model |= lemof.initial_heads(study, model["best_level"])
     model["omega_1"] = np.zeros(6)
-    yield AttentionRequest(**shared), max(study.attention.training.num_rounds + 1, num_steps)
+    yield AttentionRequest(**shared), times["attention"]
     model["final"] = np.zeros(3)
-    yield FinalRequest(**shared), num_steps
+    yield FinalRequest(**shared), times["final"]
     yield EvaluationRequest(**shared, split="tuning"), 1
     yield EvaluationRequest(**shared, split="held_out"), 1
 
@@ -136,7 +144,6 @@ def _untrained(study: Study) -> dict[str, NDArray[Any]]:
 def _stage(site: SiteConfig, hospital: Hospital, request: Request, times: int, budget: _Plan | None) -> dict[str, Any]:
     """What would leave at one request, or why nothing would."""
     name = request.stage + (f" on {request.split}" if isinstance(request, EvaluationRequest) else "")
-    log.info("%s ...", name)
     noise = Noise(budget.schedule) if budget else None
     told: dict[str, Any] = {"stage": name, "times": times, "bytes": 0, "groups": {}, "left_out": [], "arrays": []}
     try:
@@ -148,7 +155,7 @@ def _stage(site: SiteConfig, hospital: Hospital, request: Request, times: int, b
             if budget and isinstance(request, CensusRequest):
                 budget.count({group.name: group.num_stays for group in groups})
         most = norms_of(request, noise.schedule) if noise else None
-        answer = egress.release(hospital, site.limits, request, groups, most)
+        answer = egress.release(hospital, site.limits, request, hospital.own(groups), most)
         told |= _contents(answer)
     except LemofError as error:
         told["refused"] = str(error)
@@ -182,10 +189,55 @@ def write(text: str, folder: Path) -> Path:
 
 
 def lines_of(told: dict[str, Any]) -> Iterator[str]:
-    """The same for people."""
-    yield f"What {told['site']} would send in study {told['study']} (plan {told['plan_digest'][:12]}). Nothing is sent."
-    if told["num_stays_left_out"]:
-        yield f"{told['num_stays_left_out']:,} stays are left out: under a privacy budget a patient has one stay."
+    """The same for people: a few plain lines, and behind an empty one all of it."""
+    yield from _summary_of(told)
+    yield from _lists_of(told)
+
+
+def _summary_of(told: dict[str, Any]) -> Iterator[str]:
+    """What would leave, in a few lines."""
+    answers = [stage for stage in told["stages"] if "refused" not in stage]
+    counts = [count for stage in answers for count in stage["groups"].values()]
+    num_held_back = sum(len(stage["left_out"]) for stage in answers)
+    yield (
+        f"What {told['site']} would send in study {told['study']} (plan {told['plan_digest'][:12]}). Nothing is sent."
+    )
+    yield (
+        f"Leaves: counts of stays, sums over them, and network weights times their number; at most "
+        f"{told['bytes_at_most']:,} bytes in {sum(stage['times'] for stage in answers)} answers. No row, id or time."
+    )
+    smallest = f", the smallest of size {min(counts):,}" if counts else ""
+    yield (
+        f"Groups of stays: {len(counts)} would leave{smallest}; {num_held_back} would be held back, too small or "
+        "leaving a rest that is."
+    )
+    if not told["has_ecgs"]:
+        yield "ECG: this hospital has none, so it has no groups of stays with an ECG."
+    declined: dict[str, list[str]] = {}
+    for stage in told["stages"]:
+        if "refused" in stage:
+            reason = stage["refused"].removeprefix(stage["stage"].split()[0]).strip()
+            declined.setdefault(reason, []).append(stage["stage"])
+    if not declined:
+        yield "Declined: no stage."
+    for reason, names in declined.items():
+        yield f"Declined: {', '.join(names)}: {reason}"
+    yield _budget_of(told) if "privacy" in told else "Privacy budget: none, so each sum is exact (docs/privacy.md)."
+
+
+def _budget_of(told: dict[str, Any]) -> str:
+    """The budget in a sentence."""
+    privacy = told["privacy"]
+    left_out = told["num_stays_left_out"]
+    one = f"; {left_out:,} stays are left out, for a patient has one" if left_out else ""
+    return (
+        f"Privacy: epsilon {privacy['spent']:.3f} of {privacy['epsilon']:g} is spent, at delta "
+        f"{privacy['delta']:g}; a study may spend up to {privacy['study_epsilon']:g}{one}. Nothing was charged."
+    )
+
+
+def _lists_of(told: dict[str, Any]) -> Iterator[str]:
+    """Every stage with its counts, arrays and charges."""
     for stage in told["stages"]:
         yield ""
         yield f"{stage['stage']}: at most {stage['times']} x {stage['bytes']:,} bytes"
@@ -201,8 +253,3 @@ def lines_of(told: dict[str, Any]) -> Iterator[str]:
             yield f"  charge {charge['split']}: noise {charge['noise_multiplier']:.3f} of the sensitivity{steps}"
     yield ""
     yield f"All rounds of the study: at most {told['bytes_at_most']:,} bytes."
-    if privacy := told.get("privacy"):
-        yield (
-            f"Privacy: epsilon {privacy['spent']:.3f} of {privacy['epsilon']:g} is spent, at delta "
-            f"{privacy['delta']:g}; a study may spend up to {privacy['study_epsilon']:g}. Nothing was charged."
-        )

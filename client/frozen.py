@@ -21,7 +21,7 @@ from client.owner_only import owner_only
 from lemof_model import lemof, training
 from lemof_model.attention import CrossModalAttention
 from lemof_model.encoders.registry import encoder_class
-from lemof_model.errors import DiskError
+from lemof_model.errors import DiskError, LemofError
 from lemof_model.stays import BatchOf, Rows, ecg_batches, ehr_batches
 from lemof_model.study import MODALITIES
 
@@ -102,7 +102,13 @@ class Tokens:
                 store.flush()
 
     def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Inputs of an attention head for these rows: ECG tokens (0 where missing), EHR tokens, ``has_ecg``."""
+        """Inputs of an attention head for these rows: ECG tokens (0 where missing), EHR tokens, ``has_ecg``.
+
+        Raises:
+            LemofError: rows of ``train``, which have no tokens.
+        """
+        if len(rows) and (rows.min() < 0 or (self._position["ehr"][rows] < 0).any()):
+            raise LemofError("Rows must be of stack, tuning or held_out, got others: no tokens are kept of train.")
         ecg_row = self._position["ecg"][rows]
         has_ecg = ecg_row >= 0
         stored = self._tokens["ecg"]
@@ -113,7 +119,11 @@ class Tokens:
 
 
 def omega_2(hospital: Hospital, model: lemof.Model, rows: Rows, kind: str = "tokens") -> NDArray[np.float64]:
-    """Log-odds of both cross-fit heads for rows outside ``train``, ``(len(rows), 2)``."""
+    """Log-odds of both cross-fit heads for rows outside ``train``, ``(len(rows), 2)``.
+
+    Raises:
+        LemofError: rows of ``train``: they taught the encoders, so what these make of them tells nothing.
+    """
     tokens = Tokens(hospital, model, kind)
     heads: list[CrossModalAttention] = [
         lemof.attention_head(hospital.study, model, fold) for fold in range(lemof.NUM_HEADS)

@@ -4,10 +4,11 @@ Labels, splits and folds are made here from the threshold and the salt in the re
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,9 @@ from lemof_model.splits import fold_of, split_of
 from lemof_model.stays import Stays
 from lemof_model.study import Study
 
+if TYPE_CHECKING:
+    from client.egress import Group
+
 AGE_LIMIT_YEARS = 65
 
 
@@ -30,7 +34,8 @@ class Hospital:
     """One site in one study.
 
     ``groups`` are the diseases and subgroups that an evaluation is stratified by, one bool array each. Under a privacy
-    budget a patient has one stay; ``num_left_out`` counts the others.
+    budget a patient has one stay; ``num_left_out`` counts the others. ``has_ecgs`` is whether the hospital has any at
+    all: a site file without ``data.ecg``, and a cohort made from it, has none.
     """
 
     name: str
@@ -40,6 +45,12 @@ class Hospital:
     stays: Stays
     groups: dict[str, NDArray[np.bool_]]
     num_left_out: int = 0
+    has_ecgs: bool = True
+
+    def own(self, groups: "Sequence[Group]") -> "list[Group]":
+        """The groups that are this hospital's at all. One without ECGs has no group of stays with an ECG: it would be
+        called too small, as if there were a few."""
+        return [group for group in groups if self.has_ecgs or not {"ecg", "with_ecg"} & set(group.name.split("/"))]
 
 
 def open_hospital(site: SiteConfig, study: Study) -> Hospital:
@@ -52,11 +63,12 @@ def open_hospital(site: SiteConfig, study: Study) -> Hospital:
     folder = site.prepare.output
     manifest = folder / "manifest.json"
     stamp = manifest.stat().st_mtime_ns if manifest.is_file() else 0
-    return _open(site.site.name, folder, stamp, study.to_json(), site.privacy is not None)
+    has_ecg_data = site.data.ecg is not None
+    return _open(site.site.name, folder, stamp, study.to_json(), site.privacy is not None, has_ecg_data)
 
 
 @lru_cache(maxsize=16)
-def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool) -> Hospital:
+def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool, has_ecg_data: bool) -> Hospital:
     """Read the cohort; ``stamp`` makes a changed cohort a new one."""
     study = Study.from_json(study_json)
     cohort = load_cohort(folder)
@@ -84,7 +96,8 @@ def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool
     if is_private:
         one = _one_stay_per_patient(patient[kept], cohort.stays["stay_id"].to_numpy()[kept], study.splits.salt)
         digest, num_left_out, kept = f"{digest}/one", len(kept) - len(one), kept[one]
-    return Hospital(name, folder, digest, study, stays.select(kept), _groups(cohort.stays.iloc[kept]), num_left_out)
+    groups, has_ecgs = _groups(cohort.stays.iloc[kept]), has_ecg_data or len(cohort.ecg) > 0
+    return Hospital(name, folder, digest, study, stays.select(kept), groups, num_left_out, has_ecgs)
 
 
 def _one_stay_per_patient(patient_N: NDArray[np.uint64], stay_id_N: NDArray[Any], salt: str) -> NDArray[np.int64]:

@@ -74,7 +74,8 @@ def answer(site: SiteConfig, hospital: Hospital, request: Request) -> Answer | R
                 curves = {"before": ledger.curves(), "own": ledger.curves(request.study)}
                 counts = {group.name: group.num_stays for group in groups}
                 schedule = accounting.with_counts(noise.schedule, request.study, site.privacy.budget, counts, **curves)
-            released = egress.release(hospital, site.limits, request, groups, norms_of(request, noise.schedule))
+            norms = norms_of(request, noise.schedule)
+            released = egress.release(hospital, site.limits, request, hospital.own(groups), norms)
         except Exception as error:
             if not noise.charges:
                 raise
@@ -149,6 +150,8 @@ def census(hospital: Hospital, request: CensusRequest, noise: Noise) -> list[Gro
         true = [float((stays.long_stay_N[found] == label).sum()) for (_, label), found in rows.items()]
         noisy = noise.vector(split, "census", np.array(true), sensitivity=math.sqrt(len(MODALITIES)))
         counts = dict(zip(rows, np.maximum(noisy.round(), 0).astype(int).tolist(), strict=True))
+        if not hospital.has_ecgs:  # known of the hospital, not of a patient: noise must not make up any
+            counts |= {("ecg", label): 0 for label in (0, 1)}
         for modality in MODALITIES:
             name = f"{split}/{modality}"
             groups.append(_group(name, counts[modality, 0] + counts[modality, 1], "patients"))

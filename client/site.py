@@ -5,13 +5,11 @@ sections of it that decide what a cohort holds and how it is counted.
 """
 
 import dataclasses
+import os
 import re
-from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,27 +17,57 @@ from pydantic import (
     Field,
     PositiveInt,
     StringConstraints,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 
 from client.accounting import Budget
+from client.plan import load_plan
 from client.site_items import Items, Units, read_items, read_units
-from lemof_model.errors import ConfigError, problem_sentence
+from client.yaml_file import read_yaml
+from lemof_model.errors import ConfigError
+from lemof_model.problems import keys_of, problem_sentences, shown
 from lemof_model.study import CohortSpec, SplitSpec, Study, Target
 
 SITE_FOLDER = Path("site_configs")
+MAX_NAME_BYTES = 255  # of a file, on the disks of all systems
 
 Stage = Literal["census", "statistics", "encoders", "meta", "importance", "attention", "final", "evaluation"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
+def _of_home(path: Path) -> Path:
+    """A path with ``~`` written out; of a user that there is not it stays."""
+    if long := [part for part in path.parts if len(os.fsencode(part)) > MAX_NAME_BYTES]:
+        raise ValueError(f"A path must be made of names of up to 255 letters, got one of {len(long[0])}. Correct it.")
+    return Path(os.path.expanduser(path))
+
+
 def _beside_site_file(path: Path, info: ValidationInfo) -> Path:
     """A relative path of a site file starts at the folder of that file."""
     context: dict[str, Path] = info.context or {}
-    return context["folder"] / path
+    return context["folder"] / _of_home(path)
+
+
+def _site_name(name: str) -> str:
+    """A name that is safe in files, messages and Flower's records."""
+    if not re.fullmatch(r"[a-z0-9_-]+", name):
+        plain = re.sub(r"[^a-z0-9_-]+", "_", name.lower()).strip("_")
+        advice = f"Call it {plain}." if plain else "Choose another."
+        raise ValueError(f"site.name must be small letters, digits, _ and -, got {shown(name)}. {advice}")
+    return name
+
+
+def _address(address: str) -> str:
+    """A host and a port."""
+    found = re.fullmatch(r"[^\s:/]+:(\d{1,5})", address, re.ASCII)
+    if not found or not 0 < int(found[1]) < 65_536:
+        raise ValueError(
+            f"server.address must be HOST:PORT, such as fl.example.org:443, got {shown(address)}. Write the name "
+            "of the coordinator's machine, a colon and a port from 1 to 65535, and nothing before or behind them."
+        )
+    return address
 
 
 def _without_zone(form: str) -> str:
@@ -53,6 +81,7 @@ def _without_zone(form: str) -> str:
 
 
 DatetimeFormat = Annotated[str, StringConstraints(min_length=2), AfterValidator(_without_zone)]
+OwnPath = Annotated[Path, AfterValidator(_of_home)]
 SitePath = Annotated[Path, AfterValidator(_beside_site_file)]
 TableName = Literal[
     "patients", "admissions", "diagnoses_icd", "labevents", "icustays", "chartevents", "outputevents", "inputevents",
@@ -69,21 +98,21 @@ class _Section(BaseModel):
 class SiteName(_Section):
     """Who the site is: the name under which the study lists it."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+$")]
+    name: Annotated[str, AfterValidator(_site_name)]
 
 
 class Tables(_Section):
     """Tables that lie elsewhere than in MIMIC-IV's ``hosp`` and ``icu``; a relative path starts at the EHR root."""
 
-    patients: Path | None = None
-    admissions: Path | None = None
-    diagnoses_icd: Path | None = None
-    labevents: Path | None = None
-    icustays: Path | None = None
-    chartevents: Path | None = None
-    outputevents: Path | None = None
-    inputevents: Path | None = None
-    procedureevents: Path | None = None
+    patients: OwnPath | None = None
+    admissions: OwnPath | None = None
+    diagnoses_icd: OwnPath | None = None
+    labevents: OwnPath | None = None
+    icustays: OwnPath | None = None
+    chartevents: OwnPath | None = None
+    outputevents: OwnPath | None = None
+    inputevents: OwnPath | None = None
+    procedureevents: OwnPath | None = None
 
 
 class EhrData(_Section):
@@ -117,7 +146,7 @@ class EhrData(_Section):
     @classmethod
     def _must_be_words(cls, said: Any) -> Any:
         if not isinstance(said, list | tuple) or not all(isinstance(word, str) for word in said):
-            raise ConfigError(f"data.ehr.not_given must be a list of words, got {said!r}. For example: [storniert].")
+            raise ValueError(f"data.ehr.not_given must be a list of words, got {said!r}. For example: [storniert].")
         return said
 
     def items_of(self, name: str) -> dict[int, str | None]:
@@ -147,10 +176,10 @@ class EcgData(_Section):
         root = info.data.get("root", Path())
         others = (path.with_name(f"{path.name}.gz"), path.with_suffix(".parquet")) if path.name else ()
         for name in (path, *others):
-            for file in (_beside_site_file(name, info), root / name):
+            for file in (_beside_site_file(name, info), root / _of_home(name)):
                 if file.is_file():
                     return Path(file)
-        return Path(root / path)
+        return Path(root / _of_home(path))
 
 
 class Data(_Section):
@@ -220,7 +249,7 @@ class Privacy(_Section):
 class Server(_Section):
     """The coordinator's fleet door."""
 
-    address: Annotated[str, StringConstraints(pattern=r"^[^\s:/]+:\d{1,5}$")] = "127.0.0.1:9092"
+    address: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9092"
     root_certificates: SitePath | None = None
 
 
@@ -247,12 +276,15 @@ class PlanSections:
 
 
 def find_site_file(path_or_name: str) -> Path:
-    """The site file that ``--site`` means: a path, else ``./site_configs/NAME`` or ``./site_configs/NAME.yaml``.
+    """The site file that ``--site`` means: a path (of the file, or of the folder of a ``site.yaml``), else
+    ``./site_configs/NAME`` or ``./site_configs/NAME.yaml``.
 
     Raises:
         ConfigError: there is none; the message lists where it was looked for.
     """
     candidates = [Path(path_or_name)]
+    if candidates[0].is_dir():
+        candidates.append(candidates[0] / "site.yaml")
     if candidates[0].name == path_or_name:
         candidates += [SITE_FOLDER / path_or_name, SITE_FOLDER / f"{path_or_name}.yaml"]
     for candidate in candidates:
@@ -269,71 +301,38 @@ def load_site(path_or_name: str | Path) -> SiteConfig:
         ConfigError: lists every problem of the file with its key.
     """
     path = find_site_file(str(path_or_name))
+    content, problems = read_yaml(path)
+    of_a_plan = [key for key in keys_of(Study) if key in content]
+    if of_a_plan and not content.keys() & keys_of(SiteConfig):
+        raise ConfigError(
+            f"{path.name} must be a site file, got a study plan (it has {', '.join(of_a_plan)}). Give the plan with "
+            "--plan, and with --site this hospital's own file."
+        )
     try:
-        return SiteConfig.model_validate(_read_yaml(path), context={"folder": path.resolve().parent})
+        site = SiteConfig.model_validate(content, context={"folder": path.resolve().parent})
     except ValidationError as error:
-        raise ConfigError("\n".join(_problems(error, path.name, SiteConfig))) from None
+        found = problem_sentences(error.errors(include_url=False), path.name, SiteConfig, problems)
+        raise ConfigError("\n".join(found)) from None
+    if problems:
+        raise ConfigError("\n".join(problems.values()))
+    return site
 
 
-def load_plan_sections(plan_path: Path | None) -> PlanSections:
-    """Read the sections ``cohort``, ``target`` and ``splits`` of a plan; without a plan, the default ones.
+def load_plan_sections(plan: Path | None) -> PlanSections:
+    """The sections ``cohort``, ``target`` and ``splits`` of a plan, of which the whole must hold; without a plan, the
+    default ones.
 
     Raises:
-        ConfigError: lists every problem of the three sections with its key.
+        ConfigError: lists every problem of the plan with its key.
     """
-    if plan_path is None:
-        return PlanSections()
-    plan = _read_yaml(plan_path)
-    sections: dict[str, Any] = {}
-    problems: list[str] = []
-    for field in dataclasses.fields(PlanSections):
-        kind: Any = field.type
-        try:
-            sections[field.name] = TypeAdapter(kind).validate_python(plan.get(field.name) or {})
-        except ValidationError as error:
-            problems += _problems(error, plan_path.name, kind, field.name)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return PlanSections(**sections)
+    study = load_study(plan)
+    return PlanSections(study.cohort, study.target, study.splits)
 
 
-def load_study(plan_path: Path | None) -> Study:
+def load_study(plan: Path | None) -> Study:
     """Read a whole plan, as the coordinator does; without one, the default study.
 
     Raises:
         ConfigError: lists every problem of the plan with its key.
     """
-    if plan_path is None:
-        return Study()
-    try:
-        return TypeAdapter(Study).validate_python(_read_yaml(plan_path))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_problems(error, plan_path.name, Study))) from None
-
-
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    """A YAML file whose top level is a mapping."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} must be a readable file, got: {error.strerror}. Check the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name} must be YAML, got: {error}. Mend that line.") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path.name} must hold sections, got {type(content).__name__}. See site_configs/.")
-    return content
-
-
-def _problems(error: ValidationError, file: str, model: Any, section: str = "") -> Iterator[str]:
-    """One sentence for each problem that pydantic found."""
-    for problem in error.errors(include_url=False):
-        yield problem_sentence(dict(problem), file, partial(_keys_at, model), section)
-
-
-def _keys_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
-    """The keys that the section at ``location`` knows."""
-    for part in location:
-        is_plan = dataclasses.is_dataclass(model)
-        annotation: Any = model.__dataclass_fields__[part].type if is_plan else model.model_fields[part].annotation
-        model = next((kind for kind in getattr(annotation, "__args__", ()) if kind is not type(None)), annotation)
-    return list(getattr(model, "model_fields", None) or model.__dataclass_fields__)
+    return Study() if plan is None else load_plan(plan)

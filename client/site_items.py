@@ -1,13 +1,12 @@
 """What a site file says of item ids and units, held against the schema."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lemof_model.concepts import TREATMENTS
-from lemof_model.errors import ConfigError
 from lemof_model.features import MEASURED
 from lemof_model.items import DROP, RINSED_IN, Concept, Treatment
+from lemof_model.problems import nearest
 from lemof_model.spellings import plain
 
 Items = dict[str, dict[int, str | None]]
@@ -22,10 +21,10 @@ def read_items(said: Any) -> Items:
     """Further item ids of concepts and treatments, with their unit or drug; None where the usual one is meant.
 
     Raises:
-        ConfigError: it is no concept, a unit that it does not know, or an item id that another one has; names the key.
+        ValueError: it is no concept, a unit that it does not know, or an item id that another one has; names the key.
     """
     if not isinstance(said, Mapping):
-        raise ConfigError(
+        raise ValueError(
             f"data.ehr.items must be a section by measurement or treatment, got {said!r}. For example: "
             "{temperature: {226329: degC}}."
         )
@@ -33,7 +32,7 @@ def read_items(said: Any) -> Items:
     items: Items = {}
     for name, its in said.items():
         if name not in KINDS:
-            raise ConfigError(
+            raise ValueError(
                 f"data.ehr.items.{name} must be a measurement or treatment of docs/features.md, got {name!r}."
                 f"{_did_you_mean(str(name), KINDS)}"
             )
@@ -52,15 +51,15 @@ def read_units(said: Any, items: Items) -> Units:
     """The units of item ids, or what their spellings mean.
 
     Raises:
-        ConfigError: no concept has the item id, or does not know the unit; names the key.
+        ValueError: no concept has the item id, or does not know the unit; names the key.
     """
     if not isinstance(said, Mapping):
-        raise ConfigError(f"data.ehr.units must be a section by item id, got {said!r}. For example: {{223761: degC}}.")
+        raise ValueError(f"data.ehr.units must be a section by item id, got {said!r}. For example: {{223761: degC}}.")
     for item_id, of_item in said.items():
         _require_id("data.ehr.units", item_id)
         concept = next((one for one in MEASURED if item_id in (*one.item_ids, *items.get(one.name, {}))), None)
         if concept is None:
-            raise ConfigError(
+            raise ValueError(
                 f"data.ehr.units.{item_id} must be left out: no feature reads this item id, got {of_item!r}. Name what "
                 f"it measures in data.ehr.items: {{CONCEPT: {{{item_id}: UNIT}}}}."
             )
@@ -84,7 +83,7 @@ def _pairs(name: str, its: Any) -> list[tuple[Any, Any]]:
         return list(its.items())
     if isinstance(its, list):
         return [(item_id, None) for item_id in its]
-    raise ConfigError(
+    raise ValueError(
         f"data.ehr.items.{name} must be item ids, got {its!r}. Write {{ITEM_ID: UNIT}}, or [ITEM_ID] for the usual "
         "unit."
     )
@@ -101,7 +100,7 @@ def _is_known(kind: Concept | Treatment, item_id: int, of_item: str | None) -> b
 def _require_id(key: str, item_id: Any) -> None:
     """Refuse what is no item id."""
     if not isinstance(item_id, int) or isinstance(item_id, bool) or item_id <= 0:
-        raise ConfigError(f"{key} must be by item id, a whole number above 0, got {item_id!r}. Correct it.")
+        raise ValueError(f"{key} must be by item id, a whole number above 0, got {item_id!r}. Correct it.")
 
 
 def _require_free(name: str, item_id: int, owners: Mapping[int, str]) -> None:
@@ -110,7 +109,7 @@ def _require_free(name: str, item_id: int, owners: Mapping[int, str]) -> None:
         return
     is_own = owners[item_id] == name
     how = f"Say its unit in data.ehr.units: {{{item_id}: UNIT}}" if isinstance(KINDS[name], Concept) else "Take it out"
-    raise ConfigError(
+    raise ValueError(
         f"data.ehr.items.{name} must hold item ids that nothing else reads, got {item_id}, which "
         f"{'it has' if is_own else f'{owners[item_id]} has'}. {how if is_own else 'Take it out'}."
     )
@@ -123,13 +122,13 @@ def _require_name(key: str, kind: Concept | Treatment, name: Any, *, may_be_none
         is_known = ("" if name is None else name) in known
         rule = f"one of {', '.join(known)}" if len(known) > 1 else "left empty ([ITEM_ID])"
     else:
-        known = [unit or "''" for unit in kind.units] + ([RINSED_IN] if kind.table == "outputevents" else [])
+        known = [unit or "units" for unit in kind.units] + ([RINSED_IN] if kind.table == "outputevents" else [])
         is_known = (name is None and may_be_none) or (
             isinstance(name, str) and (name in known or kind.unit_called(name) is not None)
         )
         rule = f"one of {', '.join(known)}"
     if not is_known:
-        raise ConfigError(f"{key} must be {rule}, got {name!r}.{_did_you_mean(str(name or ''), known)}")
+        raise ValueError(f"{key} must be {rule}, got {name!r}.{_did_you_mean(str(name or ''), known)}")
 
 
 def _require_one_meaning(item_id: int, named: Mapping[Any, Any]) -> None:
@@ -138,7 +137,7 @@ def _require_one_meaning(item_id: int, named: Mapping[Any, Any]) -> None:
     for spelling, name in named.items():
         before = name if spelling is None else meant.setdefault(plain(str(spelling)), name)
         if before != name:
-            raise ConfigError(
+            raise ValueError(
                 f"data.ehr.units.{item_id} must give each spelling one meaning, got {before!r} and {name!r} of "
                 f"{str(spelling)!r}: capitals, blanks and signs make no difference. Keep one of them."
             )
@@ -146,5 +145,5 @@ def _require_one_meaning(item_id: int, named: Mapping[Any, Any]) -> None:
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest known name."""
-    close = difflib.get_close_matches(name.lower(), list(known), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
+    close = nearest(name, list(known))
+    return f" Did you mean {close}?" if close else ""

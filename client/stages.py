@@ -52,7 +52,7 @@ def answer(site: SiteConfig, request: Request) -> Answer | Refusal:
                 _check_schema(request)
             if site.privacy is not None:
                 return private_stages.answer(site, hospital, request)
-            groups = HANDLERS[type(request)](hospital, request)
+            groups = hospital.own(HANDLERS[type(request)](hospital, request))
             return egress.release(hospital, site.limits, request, groups)
     except LemofError as error:
         return egress.refuse(site.site.name, request, error)

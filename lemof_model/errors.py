@@ -18,10 +18,6 @@ A message says what must hold, what came, and what to do; never a patient's id o
 a hospital, so it stays there: the coordinator is told ``told_outside``, or the message itself where that is None.
 """
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
 
 class LemofError(ValueError):
     """An error whose message is meant for the person at the keyboard."""
@@ -119,28 +115,3 @@ def error_with(exit_status: int) -> type[LemofError]:
     """
     kinds = (cls for cls in LemofError.__subclasses__() if exit_status == cls.exit_status != LemofError.exit_status)
     return next(kinds, LemofError)
-
-
-def problem_sentence(
-    problem: Mapping[str, Any], file: str, keys_at: Callable[[tuple[int | str, ...]], Sequence[str]], section: str = ""
-) -> str:
-    """One sentence for one problem of a configuration file, as pydantic describes it.
-
-    ``keys_at`` tells the keys that the section at a place knows; ``section`` is where in the file the places start.
-    """
-    key = ".".join(str(part) for part in ((section, *problem["loc"]) if section else problem["loc"]))
-    match problem["type"]:
-        case "missing":
-            return f"{key} must be given, got nothing from {file}. Add it."
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            known_keys = keys_at(problem["loc"][:-1])
-            close = difflib.get_close_matches(str(problem["loc"][-1]), known_keys, n=1)
-            advice = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known_keys)}."
-            return f"{key} must be a known key, got an unknown one from {file}. {advice}"
-        case "dataclass_type" | "model_type":
-            return f"{key} must be a section with keys of its own, got {problem['input']!r} from {file}. Correct it."
-        case "value_error":
-            place = f"{file}:{key}" if key else file
-            return "\n".join(f"{line} (from {place})" for line in str(problem["ctx"]["error"]).splitlines())
-    rule = problem["msg"].replace("Input should", "must").replace("String should", "must")
-    return f"{key} {rule}, got {problem['input']!r} from {file}. Correct it."

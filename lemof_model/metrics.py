@@ -23,6 +23,18 @@ Float = NDArray[np.float64]
 
 NUM_ECE_BINS = 10
 Z_95 = 1.959963984540054
+FEWEST_OF_AN_OUTCOME = 5
+"""Stays of each outcome without which nothing is measured: with fewer, one stay moves an AUROC by more than a fifth."""
+
+
+def are_enough(num_stays: float, num_positive: float) -> bool:
+    """Whether there are enough long and enough short stays for a metric.
+
+    Example:
+        >>> are_enough(10, 5), are_enough(3, 2), are_enough(100, 96)
+        (True, False, False)
+    """
+    return round(min(num_positive, num_stays - num_positive)) >= FEWEST_OF_AN_OUTCOME
 
 
 def bin_edges(spec: EvaluationSpec) -> Float:

@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lemof_model.errors import ConfigError, DataError
+from lemof_model.errors import DataError
 from server.command_line import run_command
 from server.report.page import write_report
-from server.report.run_files import describe_run, is_run, verify_run
+from server.report.run_files import describe_run, runs_of, the_run, verify_run
 
 log = logging.getLogger("lemof")
 app = typer.Typer(
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run: the one given as --out, or out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -55,7 +55,8 @@ def coordinate(
         bool, typer.Option("--version", "-V", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """The coordinator's part in a LeMoF study: look at runs. The study itself is started with ``flwr run``.
+    """The coordinator's part in a LeMoF study: look at runs. The study itself is started with flwr run, as the
+    coordinator guide (docs/coordinator_guide.md) says.
 
     Example: lemof-server runs runs/
     """
@@ -69,21 +70,21 @@ def report(folder: RunFolder) -> None:
 
     Example: lemof-server report runs/first
     """
-    typer.echo(str(write_report(folder)))
+    typer.echo(str(write_report(the_run(folder, "report"))))
 
 
 @app.command()
 def runs(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds run folders.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of runs, or one run.")],
     as_json: AsJson = False,
 ) -> None:
     """List runs: plan digest, status, hospitals, and AUROC of the full model over all stays.
 
     Example: lemof-server runs runs/
     """
-    if not folder.is_dir():
-        raise ConfigError(f"DIR must be a folder, got {folder}. Name the folder that holds run folders.")
-    found = [describe_run(path) for path in sorted(folder.iterdir()) if is_run(path)]
+    found = [describe_run(path) for path in runs_of(folder)]
+    if not found:
+        typer.echo(f"no runs in {folder}: a run is a folder with plan.yaml and state/", err=True)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -92,7 +93,7 @@ def runs(
         auroc = "-" if one["auroc"] is None else f"{one['auroc']:.3f}"
         status, *_ = one["status"].splitlines()
         table.add_row(one["run"], one["study"], one["plan_digest"][:12], status, str(one["sites"] or "-"), auroc)
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, markup=False).print(table)
 
 
 @app.command()
@@ -101,6 +102,7 @@ def verify(folder: RunFolder, as_json: AsJson = False) -> None:
 
     Example: lemof-server verify runs/first
     """
+    folder = the_run(folder, "verify")
     found = verify_run(folder)
     if as_json:
         typer.echo(json.dumps(found, indent=2))

@@ -1,7 +1,8 @@
 """From score histograms to ``metrics.json``: calibration and cuts from ``tuning``, every metric from ``held_out``.
 
 A site counts in a group only with both labels: where one of them was too small to leave the site, the other would bend
-the pooled curve. Metrics of such a site are null.
+the pooled curve. Metrics of such a site are null. So is every metric over fewer than five stays of either outcome
+(``metrics.FEWEST_OF_AN_OUTCOME``): such a number is no result; how many stays there are is told all the same.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from server.run_store import Round
 Cuts = dict[str, dict[str, dict[str, float]]]
 Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
 
+MEASURES = ("auroc", "auroc_ci", "auroc_bound", "auprc", "brier", "ece", "calibration_slope")
 COMPARED = ("ecg_single", "ehr_single", "m1", "m2", *REFERENCES)
 
 
@@ -110,7 +112,9 @@ def _membership(held_out: Round) -> dict[str, Any]:
         members, others = (
             np.sum([held_out.sites[site].sums[f"{name}/histogram"] for site in complete], axis=0) for name in names
         )
-        return membership.attack(members, others)
+        found = membership.attack(members, others)
+        is_result = found and min(found["num_members"], found["num_others"]) >= metrics.FEWEST_OF_AN_OUTCOME
+        return found if is_result else None
 
     answered = held_out.answered()
     return {
@@ -186,49 +190,51 @@ def _variant(reply: Round, population: str, name: str, scale: _Scale, cuts: Mapp
 def _metrics(
     counts: Counts, scale: _Scale, cuts: Mapping[str, float], interval: tuple[float, float] | None
 ) -> dict[str, Any] | None:
-    """One M of ``metrics.json``, or None over nobody."""
+    """One M of ``metrics.json``, its metrics null where too few stays of an outcome are behind it; None over nobody."""
     negative, positive = counts
-    num_stays = round(float(negative.sum() + positive.sum()))
+    num_stays, num_positive = round(float(negative.sum() + positive.sum())), round(float(positive.sum()))
     if not num_stays:
         return None
+    is_result = metrics.are_enough(num_stays, num_positive)
     at_cuts = {}
     for name, cut in cuts.items():
         called = metrics.confusion(negative, positive, int(np.searchsorted(scale.edges, cut)))
         probability = float(logistic.sigmoid(metrics.calibrate(np.array(cut), scale.pair)))
-        at_cuts[name] = {
-            "threshold": 0.5 if name == "half" else probability, "acc": called.accuracy,
-            "f1_macro": called.f1_macro, "sensitivity": called.sensitivity, "specificity": called.specificity,
-        }  # fmt: skip
-    both = bool(negative.sum() and positive.sum())
+        at_cuts[name] = {"threshold": 0.5 if name == "half" else probability, **_at_cut(called, is_result=is_result)}
     log_odds_B = metrics.calibrate(metrics.middles(scale.edges), scale.pair)
-    return {
-        "n": num_stays,
-        "n_positive": round(float(positive.sum())),
-        "auroc": float(metrics.auroc(negative, positive)),
-        "auroc_ci": list(interval) if interval is not None else None,
-        "auroc_bound": metrics.auroc_bound(negative, positive) if both else None,
-        "auprc": metrics.auprc(negative, positive),
-        "brier": metrics.brier(negative, positive, log_odds_B),
-        "ece": metrics.ece(negative, positive, log_odds_B),
-        "calibration_slope": metrics.calibration_slope(negative, positive, log_odds_B),
-        "cuts": at_cuts,
-    }
+    found: dict[str, Any] = dict.fromkeys(MEASURES)
+    if is_result:
+        found |= {
+            "auroc": float(metrics.auroc(negative, positive)),
+            "auroc_ci": list(interval) if interval is not None else None,
+            "auroc_bound": metrics.auroc_bound(negative, positive),
+            "auprc": metrics.auprc(negative, positive),
+            "brier": metrics.brier(negative, positive, log_odds_B),
+            "ece": metrics.ece(negative, positive, log_odds_B),
+            "calibration_slope": metrics.calibration_slope(negative, positive, log_odds_B),
+        }
+    return {"n": num_stays, "n_positive": num_positive, **found, "cuts": at_cuts}
+
+
+def _at_cut(called: metrics.Confusion, *, is_result: bool) -> dict[str, float | None]:
+    """How well stays are called long or short at a cut."""
+    found = {
+        "acc": called.accuracy, "f1_macro": called.f1_macro,
+        "sensitivity": called.sensitivity, "specificity": called.specificity,
+    }  # fmt: skip
+    return dict(found) if is_result else dict.fromkeys(found)
 
 
 def _always_short(m: dict[str, Any]) -> dict[str, Any]:
     """The M of calling every stay short with probability 0 of a long one."""
     positive, negative = m["n_positive"], m["n"] - m["n_positive"]
+    is_result, share = metrics.are_enough(m["n"], positive), positive / m["n"]
     called = metrics.Confusion(tp=0.0, fp=0.0, tn=float(negative), fn=float(positive))
-    cut = {
-        "threshold": 1.0, "acc": called.accuracy, "f1_macro": called.f1_macro,
-        "sensitivity": called.sensitivity, "specificity": called.specificity,
-    }  # fmt: skip
-    share = positive / m["n"]
-    return {
-        "n": m["n"], "n_positive": positive, "auroc": 0.5, "auroc_ci": None, "auroc_bound": 0.0, "auprc": share,
-        "brier": share, "ece": share, "calibration_slope": None,
-        "cuts": {"half": cut, "macro_f1": cut, "accuracy": cut},
-    }  # fmt: skip
+    cut = {"threshold": 1.0, **_at_cut(called, is_result=is_result)}
+    found: dict[str, Any] = dict.fromkeys(MEASURES)
+    if is_result:
+        found |= {"auroc": 0.5, "auroc_bound": 0.0, "auprc": share, "brier": share, "ece": share}
+    return {"n": m["n"], "n_positive": positive, **found, "cuts": {"half": cut, "macro_f1": cut, "accuracy": cut}}
 
 
 def _map(function: Any, table: Any) -> Any:
@@ -251,7 +257,8 @@ def _differences(reply: Round, population: str) -> dict[str, Any]:
     for name in COMPARED:
         index = SCORED.index(name)
         counts, ours = (_histogram(reply, group, sites, row, 0) for row in (index, full))
-        if sum(c.sum() for c in counts) != sum(c.sum() for c in ours):
+        num_stays = sum(c.sum() for c in ours)
+        if sum(c.sum() for c in counts) != num_stays or not metrics.are_enough(num_stays, ours[1].sum()):
             continue  # a reference that some site could not train is not over the same stays
         draws = _bootstrap_aurocs(reply, group, sites, full) - _bootstrap_aurocs(reply, group, sites, index)
         point = float(metrics.auroc(*ours) - metrics.auroc(*counts))

@@ -1,47 +1,78 @@
-"""The study plan: read once, checked as a whole, and from then on a ``Study`` with a digest."""
+"""The study plan: read once, checked as a whole, and from then on a ``Study`` with a digest. The same file in client
+and server: a hospital that prepares, checks or tries a plan reads it as the coordinator will."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from lemof_model.encoders.registry import build_network
-from lemof_model.errors import ConfigError, LemofError, problem_sentence
+from lemof_model.errors import ConfigError, LemofError
+from lemof_model.problems import keys_of, nearest, problem_sentences
 from lemof_model.study import MODALITIES, Study
 
+from .yaml_file import read_yaml, write_yaml  # relative, because each side has its own copy
 
-def load_plan(path: Path, asked: str = "--plan") -> Study:
+PLANS = Path("site_configs/plans")
+SOURCE = Path(__file__).resolve().parent.parent
+_STUDY = TypeAdapter(Study)
+OF_A_SITE_FILE = ("version", "site", "data", "prepare", "limits", "server", "privacy")
+
+
+def find_plan(path_or_name: Path, asked: str = "--plan") -> Path:
+    """The plan that ``--plan`` means: a path, else NAME or NAME.yaml in ``./site_configs/plans``, else among the plans
+    that came with the program. ``asked`` names what gave it.
+
+    Raises:
+        ConfigError: there is none of that name; the message lists where it was looked for.
+    """
+    name = str(path_or_name)
+    if path_or_name.name != name:
+        return path_or_name
+    folders = [PLANS, SOURCE / PLANS]
+    candidates = [path_or_name, *(folder / file for folder in folders for file in (name, f"{name}.yaml"))]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    close = nearest(name, sorted({path.stem for folder in folders for path in folder.glob("*.yaml")}))
+    looked, question = ", ".join(map(str, candidates)), f" Did you mean {close}?" if close else ""
+    raise ConfigError(f"{asked} must name a study plan, got {name!r}. Looked for {looked}.{question}")
+
+
+def load_plan(path_or_name: Path, asked: str = "--plan") -> Study:
     """Read a plan; what it leaves out has the defaults of ``lemof_model/study.py``. ``asked`` names what gave its path.
+
+    An empty file is none: it is what a copy that failed leaves. The default study is that of ``{}``.
 
     Raises:
         ConfigError: lists every problem of the file with its key.
     """
+    path = find_plan(path_or_name, asked)
+    content, problems = read_yaml(path)
+    if found := [key for key in OF_A_SITE_FILE if key in content and {"site", "data"} & content.keys()]:
+        raise ConfigError(
+            f"{path.name} must be a study plan, got a site file (it has {', '.join(found)}). The plan comes from the "
+            f"coordinator; its sections are {', '.join(keys_of(Study))}."
+        )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"The plan must be a readable file, got {path}: {error.strerror}. Check {asked}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name} must be YAML, got: {error}. Mend that line.") from None
-    if content is not None and not isinstance(content, dict):
-        raise ConfigError(f"{path.name} must hold sections, got {type(content).__name__}. See site_configs/plans/.")
-    try:
-        study = TypeAdapter(Study).validate_python(content or {})
+        study = _STUDY.validate_python(content)
     except ValidationError as error:
-        problems = [problem_sentence(dict(problem), path.name, _keys_at) for problem in error.errors(include_url=False)]
-        raise ConfigError("\n".join(problems)) from None
+        found = problem_sentences(error.errors(include_url=False), path.name, Study, problems)
+        raise ConfigError("\n".join(found)) from None
+    if problems:
+        raise ConfigError("\n".join(problems.values()))
     _check_encoders(study, path.name)
     return study
 
 
 def dump_plan(study: Study) -> str:
     """The resolved plan as YAML: every value that was used, defaults included."""
-    return yaml.safe_dump(dataclasses.asdict(study), sort_keys=False, allow_unicode=True)
+    return write_yaml(dataclasses.asdict(study))
 
 
 def _check_encoders(study: Study, file: str) -> None:
     """Build each network once, so that a wrong name or size is told before any hospital is asked."""
+    from lemof_model.encoders.registry import build_network  # torch takes two seconds, and only a plan needs it here
+
     problems = []
     for modality in MODALITIES:
         try:
@@ -50,11 +81,3 @@ def _check_encoders(study: Study, file: str) -> None:
             problems += [f"{line} (from {file})" for line in str(error).splitlines()]
     if problems:
         raise ConfigError("\n".join(problems))
-
-
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that a section of the plan knows."""
-    kind: Any = Study
-    for part in location:
-        kind = {f.name: f.type for f in dataclasses.fields(kind)}.get(str(part), kind)
-    return [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []

@@ -6,10 +6,14 @@ there keeps it from asking a cloud's metadata address who it is.
 
 import logging
 import os
+import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any, cast
 
 import ray
 from flwr.app import Context
@@ -17,23 +21,29 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from client.app import make_app
+from lemof_model.errors import LemofError
 from server.run import run_plan
-from server.transport import FlowerTransport
+from server.transport import FlowerTransport, Transport
 
 
-def run_flower(sites: Sequence[Path], plan: Path, out: Path, resume: bool) -> Path:
-    """Run ``plan`` over the hospitals of these site files into ``out``; an error of the coordinator is raised here."""
+def run_flower(
+    sites: Sequence[Path], plan: Path, out: Path, resume: bool, watch: Callable[[Transport], Transport] = lambda t: t
+) -> Path:
+    """Run ``plan`` over the hospitals of these site files into ``out``, through a transport that ``watch`` may wrap; an
+    error of the coordinator is raised here."""
     site_files = [path.resolve() for path in sites]
     app = ServerApp()
     folders: list[Path] = []
+    interrupted = threading.Event()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         """Run the plan over Ray's nodes."""
-        transport = FlowerTransport(grid, min_sites=len(site_files), poll_seconds=0.02)
-        folders.append(run_plan(plan, out, transport, resume, is_simulation=True))
+        stoppable = cast(Grid, _UntilInterrupted(grid, interrupted))
+        transport = FlowerTransport(stoppable, min_sites=len(site_files), poll_seconds=0.02)
+        folders.append(run_plan(plan, out, watch(transport), resume, is_simulation=True))
 
-    with ray_at_home() as ray_folder:
+    with ray_at_home() as ray_folder, _interrupts_noted(interrupted):
         run_simulation(
             app,
             make_app(lambda context: site_files[int(context.node_config["partition-id"])]),
@@ -44,6 +54,38 @@ def run_flower(sites: Sequence[Path], plan: Path, out: Path, resume: bool) -> Pa
             },
         )
     return folders[0]
+
+
+class _UntilInterrupted:
+    """A grid that answers nothing any more after Ctrl-C: Flower then has ended the hospitals, and the coordinator's
+    thread, which the process waits for, would wait for them."""
+
+    def __init__(self, grid: Grid, interrupted: threading.Event) -> None:
+        self._grid, self._interrupted = grid, interrupted
+
+    def __getattr__(self, name: str) -> Any:
+        if self._interrupted.is_set():
+            raise LemofError("A study must not be interrupted, got Ctrl-C. Go on with --resume.")
+        return getattr(self._grid, name)
+
+
+@contextmanager
+def _interrupts_noted(interrupted: threading.Event) -> Iterator[None]:
+    """Note Ctrl-C where Flower's threads can see it; what it ends, ends as Ctrl-C."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except Exception:
+        if interrupted.is_set():
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """LocalTransport: every hospital of a study on this machine, in this process or in a few of its own."""
 
 import csv
-import multiprocessing
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from client import stages
 from client.site import SiteConfig, load_site
 from lemof_model.errors import ConfigError
 from lemof_model.wire import Answer, Refusal, Request
+from simulation.processes import interrupts_held, processes
 
 
 class LocalTransport:
@@ -32,8 +32,7 @@ class LocalTransport:
         self._exit = ExitStack()
         self._pool: ProcessPoolExecutor | None = None
         if num_processes > 1:
-            context = multiprocessing.get_context("spawn")
-            self._pool = self._exit.enter_context(ProcessPoolExecutor(num_processes, mp_context=context))
+            self._pool = self._exit.enter_context(processes(num_processes))
 
     def __enter__(self) -> "LocalTransport":
         return self
@@ -41,7 +40,7 @@ class LocalTransport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._exit.close()
+        self._exit.__exit__(kind, error, trace)
 
     def sites(self) -> list[str]:
         """Names of the hospitals, sorted."""
@@ -57,11 +56,19 @@ class LocalTransport:
         }
         if self._pool is None:
             return answers | {name: stages.answer(self._sites[name], request) for name, request in present.items()}
-        futures = {name: self._pool.submit(stages.answer, self._sites[name], r) for name, r in present.items()}
+        with interrupts_held():
+            futures = {name: self._pool.submit(stages.answer, self._sites[name], r) for name, r in present.items()}
         return answers | {name: future.result() for name, future in futures.items()}
 
 
 def _absences(attendance: Path) -> set[tuple[int, str]]:
-    """Round numbers and sites of a ``rounds.csv`` that did not answer."""
-    with attendance.open(newline="", encoding="utf-8") as file:
-        return {(int(row["number"]), row["site"]) for row in csv.DictReader(file) if row["answered"] == "0"}
+    """Round numbers and sites of a ``rounds.csv`` that did not answer.
+
+    Raises:
+        ConfigError: it is no such file.
+    """
+    try:
+        with attendance.open(newline="", encoding="utf-8") as file:
+            return {(int(row["number"]), row["site"]) for row in csv.DictReader(file) if row["answered"] == "0"}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        raise ConfigError(f"--attendance must be rounds.csv of a run, got another file: {attendance}.") from None

@@ -7,12 +7,15 @@ from itertools import combinations
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from rich.console import Console
 
+from client.progress import Shown
 from client.site import load_site
 from lemof_model.errors import ConfigError
 from server.plan import load_plan
 from server.run import run_plan
 from simulation.local_transport import LocalTransport
+from simulation.progress import Watched
 
 log = logging.getLogger("lemof")
 
@@ -24,23 +27,27 @@ def run(
     engine: str = "local",
     resume: bool = False,
     attendance: Path | None = None,
+    console: Console | None = None,
 ) -> Path:
-    """Run the study over prepared site files, the local engine on all cores; returns the run folder.
+    """Run the study over prepared site files, the local engine on all cores; returns the run folder. Its rounds are
+    shown on ``console``.
 
     Raises:
         ConfigError: the plan waits for more hospitals than there are.
     """
     _require_quorum(sites, plan)
     warn_of_shared_patients(sites)
-    if engine == "local":
-        num_processes = min(len(sites), os.cpu_count() or 1)
-        with LocalTransport(sites, attendance, num_processes) as transport:
-            return run_plan(plan, out, transport, resume, is_simulation=True)
-    if attendance is not None:
-        raise ConfigError("--attendance must be used with --engine local, got flower. Leave one of them out.")
-    from simulation.flower_engine import run_flower
+    most = sum(load_plan(plan).most_rounds().values())
+    with Shown(console or Console(quiet=True), "round", most, is_bound=True) as shown:
+        if engine == "local":
+            num_processes = min(len(sites), os.cpu_count() or 1)
+            with LocalTransport(sites, attendance, num_processes) as transport:
+                return run_plan(plan, out, Watched(transport, shown), resume, is_simulation=True)
+        if attendance is not None:
+            raise ConfigError("--attendance must be used with --engine local, got flower. Leave one of them out.")
+        from simulation.flower_engine import run_flower
 
-    return run_flower(list(sites), plan, out, resume)
+        return run_flower(list(sites), plan, out, resume, lambda transport: Watched(transport, shown))
 
 
 def _require_quorum(sites: Sequence[Path], plan: Path) -> None:

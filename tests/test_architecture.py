@@ -75,7 +75,7 @@ def test_every_departure_that_the_code_marks_is_in_the_method(repository: Path) 
     assert set(re.findall(r"^\| `(\S+\.py)` \|", section, re.MULTILINE)) == marked
 
 
-@pytest.mark.parametrize("name", ["records.py", "source.py", "command_line.py"])
+@pytest.mark.parametrize("name", ["records.py", "source.py", "command_line.py", "plan.py", "yaml_file.py"])
 def test_both_sides_keep_the_same_file(repository: Path, name: str) -> None:
     assert (repository / "client" / name).read_bytes() == (repository / "server" / name).read_bytes()
 

@@ -134,10 +134,9 @@ def test_an_altered_bundle_that_states_the_right_digest_changes_nothing(
     federation: Federation, repository: Path
 ) -> None:
     project, plan = altered_project(repository, federation.folder / "hidden"), tiny_plan(federation.folder)
-    stated = f"def source_digest() -> str:\n    return {source_digest()!r}\n\n\ndef _unused() -> str:"
     for side in ("client", "server"):
         path = project / side / "source.py"
-        path.write_text(path.read_text().replace("def source_digest() -> str:", stated))
+        path.write_text(path.read_text() + f"\n\ndef source_digest() -> str:\n    return {source_digest()!r}\n")
     forget(federation.sites)
     assert run_study(project, federation.environment, plan, federation.folder / "as_hidden") == "finished:completed"
     assert marks(project) == []

@@ -16,6 +16,7 @@ from client import frozen, stages
 from client.hospital import Hospital, open_hospital
 from client.site import load_site
 from lemof_model import lemof, training
+from lemof_model.errors import LemofError
 from lemof_model.study import MODALITIES, AttentionSpec, EncoderSpec, SplitSpec, Study, TrainingSpec
 from lemof_model.wire import AttentionRequest, EncodersRequest, FinalRequest, MetaRequest
 from server import blocks, coordinator
@@ -74,7 +75,9 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
     return Learnt(open_hospital(load_site(site), study), study, model)
 
 
-def inputs_of_learners(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> dict[str, Inputs]:
+def inputs_of_learners(
+    learnt: Learnt, monkeypatch: pytest.MonkeyPatch, *, with_final: bool = True
+) -> dict[str, Inputs]:
     """What each learner is fitted on, caught where the sums are made."""
     caught: list[Inputs] = []
     newton_sums = stages._newton_sums
@@ -88,8 +91,9 @@ def inputs_of_learners(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> dict[
         patch.setattr(stages, "_newton_sums", catch)
         stages.meta(learnt.hospital, MetaRequest(**shared))
         stages.attention(learnt.hospital, AttentionRequest(**shared, blocks=""))
-        stages.final(learnt.hospital, FinalRequest(**shared))
-    return dict(zip(("meta/ecg", "meta/ehr", "omega_1", "final"), caught, strict=True))
+        if with_final:
+            stages.final(learnt.hospital, FinalRequest(**shared))
+    return dict(zip(("meta/ecg", "meta/ehr", "omega_1", "final"), caught, strict=with_final))
 
 
 # Coefficients behind each input, where it is not a network: a learner with p of them, fitted on the same rows, is too
@@ -143,7 +147,13 @@ def test_a_learner_on_the_encoders_own_rows_is_caught(
 ) -> None:
     monkeypatch.setattr(stages, "LEARNER_SPLIT", "train")
     with pytest.raises(AssertionError, match="standard errors from chance"):
-        check_that_inputs_know_nothing(learner, inputs_of_learners(learnt, monkeypatch)[learner])
+        check_that_inputs_know_nothing(learner, inputs_of_learners(learnt, monkeypatch, with_final=False)[learner])
+
+
+def test_a_final_decision_on_the_encoders_own_rows_is_refused(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "LEARNER_SPLIT", "train")
+    with pytest.raises(LemofError, match=r"Rows must be of stack, tuning or held_out"):
+        inputs_of_learners(learnt, monkeypatch)
 
 
 def test_a_final_decision_on_the_heads_own_rows_is_caught(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import polars as pl
 from client.mimic_iv.event_pass import BAD_TIME, BadLines
 from client.mimic_iv.files import TIME, Columns, collect, unique_rows
 from client.mimic_iv.ids import text_ids
+from client.mimic_iv.roots import refuse_other_record_list, refuse_other_records
 from client.mimic_iv.tables import Source
 from client.mimic_iv.unreadable import form_of, is_too_many
 from client.site import EcgData, Prepare
@@ -56,6 +57,7 @@ def link_ecgs(
             has too many records without an id, a path or a time that can be read.
     """
     if not ecg.record_list.is_file():
+        refuse_other_record_list(ecg.root, ecg.record_list.name, "data.ecg.root")
         raise DataError(
             f"The ECG record list must be a file, got none from {ecg.record_list}. Set data.ecg.record_list or "
             "data.ecg.root, or leave data.ecg out at a hospital without ECGs."
@@ -78,6 +80,8 @@ def link_ecgs(
         end=pl.col("intime") + pl.duration(hours=spec.window_hours),
     )
     chosen, num_linked = _choose(own, windows, spec), _num_linked(own, windows)
+    if not without:
+        refuse_other_records(ecg.root, chosen["path"], "data.ecg.root")
     counts = {
         "records_listed": listed.height,
         "records_repeated": num_repeated + num_shared,

@@ -12,9 +12,9 @@ from typing import Any
 
 from client.cohort import MANIFEST
 from client.mimic_iv.files import header_of
+from client.mimic_iv.program import source_digest
 from client.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, open_optional_table, open_table
 from client.site import PlanSections, SiteConfig
-from client.source import source_digest
 from lemof_model.features import schema_digest
 from lemof_model.study import CohortSpec, SplitSpec, Target, digest_json
 
@@ -37,7 +37,8 @@ def sources_of(site: SiteConfig) -> dict[str, dict[str, Any]]:
 
 
 def key_of(site: SiteConfig, plan: PlanSections, sources: dict[str, dict[str, Any]]) -> str:
-    """Digest of all that decides a cohort's bytes: settings, plan, schema, program, libraries and sources."""
+    """Digest of all that decides a cohort's bytes: settings, plan, schema, the preparation's own code, libraries and
+    sources."""
     settings = site.model_dump(mode="json", include={"data": True, "prepare": {"max_bad_fraction", "on_duplicate"}})
     settings["data"]["ehr"].pop("root")
     if (ecg := site.data.ecg) is not None:

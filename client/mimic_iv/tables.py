@@ -9,6 +9,7 @@ import polars as pl
 from client.mimic_iv.files import LINE, TIME_FORMAT, Columns, header_of, is_unreadable, raw, typed
 from client.mimic_iv.ids import as_text
 from client.mimic_iv.mimic_columns import is_of_another
+from client.mimic_iv.roots import refuse_other_tables
 from client.site import EhrData
 from lemof_model.errors import ConfigError, DataError
 
@@ -118,16 +119,18 @@ class Source:
 
 
 def require_root(ehr: EhrData) -> None:
-    """Refuse a site file whose folder of tables is not there: one message, not one for each table.
+    """Refuse a site file whose folder of tables is not there, or is another: one message, not one for each table.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or it is too deep or too high.
     """
     if not ehr.root.is_dir():
         raise DataError(
             f"data.ehr.root must be a folder, got none at {ehr.root}. Set it in the site file, or mount its disk. "
             "[E101]"
         )
+    if not any(_candidates(ehr, name) for name in FOLDERS):
+        refuse_other_tables(ehr.root, "data.ehr.root")
 
 
 def find_table(ehr: EhrData, name: str) -> Path:

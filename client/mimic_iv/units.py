@@ -205,13 +205,14 @@ def _unknown(mine: Sequence[Part], max_bad_fraction: float, label: str) -> Itera
     key = first if first == shown(first) and first != STRANGE_TEXT else "SPELLING"
     got = f"got {told} in {num:,} of {num_all:,} values ({num / num_all:.1%}), from {label}."
     if own.is_stated:
+        unit = own.unit.name or "units"
         yield (
-            f"itemid {item_id} must be in {own.unit.name}, as data.ehr.units says, {got} If the rows are right, say it "
-            f"of those without a unit only: {{{item_id}: {{'': {own.unit.name}}}}}; if not, what they mean: "
-            f"{{{item_id}: {{'{key}': {own.unit.name}}}}}. [E205]"
+            f"itemid {item_id} must be in {unit}, as data.ehr.units says, {got} If the rows are right, say it of those "
+            f"without a unit only: {{{item_id}: {{'': {unit}}}}}; if not, what they mean: {{{item_id}: {{'{key}': "
+            f"{unit}}}}}. [E205]"
         )
         return
-    known = ", ".join(name for name in concept.units if name) or "none"
+    known = ", ".join(name or "units" for name in concept.units)
     yield (
         f"itemid {item_id} must be in a unit that is known for {concept.name} ({known}), {got} Set data.ehr.units: "
         f"{{{item_id}: {{'{key}': UNIT}}}} (or drop in place of UNIT), or mend the export. [E205]"
@@ -238,7 +239,7 @@ def _lost(mine: Sequence[Part], label: str) -> Iterator[str]:
 def _remedy_of_loss(part: Part, like: str | None) -> str:
     """What to do about values outside of all limits."""
     if like is None:
-        unit = part.unit or "''"
+        unit = part.unit or "units"
         return (
             f"Set data.ehr.units: {{{part.item_id}: UNIT}} if they are in another unit, {{{part.item_id}: {unit}}} if "
             f"they are right, {{{part.item_id}: drop}} if the item is another one here."

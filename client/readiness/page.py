@@ -67,9 +67,9 @@ def read_quality(cohort: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError):
         raise DataError(
-            f"quality.json of the cohort must be whole, got {type(error).__name__} from {cohort}. "
+            f"quality.json of the cohort must be whole, got a damaged file from {cohort}. "
             "Run: lemof-client --site SITE prepare --plan PLAN.yaml --force."
         ) from None
 

@@ -1,6 +1,5 @@
 """Encoders by name: the plan chooses them, both sides build them here."""
 
-import difflib
 import inspect
 import math
 
@@ -17,6 +16,7 @@ from lemof_model.encoders.ehr_tabnet import TabNet
 from lemof_model.encoders.ehr_tpc import TPC
 from lemof_model.errors import ConfigError
 from lemof_model.features import GRID_CHANNELS
+from lemof_model.problems import nearest, shown
 from lemof_model.pyramid import ModalityNetwork, PyramidEncoder
 from lemof_model.stays import CONCEPT_COLUMNS, NUM_CATEGORIES, NUMERIC_COLUMNS, STATIC_COLUMNS, SYSTEM_TOKENS
 from lemof_model.study import EncoderSpec
@@ -35,6 +35,8 @@ LEAST = {"num_tokens": 2, "gamma": 1}
 """The least that a size may be where that is neither 1 for a count nor 0 for another number."""
 MOST_TOKENS = 250
 """The steps of the longest level of an ECG encoder: more tokens than these it cannot show."""
+MOST = 4096
+"""The most that any other size may be: a hundred times the defaults, and still a network that a hospital can hold."""
 OF_ONE_TOKEN = (
     "Over a single token the softmax of attention is 1: nothing is attended to, and its query and key weights learn "
     "nothing."
@@ -69,7 +71,9 @@ def encoder_class(modality: str, spec: EncoderSpec) -> type[PyramidEncoder]:
     """
     known = ENCODERS[modality]
     if spec.name not in known:
-        raise ConfigError(f"{modality}.name must be one of {', '.join(sorted(known))}, got {spec.name!r}.")
+        close = nearest(spec.name, sorted(known))
+        advice = f" Did you mean {close}?" if close else ""
+        raise ConfigError(f"{modality}.name must be one of {', '.join(sorted(known))}, got {shown(spec.name)}.{advice}")
     return known[spec.name]
 
 
@@ -84,10 +88,11 @@ def build_network(modality: str, spec: EncoderSpec, seed: int = 0) -> ModalityNe
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
+            if large := [name for name, size in spec.sizes.items() if size > MOST]:
+                raise ValueError(f"{large[0]} must be at most {MOST}, got {spec.sizes[large[0]]}")
             return ModalityNetwork(encoder(*OF_SCHEMA.get(spec.name, ()), **spec.sizes))
-        except (TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]  # torch adds where in its own code
-            raise ConfigError(f"{modality}.sizes must suit the encoder {spec.name}: {reason}.") from error
+        except ValueError as error:
+            raise ConfigError(f"{modality}.sizes must suit the encoder {spec.name}: {error}. Correct it.") from error
 
 
 def _check_sizes(modality: str, spec: EncoderSpec, encoder: type[PyramidEncoder]) -> None:
@@ -96,15 +101,15 @@ def _check_sizes(modality: str, spec: EncoderSpec, encoder: type[PyramidEncoder]
     problems = []
     for name, size in spec.sizes.items():
         if name not in defaults:
-            close = difflib.get_close_matches(name, defaults, n=1)
-            advice = f"Did you mean {close[0]}?" if close else "Leave it out."
+            close = nearest(name, list(defaults))
+            advice = f"Did you mean {close}?" if close else "Leave it out."
             problems.append(
-                f"{modality}.sizes of {spec.name} must be among {', '.join(defaults)}, got {name!r}. {advice}"
+                f"{modality}.sizes of {spec.name} must be among {', '.join(defaults)}, got {shown(name)}. {advice}"
             )
         elif broken := _broken_rule(name, size, is_count=isinstance(defaults[name], int)):
             is_single = (name, size) == ("num_tokens", 1)
             advice = OF_ONE_TOKEN if is_single else f"Correct it, or leave it out for {defaults[name]:g}."
-            problems.append(f"{modality}.sizes.{name} must {broken}, got {size!r}. {advice}")
+            problems.append(f"{modality}.sizes.{name} must {broken}, got {shown(size)}. {advice}")
     if problems:
         raise ConfigError("\n".join(problems))
 

@@ -45,19 +45,39 @@ def asked(run: RunFiles) -> Html:
     content = [definitions(facts)]
     if run.census:
         columns = ["Hospital", "Stays", "Long", "With an ECG"]
-        rows = [[site, *_census_cells(run.census[site])] for site in run.sites if site in run.census]
+        rows = [[site, *_census_cells(run, site)] for site in run.sites if site in run.census]
         content.append(table("Stays that hospitals brought, all splits", columns, rows))
-        content.append(note("≥: a split that the hospital held back is not counted. Too few: held back."))
+        at_least, about = words.AT_LEAST.strip(), words.ABOUT.strip()
+        content.append(
+            note(
+                f"{at_least}: the hospital held back the count of a split. {about}: a privacy budget makes counts "
+                "noisy. Too few: held back in every split."
+            )
+        )
     return section("asked", "What was asked", *content)
 
 
-def _census_cells(counts: Mapping[str, int]) -> Iterator[str]:
-    """Stays, long ones and those with an ECG, as far as the hospital's minimum lets them be known."""
+def _census_cells(run: RunFiles, site: str) -> Iterator[str]:
+    """Stays, long ones and those with an ECG, as far as the hospital's minimum lets them be known. No part is told as
+    more than its whole: of a split whose stays were held back, as many are counted as its parts show."""
+    counts = run.census[site]
+    whole = [_at_least(counts, split) for split in SPLITS]
     for group in ("ehr", "ehr/1", "ecg"):
-        known = [counts[f"{split}/{group}"] for split in SPLITS if f"{split}/{group}" in counts]
-        sign = "≥ " if len(known) < len(SPLITS) else ""
-        few = words.NONE_OR_FEW if group == "ecg" else words.TOO_FEW
-        yield f"{sign}{words.count(sum(known))}" if known else few
+        if group == "ecg" and site in run.without_ecgs:
+            yield words.NO_ECG
+            continue
+        known = [counts.get(f"{split}/{group}") for split in SPLITS]
+        told = [num or 0 for num in (whole if group == "ehr" else known)]
+        sign = words.AT_LEAST if None in known else words.ABOUT if site in run.metrics["privacy"] else ""
+        yield f"{sign}{words.count(min(sum(told), sum(whole)))}" if any(told) else words.TOO_FEW
+
+
+def _at_least(counts: Mapping[str, int], split: str) -> int:
+    """The stays of a split: their number, or what the numbers of its parts show."""
+    if f"{split}/ehr" in counts:
+        return counts[f"{split}/ehr"]
+    by_label = [max(counts.get(f"{split}/{m}/{label}", 0) for m in MODALITIES) for label in (0, 1)]
+    return max(sum(by_label), counts.get(f"{split}/ecg", 0))
 
 
 def levels(run: RunFiles) -> Html:

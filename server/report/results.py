@@ -5,7 +5,7 @@ from math import ceil, floor
 from typing import Any
 
 from lemof_model.lemof import POPULATIONS, REFERENCES, VARIANTS
-from lemof_model.study import SPLITS
+from lemof_model.metrics import are_enough
 from server.report import words
 from server.report.markup import Columns, Html, Scale, element, html, interval, items, note, section, table
 from server.report.run_files import RunFiles
@@ -30,10 +30,23 @@ def answer(run: RunFiles) -> Html:
     return section(
         "answer",
         "The answer",
+        *_generated(run),
         element("p", words.performance(full), css="lead"),
         *([note(words.NOISY)] if run.metrics["privacy"] else []),
         items(findings),
     )
+
+
+def _generated(run: RunFiles) -> list[Html]:
+    """That patients are generated, where they are: the first thing to know."""
+    if run.generated is None:
+        return []
+    some = [site for site in run.sites if site in run.generated["hospitals"]]
+    full = run.metrics["variants"]["full"]["all"]["pooled"]
+    told = words.generated(
+        run.generated["ceiling"], some if len(some) < len(run.sites) else (), full["n"] if full else 0
+    )
+    return [element("p", element("b", told))]
 
 
 def variants(run: RunFiles) -> Html:
@@ -45,7 +58,7 @@ def variants(run: RunFiles) -> Html:
         note(
             "These patients trained nothing and chose nothing. Compare rows within a table only. “Local” rows are "
             "trained by each hospital on its own data; their scores are pooled here. Intervals are 95 %, from patients "
-            "drawn anew; they do not hold the chance in training."
+            f"drawn anew; they do not hold the chance in training. {words.TOO_FEW_RULE}"
         ),
         *(_score_table(run, population, scale) for population in POPULATIONS),
         note("ECE: expected calibration error. ±…*: scores are counted in bins; the AUROC may be off by that much."),
@@ -109,8 +122,8 @@ def _caption(run: RunFiles, population: str) -> str:
 
 
 def value(m: Metrics, key: str, digits: int = 3) -> str:
-    """A metric, or why there is none: one outcome only, or scores without a spread."""
-    if m[key] is None and 0 < m["n_positive"] < m["n"]:
+    """A metric, or why there is none: too few stays of an outcome, or scores without a spread."""
+    if m[key] is None and are_enough(m["n"], m["n_positive"]):
         return words.NOT_DEFINED
     return words.number(m[key], digits)
 
@@ -210,21 +223,25 @@ def _hospital_rows(run: RunFiles, population: str, scale: Scale) -> Iterator[lis
     pairs = [(site, ours["sites"].get(site), alone["sites"].get(site)) for site in run.sites]
     for name, m, local in [*pairs, ("All hospitals", ours["pooled"], alone["pooled"])]:
         drawing = Html(f"{auroc_drawing(m, scale)}{auroc_drawing(local, scale, 'hollow')}")
-        if population == "with_ecg" and _told_no_ecg(run, name):
-            yield [name, words.NONE_OR_FEW, words.NOT_DEFINED, words.NOT_DEFINED, drawing]
+        if population == "with_ecg" and name in run.without_ecgs:
+            yield [name, words.NO_ECG, *[words.NOT_DEFINED] * 2, ""]
             continue
         why = words.NOT_TRAINED if name in run.sites else words.NOT_EVERYWHERE
         is_untrained = m is not None and local is None
-        yield [name, _stays(m), auroc_text(m), why if is_untrained else auroc_text(local), drawing]
+        whole, noisy = run.metrics["variants"]["full"]["all"], run.metrics["privacy"]
+        is_noisy = name in noisy if name in run.sites else bool(noisy)
+        stays = _stays(m, whole["sites"].get(name, whole["pooled"]), is_noisy=is_noisy)
+        yield [name, stays, auroc_text(m), why if is_untrained else auroc_text(local), drawing]
 
 
-def _told_no_ecg(run: RunFiles, site: str) -> bool:
-    """Whether a hospital counted no stay with an ECG in any split: it has none, or too few."""
-    return site in run.census and not any(f"{split}/ecg" in run.census[site] for split in SPLITS)
-
-
-def _stays(m: Metrics | None) -> str:
-    return words.TOO_FEW if m is None else f"{words.count(m['n'])} ({words.count(m['n_positive'])})"
+def _stays(m: Metrics | None, whole: Metrics | None, *, is_noisy: bool) -> str:
+    """How many stays, and how many of them are long, of a ``whole``. Counts of a hospital with a privacy budget are
+    noisy, each with its own noise: they are told as about so many, and no part as more than its whole."""
+    if m is None:
+        return words.TOO_FEW
+    most = whole or m
+    num, num_long = min(m["n"], most["n"]), min(m["n_positive"], most["n_positive"], m["n"], most["n"])
+    return f"{words.ABOUT if is_noisy else ''}{words.count(num)} ({words.count(num_long)})"
 
 
 def groups(run: RunFiles) -> Html:
@@ -239,7 +256,9 @@ def groups(run: RunFiles) -> Html:
             cells = [
                 cell
                 for population in POPULATIONS
-                for cell in _group_cells(full[population][kind].get(name), ehr[population][kind].get(name), scale)
+                for cell in _group_cells(
+                    run, full[population], full[population][kind].get(name), ehr[population][kind].get(name), scale
+                )
             ]
             rows.append([name.replace("_", " ").replace(":", ": "), *cells])
     return section(
@@ -248,12 +267,15 @@ def groups(run: RunFiles) -> Html:
         note(
             "AUROC of one model for all, stratified: nothing was trained anew for a group. Diseases are discharge "
             "diagnoses, which the model never sees; a stay may have several. Intervals after DeLong. A hospital "
-            "leaves out groups that are too small, or whose rest would be."
+            f"leaves out groups that are too small, or whose rest would be. {words.TOO_FEW_RULE}"
         ),
         table("Subgroups and diseases", columns, rows),
     )
 
 
-def _group_cells(full: Metrics | None, ehr: Metrics | None, scale: Scale) -> list[str]:
+def _group_cells(
+    run: RunFiles, table: Mapping[str, Any], full: Metrics | None, ehr: Metrics | None, scale: Scale
+) -> list[str]:
     point = words.TOO_FEW if ehr is None else words.number(ehr["auroc"])
-    return [_stays(full), point, auroc_text(full), auroc_drawing(full, scale)]
+    stays = _stays(full, table["pooled"], is_noisy=bool(run.metrics["privacy"]))
+    return [stays, point, auroc_text(full), auroc_drawing(full, scale)]

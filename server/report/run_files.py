@@ -12,12 +12,14 @@ from typing import Any
 
 from safetensors import safe_open
 
-from lemof_model.errors import DataError
+from lemof_model.errors import ConfigError, DataError
 from lemof_model.study import Study
 from server.plan import load_plan
 from server.run_store import FAILURE, WAITING, is_running
 
 WEIGHTS = "model/lemof.safetensors"
+GENERATED = "generated.json"
+"""Beside a site file: its patients are generated. In a run folder: which of its hospitals are, and their ceiling."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class RunFiles:
         rounds: rows of ``rounds.csv``, one per round and site.
         audit: audit lines of the finished rounds by number; of a round that was asked twice, the last.
         census: each site's counts by ``split/modality[/label]``; empty without ``state/``.
+        without_ecgs: hospitals that have no ECG at all, as their census says; empty without ``state/``.
+        generated: which hospitals' patients are generated, and the best AUROC by population; None where none are.
     """
 
     study: Study
@@ -38,6 +42,8 @@ class RunFiles:
     audit: Mapping[int, Mapping[str, Any]]
     timings: Mapping[str, Any]
     census: Mapping[str, Mapping[str, int]]
+    without_ecgs: frozenset[str]
+    generated: Mapping[str, Any] | None
 
     @property
     def sites(self) -> list[str]:
@@ -55,6 +61,8 @@ def read_run(run: Path) -> RunFiles:
     with _file(run, "rounds.csv").open(newline="", encoding="utf-8") as file:
         rounds = list(csv.DictReader(file))
     numbers = {int(row["number"]) for row in rounds}
+    census = _census(run)
+    named = {site: {*reply["counts"], *reply["too_small"]} for site, reply in census.items() if not reply["refused"]}
     return RunFiles(
         study=study,
         metrics=_json(run, "metrics.json"),
@@ -63,19 +71,23 @@ def read_run(run: Path) -> RunFiles:
         rounds=rounds,
         audit={line["round"]: line for line in _audit_lines(run) if line["round"] in numbers},
         timings=_json(run, "timings.json"),
-        census=_census(run),
+        census={site: reply["counts"] for site, reply in census.items()},
+        without_ecgs=frozenset(
+            site for site, groups in named.items() if not any("ecg" in g.split("/") for g in groups)
+        ),
+        generated=_json(run, GENERATED) if (run / GENERATED).is_file() else None,
     )
 
 
 def describe_run(run: Path) -> dict[str, Any]:
     """One line about a run, finished or not: name, plan digest, status, hospitals, AUROC of ``full`` over all stays."""
     study = load_plan(run / "plan.yaml")
-    found: dict[str, Any] = {"run": run.name, "study": study.name, "plan_digest": study.digest}
+    found: dict[str, Any] = {"run": run.absolute().name, "study": study.name, "plan_digest": study.digest}
     finished = sorted(path.stem for path in (run / "state").glob("*.safetensors"))
     found["status"] = _status(run, finished[-1] if finished else "")
     found |= {"sites": None, "auroc": None}
     if (run / "metrics.json").is_file():
-        pooled = _json(run, "metrics.json")["variants"]["full"]["all"]["pooled"]
+        pooled = full_of(run)
         found |= {"status": "finished", "sites": len(_json(run, "model/card.json")["sites"])}
         found["auroc"] = pooled and pooled["auroc"]
     return found
@@ -99,6 +111,12 @@ def _note(run: Path, name: str) -> str:
     return ""
 
 
+def full_of(run: Path) -> Mapping[str, Any] | None:
+    """The metrics of the full model over all stays of a finished run; None over nobody."""
+    pooled: Mapping[str, Any] | None = _json(run, "metrics.json")["variants"]["full"]["all"]["pooled"]
+    return pooled
+
+
 def verify_run(run: Path) -> dict[str, bool]:
     """Whether the weights and the plan of a run are those that its card states, and the levels those of its metrics."""
     card, metrics, importance = (_json(run, name) for name in ("model/card.json", "metrics.json", "importance.json"))
@@ -114,6 +132,33 @@ def verify_run(run: Path) -> dict[str, bool]:
 def is_run(folder: Path) -> bool:
     """Whether a folder looks like a run."""
     return (folder / "plan.yaml").is_file() and (folder / "state").is_dir()
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """The runs of a folder by name: itself if it is one, the one that it lies in, or those up to two folders below.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if own := next((place for place in (folder, *folder.absolute().parents[:2]) if is_run(place)), None):
+        return [own]
+    if not folder.is_dir():
+        raise ConfigError(f"DIR must be a folder, got {folder}. Name a run, or the folder that holds run folders.")
+    return next((found for depth in ("*/", "*/*/") if (found := sorted(filter(is_run, folder.glob(depth))))), [])
+
+
+def the_run(folder: Path, command: str) -> Path:
+    """The run that is meant by a folder: the only one of ``runs_of``. Where there is none, what is missing is told by
+    whoever reads it.
+
+    Raises:
+        ConfigError: there are several; names them.
+    """
+    found = runs_of(folder) if folder.exists() else []
+    if len(found) > 1:
+        commands = "\n".join(f"  lemof-server {command} {path}" for path in found)
+        raise ConfigError(f"RUN must be one run, got a folder of {len(found)} runs: {folder}. Name one:\n{commands}")
+    return found[0] if found else folder
 
 
 def _file(run: Path, name: str) -> Path:
@@ -143,11 +188,11 @@ def _audit_lines(run: Path) -> Iterator[Mapping[str, Any]]:
             yield json.loads(line)
 
 
-def _census(run: Path) -> Mapping[str, Mapping[str, int]]:
-    """Counts by site of the first round."""
+def _census(run: Path) -> Mapping[str, Mapping[str, Any]]:
+    """What each site said in the first round."""
     path = run / "state" / "0001-census.safetensors"
     if not path.is_file():
         return {}
     with safe_open(path, framework="np") as file:
-        sites = json.loads(file.metadata()["round"])["sites"]
-    return {site: reply["counts"] for site, reply in sites.items()}
+        sites: Mapping[str, Mapping[str, Any]] = json.loads(file.metadata()["round"])["sites"]
+    return sites

@@ -7,11 +7,16 @@ both ends.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lemof_model.metrics import FEWEST_OF_AN_OUTCOME
 from lemof_model.study import CohortSpec, Study, Target
 
 VISIBLE_BOUND = 0.005
+FEW_FOR_AN_ORDER = 1000  # held-out stays below which the standard error of an AUROC is above .015, as models differ
 TOO_FEW = "too few"
-NONE_OR_FEW = "none, or too few"  # of stays with an ECG: a hospital without any does not say so
+NO_ECG = "no ECG"
+ABOUT = "\N{ALMOST EQUAL TO} "
+AT_LEAST = "\N{GREATER-THAN OR EQUAL TO} "
+TOO_FEW_RULE = f"Too few: below {FEWEST_OF_AN_OUTCOME} held-out stays of an outcome, or held back by a hospital."
 NOT_EVERYWHERE = "not every hospital gave it"
 NOT_TRAINED = "not trained"
 MINUS = "\N{MINUS SIGN}"
@@ -141,7 +146,11 @@ NOISY = (
 def performance(m: Mapping[str, Any] | None) -> str:
     """How well the full model ranks, held against chance."""
     if m is None or m["auroc"] is None:
-        return "Too few held-out stays, or one outcome only: the full model could not be evaluated."
+        counted = "" if m is None else f", got {count(m['n'])} of which {count(m['n_positive'])} are long"
+        return (
+            f"Too few held-out stays: the full model can be judged on {FEWEST_OF_AN_OUTCOME} of each outcome at least"
+            f"{counted}."
+        )
     text = (
         f"Over {count(m['n'], 'held-out stay')} ({count(m['n_positive'])} long), the full model ranks a long stay "
         f"above a short one with an AUROC of {number(m['auroc'])}"
@@ -155,6 +164,23 @@ def performance(m: Mapping[str, Any] | None) -> str:
         -1: "worse than chance",
     }[_side(ends, 0.5, bound)]
     return f"{text} (95 % interval {between(ends)}): {verdict} (0.5).{_caution(bound)}"
+
+
+def generated(ceiling: Mapping[str, float], hospitals: Sequence[str] = (), num_stays: int = 0) -> str:
+    """What must be said where patients are generated; ``hospitals`` where only these are, ``num_stays`` held out."""
+    who = f"The patients of {' and '.join(hospitals)} are" if hospitals else "These patients are"
+    text = f"{who} generated: numbers say that the machinery works, and nothing about medicine."
+    if ceiling:
+        text += (
+            f" No model can do better than an AUROC of {number(ceiling['all'])} over all stays and "
+            f"{number(ceiling['with_ecg'])} over stays with an ECG (truth.json, which no training reads)."
+        )
+    if 0 < num_stays < FEW_FOR_AN_ORDER:
+        text += (
+            f" So few held-out stays ({num_stays:,}) decide no order between models: an interval holds the chance in "
+            "patients, not that in training."
+        )
+    return text
 
 
 def comparison(difference: Mapping[str, Any] | None, other: str, population: str, bound: float = 0.0) -> str:

@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import string
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 from rich.console import Console
-from rich.progress import track
 
+from client.progress import Shown
+from simulation.generated import mark
+from simulation.processes import interrupts_held, processes
 from simulation.site_file import require_empty
 from simulation.synthetic import courses, diagnoses, events, heart, hospital, recording, records, signals, treatments
 from simulation.synthetic.bounds import upper_bounds
@@ -38,11 +38,17 @@ def generate(out: Path, *, num_sites: int, num_stays: int, seed: int, process: P
     require_empty(out)
     process = process or Process()
     hospitals = [process.hospital(index, num_sites, seed) for index in range(num_sites)]
-    bar = Console(stderr=True)
-    written = _written(out, process, hospitals, num_stays, seed)
-    counted = track(written, "hospitals", num_sites, console=bar, transient=True, disable=not bar.is_terminal)
-    stays = reachable_scores(process, pl.concat(counted), seed)
-    bounds, reachable = upper_bounds(process, hospitals, seed), reachable_aurocs(process, stays)
+    truths: list[pl.DataFrame] = []
+    with Shown(Console(stderr=True, highlight=False), "step", num_sites + 1) as shown:
+        shown.begin(1, "writing hospitals")
+        for number, truth_of_site in enumerate(_written(out, process, hospitals, num_stays, seed), start=1):
+            truths.append(truth_of_site)
+            mark(out / truth_of_site["site"][0])
+            shown.end(number, f"{truth_of_site['site'][0]} written: {num_stays:,} stays")
+            shown.begin(number + 1, "writing hospitals" if number < num_sites else "measuring the ceiling")
+        stays = reachable_scores(process, pl.concat(truths), seed)
+        bounds, reachable = upper_bounds(process, hospitals, seed), reachable_aurocs(process, stays)
+        shown.end(num_sites + 1, "ceiling measured: the best AUROC of any model")
     truth: dict[str, Any] = {"seed": seed, "process": parameters_digest(process)}
     truth |= {population: {**reachable[population], **figures} for population, figures in bounds.items()}
     (out / "truth.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
@@ -59,8 +65,10 @@ def _written(
     if num_processes == 1 or len(hospitals) * num_stays < WORTH_A_PROCESS:
         yield from map(write, folders, hospitals)
         return
-    with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(write, folders, hospitals)
+    with processes(num_processes) as pool:
+        with interrupts_held():
+            truths = pool.map(write, folders, hospitals)
+        yield from truths
 
 
 def parameters_digest(process: Process) -> str:

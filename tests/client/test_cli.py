@@ -98,3 +98,79 @@ def test_join_gets_site_and_path(site_file: str, monkeypatch: pytest.MonkeyPatch
     launch.join = lambda site, path: 7 if (site.site.name, str(path)) == ("a", site_file) else 1  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "client.launch", launch)
     assert cli.run(["--site", site_file]) == 7
+
+
+@pytest.mark.parametrize(
+    "command", [["prepare"], ["check", "--no-server"], ["dry-run"], ["ledger"], ["ledger", "verify"]]
+)
+def test_the_site_may_stand_before_or_behind_a_command(
+    command: list[str], site_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*arguments: str) -> tuple[int, str]:
+        status = cli.run(list(arguments))
+        captured = capsys.readouterr()
+        return status, captured.err.partition(" error,")[0]
+
+    before = told("--site", site_file, *command)
+    assert before[0] in (3, 4)
+    assert told(*command, "--site", site_file) == before
+    assert told(*command[:1], "--site", site_file, *command[1:]) == before
+    assert told("--site", site_file, *command, "--site", site_file) == before
+
+
+def test_two_site_files_in_one_command_are_wrong_usage(
+    site_file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(site_file).parent
+    (folder / "other.yaml").write_text(SITE)
+    assert cli.run(["--site", site_file, "prepare", "--site", str(folder / "other.yaml")]) == 2
+    assert f"--site must name one site file, got '{site_file}' and '{folder}/other.yaml'." in capsys.readouterr().err
+    monkeypatch.chdir(folder)
+    assert cli.run(["--site", site_file, "prepare", "--site", "site.yaml"]) == 4  # one file, by two names
+
+
+def test_a_plan_is_found_by_its_name(
+    site_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["prepare", "--site", site_file, "--plan", "quik"]) == 3
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "error: --plan must name a study plan, got 'quik'. Looked for quik, site_configs/plans/quik, "
+    )
+    assert "site_configs/plans/quik.yaml" in told and told.endswith("Did you mean quick?\n")
+    assert cli.run(["prepare", "--site", site_file, "--plan", "quick"]) == 4  # of the program's own plans
+    (tmp_path / "site_configs/plans").mkdir(parents=True)
+    (tmp_path / "site_configs/plans/quick.yaml").write_text("seed: mine\n")
+    for name in ("quick", "quick.yaml", "site_configs/plans/quick.yaml"):
+        capsys.readouterr()
+        assert cli.run(["prepare", "--site", site_file, "--plan", name]) == 3
+        assert "seed must be a whole number, got 'mine' from quick.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--site", "~/site.yaml", "prepare"], ["prepare", "--site=~/site.yaml"]])
+def test_a_tilde_is_the_home_folder(
+    arguments: list[str], site_file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(Path(site_file).parent))
+    assert cli.run([*arguments, "--plan", "~/none.yaml"]) == 3
+    assert f"{Path(site_file).parent}/none.yaml must be a readable file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["-v", "--verbose"])
+def test_the_traceback_of_a_bug_is_shown_wherever_v_stands(
+    flag: str, site_file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(prepare_module, "prepare", fail)
+    for arguments in ([flag, "prepare", "--site", site_file], ["prepare", "--site", site_file, flag]):
+        caplog.clear()
+        assert cli.run(arguments) == 1
+        assert [record.message for record in caplog.records] == ["traceback"]
+
+
+def test_one_suggestion_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["prepar"]) == 2
+    assert capsys.readouterr().err.count("Did you mean 'prepare'?") == 1

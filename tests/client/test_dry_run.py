@@ -1,6 +1,7 @@
 """The dry run: all that a study would send, told truly, and nothing sent, charged or shown."""
 
 import json
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,22 @@ def test_the_command_writes_beside_the_site_file(site: Path, capsys: pytest.Capt
     told = json.loads(captured.out)
     assert told == json.loads((site.parent / "dry-run.json").read_text())
     assert told["plan_digest"] == tiny_study().digest
-    assert "array  ehr/x  float64" in captured.err and "Nothing is sent" in captured.err
+    assert "array  ehr/x  float64" not in captured.err and "Nothing is sent" in captured.err
+    lines = captured.err.splitlines()
+    assert [line.partition("  ")[0] for line in lines[:9]] == [f"stage {number} of 9" for number in range(1, 10)]
+    assert len(lines) == 15
+    assert f"at most {told['bytes_at_most']:,} bytes" in captured.err
+    assert lines[-1] == f"All of it: {site.parent / 'dry-run.json'}, or --full"
+    assert cli.run(["dry-run", "--site", str(site), "--plan", str(plan), "--full"]) == 0
+    assert "array  ehr/x  float64" in capsys.readouterr().err
+
+
+def test_what_is_declined_stands_among_the_first_lines(site: Path) -> None:
+    change(site, limits={"min_patients": 30, "min_cell": 3, "stages": ["census", "encoders"]})
+    told = dry_run(load_site(site), tiny_study())
+    (declined,) = (line for line in takewhile(bool, lines_of(told)) if line.startswith("Declined"))
+    names = "statistics, meta, importance, attention, final, evaluation on tuning, evaluation on held_out"
+    assert declined.startswith(f"Declined: {names}: must be among the stages that the hospital allows (limits.stages)")
 
 
 def test_a_wrong_plan_ends_with_3(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from client import frozen
 from client.hospital import Hospital, open_hospital
 from client.site import load_site
 from lemof_model import lemof, training
+from lemof_model.errors import LemofError
 from lemof_model.stays import feature_sums, scaling_from
 from lemof_model.study import MODALITIES
 from server.blocks import Model
@@ -47,6 +48,16 @@ def test_levels_are_those_of_the_networks_and_nan_without_an_ecg(hospital: Hospi
     for modality, rows in (("ecg", np.flatnonzero(has_ecg)), ("ehr", np.arange(len(has_ecg)))):
         expected = direct(hospital, model, modality, rows, 0)
         np.testing.assert_allclose(levels[modality][rows], expected, rtol=0, atol=1e-5)
+
+
+def test_rows_of_train_have_no_tokens_and_no_omega_2(hospital: Hospital, model: Model) -> None:
+    stays, whole = hospital.stays, model | lemof.initial_heads(hospital.study, model["best_level"])
+    known = np.concatenate([stays.rows("stack"), stays.rows("held_out")])
+    assert frozen.omega_2(hospital, whole, known).shape == (len(known), 2)
+    assert frozen.omega_2(hospital, whole, known[:0]).shape == (0, 2)
+    for rows in (stays.rows("train"), np.append(known, stays.rows("train")[:1]), known - len(stays.split_N)):
+        with pytest.raises(LemofError, match="Rows must be of stack, tuning or held_out, got others"):
+            frozen.omega_2(hospital, whole, rows)
 
 
 def test_tokens_are_those_of_the_best_levels_and_nothing_where_there_is_no_ecg(

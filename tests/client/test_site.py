@@ -52,6 +52,11 @@ def test_a_name_means_a_file_in_site_configs(tmp_path: Path, monkeypatch: pytest
     assert load_site("hospital_a.yaml").site.name == "hospital_a"
     with pytest.raises(ConfigError, match=r"--site must name a site file, got 'b'. Looked for b, site_configs/b, "):
         load_site("b")
+    (tmp_path / "made/hospital_a").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"Looked for made/hospital_a, made/hospital_a/site\.yaml\.$"):
+        load_site("made/hospital_a")
+    (tmp_path / "made/hospital_a/site.yaml").write_text(GOOD)
+    assert find_site_file("made/hospital_a") == Path("made/hospital_a/site.yaml")
 
 
 def test_every_problem_is_told_with_its_key(tmp_path: Path) -> None:
@@ -65,13 +70,13 @@ def test_every_problem_is_told_with_its_key(tmp_path: Path) -> None:
     problems = str(caught.value).splitlines()
     expected = [
         "version must be 1, got 2 from site.yaml.",
-        "site.name must match pattern '^[a-z0-9_-]+$', got 'Hospital A' from site.yaml.",
+        "site.name must be small letters, digits, _ and -, got 'Hospital A'. Call it hospital_a. (from site.yaml:",
         "data.ehr.root must be given, got nothing from site.yaml.",
         "data.ehr.tables.chartevent must be a known key, got an unknown one from site.yaml. Did you mean chartevents?",
         "data.ehr.rot must be a known key, got an unknown one from site.yaml. Did you mean root?",
         "prepare.colour must be a known key, got an unknown one from site.yaml. Known: output, max_bad_fraction, ",
         "limits.min_cell must be greater than 0, got 0 from site.yaml.",
-        "server.address must match pattern",
+        "server.address must be HOST:PORT, such as fl.example.org:443, got 'nowhere'. Write ",
         "limit must be a known key, got an unknown one from site.yaml. Did you mean limits?",
     ]
     assert len(problems) == len(expected)
@@ -82,9 +87,13 @@ def test_every_problem_is_told_with_its_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("version: [1\n", r"site\.yaml must be YAML, got: .*line 2"),
-        ("- 1\n", "must hold sections, got list"),
-        ("", "must hold sections, got NoneType"),
+        ("version: [1\n", r"site\.yaml must have \{ and \} or \[ and \] in pairs, .* line 1"),
+        ("- 1\n", r"site\.yaml must hold sections, got a list\. "),
+        ("", r"site\.yaml must hold sections, got nothing\. "),
+        (
+            "cohort: {window_hours: 12}\n",
+            r"must be a site file, got a study plan \(it has cohort\)\. Give the plan with",
+        ),
     ],
 )
 def test_what_is_not_a_site_file(tmp_path: Path, text: str, message: str) -> None:
@@ -122,6 +131,31 @@ def test_problems_of_a_plan_name_section_and_key(tmp_path: Path) -> None:
         load_study(plan)
     with pytest.raises(ConfigError, match=r"missing\.yaml must be a readable file, got: No such file"):
         load_plan_sections(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    "address", ["fl.example.org", "https://fl.example.org:443", "a:0", "a:65536", ":1", "a b:1", "a:1²"]
+)
+def test_an_address_is_a_host_and_a_port(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match=r"^server\.address must be HOST:PORT, such as fl\.example\.org:443, got "):
+        load_site(_write(tmp_path, f"{GOOD}server: {{address: '{address}'}}\n"))
+
+
+def test_a_tilde_is_the_home_of_whoever_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    text = (
+        "version: 1\nsite: {name: a}\nprepare: {output: ~/out/a}\nserver: {root_certificates: ~/ca.crt}\n"
+        "privacy: {epsilon: 1, delta: 1e-5, ledger: ~/a.jsonl}\n"
+        "data: {ehr: {root: ~/mimic, tables: {patients: ~/p.csv}}, ecg: {root: ~/ecg, record_list: ~/list.csv}}\n"
+    )
+    site = load_site(_write(tmp_path, text))
+    assert site.data.ecg is not None
+    assert site.privacy is not None
+    assert site.data.ehr.tables.patients is not None
+    found = [site.prepare.output, site.server.root_certificates, site.privacy.ledger, site.data.ehr.root]
+    found += [site.data.ehr.root / site.data.ehr.tables.patients, site.data.ecg.root, site.data.ecg.record_list]
+    expected = ["out/a", "ca.crt", "a.jsonl", "mimic", "p.csv", "ecg", "list.csv"]
+    assert found == [Path("/home/ada") / name for name in expected]
 
 
 def test_the_example_is_a_site_file(repository: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from client import frozen, stages
 from client.hospital import Hospital, open_hospital
@@ -62,6 +63,23 @@ def test_census_counts_splits_labels_and_modalities(site: SiteConfig, hospital: 
         assert counts[f"{split}/ecg"] == (member & (ecg_index >= 0)).sum()
         assert counts[f"{split}/ehr/1"] == (member & long_stay).sum()
         assert counts[f"{split}/ecg/0"] == (member & ~long_stay & (ecg_index >= 0)).sum()
+
+
+@pytest.mark.parametrize("has_ecg_data", [False, True])
+@pytest.mark.parametrize("budget", [None, {"epsilon": 50.0, "delta": 1e-5}])
+def test_a_hospital_without_ecgs_has_no_group_of_them_and_one_that_lost_them_too_small_ones(
+    tmp_path: Path, study: Study, has_ecg_data: bool, budget: dict[str, float] | None
+) -> None:
+    path = write_hospital(tmp_path, num_stays=400, ecg_share=0.0, min_cell=2)
+    config = yaml.safe_load(path.read_text()) | ({"privacy": budget} if budget else {})
+    if has_ecg_data:
+        config["data"]["ecg"] = {"root": "ecg"}
+    path.write_text(yaml.safe_dump(config))
+    request = CensusRequest(study=study, round=1, source_digest=source_digest(), schema_digest=schema_digest())
+    answer = answered(load_site(path), request)
+    assert {f"{split}/ehr" for split in SPLITS} <= set(answer.counts)
+    told = {name for name in (*answer.counts, *answer.too_small) if "ecg" in name}
+    assert told == ({f"{s}/ecg{label}" for s in SPLITS for label in ("", "/0", "/1")} if has_ecg_data else set())
 
 
 def test_statistics_are_sums_over_train_where_a_feature_is_present(

@@ -151,7 +151,12 @@ def test_a_feature_moves_the_token_of_its_system() -> None:
         ("ecg", EncoderSpec("cnn", {"width": 12}), "width must be a multiple of 8, got 12"),
         ("ecg", EncoderSpec("wavenet", {"num_layers": 8}), "num_layers must be at most 7 .*, got 8"),
         ("ecg", EncoderSpec("lstm", {"width": 20}), "width must be a multiple of 8, got 20"),
-        ("ecg", EncoderSpec("resnet", {"width": 8 * 10**24}), "ecg.sizes must suit the encoder resnet: [^\n]+$"),
+        (
+            "ecg",
+            EncoderSpec("resnet", {"width": 8 * 10**24}),
+            "ecg.sizes must suit the encoder resnet: width must be at",
+        ),
+        ("ecg", EncoderSpec("resnte"), "ecg.name must be one of .*, got 'resnte'. Did you mean resnet\\?"),
         ("ehr", EncoderSpec("ft_transformer", {"width": 9}), "multiple of num_heads, got 9 and 2"),
         ("ehr", EncoderSpec("mlp", {"width": 9}), "multiple of num_tokens, got 9 and 8"),
         ("ehr", EncoderSpec("tabnet", {"num_tokens": 3}), "multiple of num_tokens, got 32 and 3"),

@@ -1,6 +1,7 @@
 """``lemof-server``: results to stdout, text to stderr, exit statuses by kind of error."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -76,7 +77,59 @@ def test_errors_end_with_their_status(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["report", "runs", "verify"])
-def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("command", "argument"), [("report", "RUN"), ("runs", "DIR"), ("verify", "RUN")])
+def test_help_shows_an_example_and_says_what_the_argument_is(
+    command: str, argument: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.run([command, "--help"]) == 0
-    assert f"Example: lemof-server {command} runs/" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"Example: lemof-server {command} runs/" in shown
+    assert re.search(rf"{argument} +(The folder of a run|A folder of runs)", shown)
+
+
+def test_one_suggestion_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["repport"]) == 2
+    assert capsys.readouterr().err.count("Did you mean 'report'?") == 1
+
+
+@pytest.mark.parametrize("what", [".", "state", "report.html", "model/card.json"])
+def test_a_run_is_known_by_itself_and_by_what_is_in_it(
+    what: str, finished_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (finished_run / what, Path(what)):
+        monkeypatch.chdir(finished_run)
+        assert cli.run(["runs", str(path), "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert (found["run"], found["status"]) == ("first", "finished")
+        assert cli.run(["verify", str(path)]) == cli.run(["report", str(path)]) == 0
+        capsys.readouterr()
+
+
+def test_a_folder_of_one_run_means_that_run_and_of_several_each_is_named(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished_run.parent
+    assert cli.run(["verify", str(folder)]) == cli.run(["report", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(finished_run / "report.html")
+    assert cli.run(["runs", str(folder.parent), "--json"]) == 0
+    assert [one["run"] for one in json.loads(capsys.readouterr().out)] == ["first"]
+    second = shutil.copytree(finished_run, folder / "second")
+    for command in ("report", "verify"):
+        assert cli.run([command, str(folder)]) == 3
+        told = capsys.readouterr().err
+        assert f"RUN must be one run, got a folder of 2 runs: {folder}. Name one:" in told
+        assert told.splitlines()[1:] == [f"  lemof-server {command} {run}" for run in (finished_run, second)]
+
+
+def test_a_folder_without_runs_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["runs", str(tmp_path), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == []
+    assert captured.err == f"no runs in {tmp_path}: a run is a folder with plan.yaml and state/\n"
+
+
+def test_a_name_in_brackets_is_shown_as_it_is(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = finished_run / "plan.yaml"
+    plan.write_text(plan.read_text().replace("name: tiny <study>", "name: '[red] [/] study'"))
+    assert cli.run(["runs", str(finished_run)]) == 0
+    assert "[red] [/] study" in capsys.readouterr().out

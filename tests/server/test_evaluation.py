@@ -16,7 +16,7 @@ from lemof_model import lemof
 from lemof_model.features import DISEASES
 from lemof_model.study import Study
 from server.blocks import Model
-from server.evaluation import calibrate_and_cut
+from server.evaluation import MEASURES, calibrate_and_cut, metrics_of
 from server.run_store import Round, SiteReply
 from tests.hospitals import write_hospital
 from tests.studies import run_tiny, tiny_study
@@ -41,9 +41,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Four hospitals: one has no ECG, and one lets no cell out."""
     folder = tmp_path_factory.mktemp("evaluation")
     sites = [
-        write_hospital(folder, "a", first_id=1),
-        write_hospital(folder, "b", first_id=1_000, seed=1),
-        write_hospital(folder, "no_ecg", first_id=5_000, ecg_share=0.0),
+        write_hospital(folder, "a", first_id=1, num_stays=140),
+        write_hospital(folder, "b", first_id=1_000, num_stays=140, seed=1),
+        write_hospital(folder, "no_ecg", first_id=5_000, num_stays=100, ecg_share=0.0),
         write_hospital(folder, "secretive", first_id=9_000, min_cell=10_000),
     ]
     study = tiny_study(min_sites=4)
@@ -193,6 +193,36 @@ def test_the_membership_attack_is_that_on_the_rows(run: Run, learner: str, split
     truth = np.repeat([1, 0], [len(members), len(others)])
     assert found["pooled"]["auroc"] == pytest.approx(roc_auc_score(truth, np.concatenate([members, others])), abs=0.02)
     assert found["pooled"]["num_members"] == len(members)
+
+
+@pytest.mark.parametrize(
+    ("num_short", "num_long", "is_result"),
+    [(1, 2, False), (4, 200, False), (200, 4, False), (5, 5, True), (0, 30, False), (30, 0, False)],
+)
+def test_fewer_than_five_of_an_outcome_are_no_result(num_short: int, num_long: int, is_result: bool) -> None:
+    """A lung cancer of 3 stays once had an AUROC of 0.000."""
+    study = tiny_study()
+    counts = np.zeros((2, len(lemof.SCORED), study.evaluation.num_bins), np.int32)
+    counts[0, :, 10:15], counts[1, :, 20:25] = num_short // 5, num_long // 5
+    counts[0, :, 10] += num_short % 5
+    counts[1, :, 20] += num_long % 5
+    names = [
+        f"{p}/{group}/{label}" for p in lemof.POPULATIONS for group in ("all", "disease:sepsis") for label in (0, 1)
+    ]
+    sums = {f"{name}/histogram": counts[int(name[-1])] for name in names}
+    sums |= {f"{name}/bootstrap": np.tile(counts[int(name[-1])], (3, 1, 1)) for name in names if "/all/" in name}
+    reply = SiteReply(dict.fromkeys(names, 1), sums=sums)
+    tuning = Round("evaluation", 1, {}, dict.fromkeys(names, 1), {"a": reply})
+    found, cuts = calibrate_and_cut(tuning, study)
+    told = metrics_of(tuning, study, {**found, "best_level": [1, 1]}, cuts)
+    full, short = told["variants"]["full"]["all"], told["reference"]["always_short"]["all"]
+    for m in (full["diseases"]["sepsis"], full["pooled"], full["sites"]["a"], short["pooled"]):
+        assert (m["n"], m["n_positive"]) == (num_short + num_long, num_long)
+        measured = [m[key] for key in MEASURES if key not in ("auroc_ci", "calibration_slope")]
+        measured += [cut[key] for cut in m["cuts"].values() for key in CUT - {"threshold"}]
+        assert all((value is not None) == is_result for value in measured)
+        assert all(cut["threshold"] is not None for cut in m["cuts"].values())
+    assert bool(told["differences"]["all"]) == is_result
 
 
 @pytest.mark.parametrize(("few_sites", "is_fitted"), [("refuse", False), ("allow", True)])

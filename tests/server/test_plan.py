@@ -15,8 +15,10 @@ def plan(folder: Path, text: str) -> Path:
     return path
 
 
-def test_an_empty_plan_is_the_default_study(tmp_path: Path) -> None:
-    assert load_plan(plan(tmp_path, "")) == Study()
+def test_a_plan_that_states_nothing_is_the_default_study_and_an_empty_file_is_none(tmp_path: Path) -> None:
+    assert load_plan(plan(tmp_path, "{}")) == Study()
+    with pytest.raises(ConfigError, match=r"plan\.yaml must hold sections, got nothing"):
+        load_plan(plan(tmp_path, "# nothing yet\n"))
 
 
 def test_the_default_plan_states_the_defaults(repository: Path) -> None:
@@ -66,8 +68,12 @@ def test_a_resolved_plan_is_read_back_as_the_same_study(tmp_path: Path) -> None:
             "cohort: {window_hours: 1}\nehr: {name: tpc}",
             r"cohort\.window_hours must be at least 2 for ehr\.name tpc, got 1\. Its tokens",
         ),
-        ("- a\n- b", r"must hold sections, got list"),
-        ("a: [1", r"must be YAML"),
+        (
+            "ehr: {name: mlp, sizes: {width: 10000000}}",
+            r"ehr\.sizes must suit .* mlp: width must be at most 4096, got 10000000",
+        ),
+        ("- a\n- b", r"must hold sections, got a list"),
+        ("a: [1", r"must have \{ and \} or \[ and \] in pairs"),
     ],
 )
 def test_a_wrong_plan_names_key_value_and_remedy(tmp_path: Path, text: str, message: str) -> None:

@@ -9,11 +9,13 @@ import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lemof_model.errors import DataError
+from lemof_model.study import SPLITS
 from server.report import conduct, results, words
 from server.report.page import write_report
 from server.report.run_files import read_run
@@ -148,13 +150,13 @@ def test_missing_metrics_are_told_and_never_zero(finished_run: Path) -> None:
 
 
 def test_a_hospital_without_any_ecg_is_not_too_few(finished_run: Path) -> None:
-    """The coordinator is not told which of the two it is."""
     run = read_run(finished_run)
     (site,) = (site for site in run.sites if "train/ecg" not in run.census[site])
+    assert run.without_ecgs == {site}
     for page in (str(conduct.asked(run)), str(results.hospitals(run))):
-        rows = [row for row in page.split("<tr") if "none, or too few" in row]
+        rows = [row for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL) if f">{words.NO_ECG}<" in row]
         assert [f">{site}<" in row for row in rows] == [True]
-        assert rows[0].count("too few") == 1
+        assert "too few" not in rows[0].lower()
 
 
 def test_a_reference_that_not_every_hospital_could_train_says_so(finished_run: Path) -> None:
@@ -235,10 +237,98 @@ def test_refusals_and_groups_held_back_are_named(finished_run: Path) -> None:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
+    audit = finished_run / "audit.jsonl"
+    first, *rest = audit.read_text().splitlines()
+    held_back = json.loads(first) | {"too_small": {"hospital_a": ["train/ecg"]}}
+    audit.write_text("\n".join([json.dumps(held_back), *rest]) + "\n")
     page = report_of(finished_run)
     assert f"hospital_b, encoders, round {last['number']}: disk &lt;full&gt;" in page
     assert "<b>1 of 2</b>" in page
-    assert re.search(r"hospital_b: census: [^<]*train/ecg", page)
+    assert re.search(r"hospital_a: census: [^<]*train/ecg", page)
+
+
+def test_a_hospital_without_ecgs_is_not_called_too_few(finished_run: Path) -> None:
+    with (finished_run / "rounds.csv").open(newline="") as file:
+        census = {row["site"]: row for row in csv.DictReader(file) if row["stage"] == "census"}
+    assert census["hospital_b"]["num_groups_too_small"] == "0"
+    page = report_of(finished_run)
+    assert re.search(r"hospital_b</th><td>80</td><td>\d+</td><td>no ECG</td>", page)
+    hospitals = page[page.index('id="hospitals"') : page.index('id="levels"')]
+    with_ecg = hospitals[: hospitals.index("All stays")]
+    assert re.search(r"hospital_b</th><td>no ECG</td>", with_ecg)
+    held_back = page[page.index("Groups that hospitals held back") : page.index('id="privacy"')]
+    assert not re.search(r"hospital_b: [^<]*ecg", held_back)
+
+
+CENSUS = [f"{split}/{group}" for split in SPLITS for group in ("ehr", "ehr/0", "ehr/1", "ecg", "ecg/0", "ecg/1")]
+
+
+@pytest.mark.parametrize(
+    ("counts", "privacy", "told"),
+    [
+        (dict(zip(CENSUS, [50, 30, 20, 40, 25, 15] * 4, strict=True)), {}, ["200", "80", "160"]),
+        # what is left of a split's parts tells at least as many stays
+        ({"train/ehr/0": 12, "train/ehr/1": 30, "stack/ehr": 20, "stack/ehr/1": 15}, {}, ["≥ 62", "≥ 45", "too few"]),
+        ({"train/ehr": 20, "stack/ecg": 60}, {}, ["≥ 80", "too few", "≥ 60"]),
+        ({"train/ehr/1": 12, "train/ecg/0": 30}, {}, ["≥ 42", "≥ 12", "too few"]),
+        ({}, {}, ["too few"] * 3),
+        # noise: 344 of 329 cannot be
+        (dict(zip(CENSUS, [29, 20, 9, 44, 30, 14] * 4, strict=True)), {"a": {}}, ["≈ 116", "≈ 36", "≈ 116"]),
+    ],
+)  # fmt: skip
+def test_no_part_of_a_census_is_more_than_its_whole(
+    counts: dict[str, int], privacy: dict[str, Any], told: list[str]
+) -> None:
+    run: Any = SimpleNamespace(census={"a": counts}, metrics={"privacy": privacy}, without_ecgs=frozenset())
+    assert list(conduct._census_cells(run, "a")) == told
+
+
+def test_with_noise_a_group_is_no_larger_than_all_stays() -> None:
+    whole = {"n": 329, "n_positive": 129}
+    assert results._stays({"n": 344, "n_positive": 100}, whole, is_noisy=True) == "≈ 329 (100)"
+    assert results._stays({"n": 100, "n_positive": 135}, whole, is_noisy=True) == "≈ 100 (100)"
+    assert results._stays({"n": 20, "n_positive": 10}, whole, is_noisy=False) == "20 (10)"
+    assert results._stays({"n": 20, "n_positive": 10}, None, is_noisy=False) == "20 (10)"
+
+
+def test_too_few_of_an_outcome_is_no_result(finished_run: Path) -> None:
+    def few(metrics: Any) -> None:
+        for name in ("full", "ehr_single"):
+            m = metrics["variants"][name]["all"]["diseases"]["lung_cancer"]
+            m = m or metrics["variants"][name]["all"]["pooled"]
+            blank = {key: value if key == "cuts" else None for key, value in m.items()} | {"n": 3, "n_positive": 2}
+            metrics["variants"][name]["all"]["diseases"]["lung_cancer"] = blank
+
+    change(finished_run, "metrics.json", few)
+    page = report_of(finished_run)
+    row = page[page.index("lung cancer</th>") :].partition("</tr>")[0]
+    assert re.search(r"<td>3 \(2\)</td><td>too few</td><td>too few</td>", row)
+    assert page.count("Too few: below 5 held-out stays of an outcome, or held back by a hospital.") == 2
+
+
+def test_a_full_model_that_cannot_be_judged_says_on_how_many_it_would_be(finished_run: Path) -> None:
+    m = {"n": 9, "n_positive": 4, "auroc": None}
+    told = "Too few held-out stays: the full model can be judged on 5 of each outcome at least"
+    assert words.performance(m) == f"{told}, got 9 of which 4 are long."
+    assert words.performance(None) == f"{told}."
+
+
+def test_generated_patients_are_the_first_thing_told(finished_run: Path) -> None:
+    page = report_of(finished_run)
+    assert "generated" not in page
+    note = {"hospitals": ["hospital_a", "hospital_b"], "ceiling": {"all": 0.8123, "with_ecg": 0.8456}}
+    (finished_run / "generated.json").write_text(json.dumps(note))
+    text = " ".join(read(report_of(finished_run)).text)
+    answer = text[text.index("The answer") :]
+    assert answer.startswith(
+        "The answer These patients are generated: numbers say that the machinery works, and nothing"
+    )
+    assert "No model can do better than an AUROC of 0.812 over all stays and 0.846 over stays with an ECG" in answer
+    assert re.search(r"So few held-out stays \(\d+\) decide no order between models: an interval holds", answer)
+    (finished_run / "generated.json").write_text(json.dumps({"hospitals": ["hospital_b"], "ceiling": {}}))
+    page = report_of(finished_run)
+    assert "The patients of hospital_b are generated: " in page
+    assert "No model can do better" not in page
 
 
 def test_untrained_weights_that_were_kept_are_told(finished_run: Path) -> None:

@@ -65,8 +65,8 @@ def test_a_run_says_for_whom_it_waits(plan: Path, tmp_path: Path) -> None:
 
 
 def test_who_uses_flwr_run_is_told_its_keys(plan: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r'Check plan="\.\.\." of --run-config') as told:
-        run_plan(tmp_path / "none.yaml", tmp_path / "run", NobodyAnswers(), asked=WITH_FLWR_RUN)
+    with pytest.raises(ConfigError, match=r'^plan="\.\.\." of --run-config must name a study plan') as told:
+        run_plan(Path("none"), tmp_path / "run", NobodyAnswers(), asked=WITH_FLWR_RUN)
     assert "--plan" not in str(told.value)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.docx").touch()

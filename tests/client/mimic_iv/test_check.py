@@ -344,6 +344,13 @@ def test_a_cohort_older_than_what_it_was_made_from(
     assert told_of_age(check()[1]) == []
 
 
+def test_a_hospital_without_ecgs_is_told_that_it_needs_none(check: Run, site_path: Path) -> None:
+    site_path.write_text("version: 1\nsite: {name: small}\ndata: {ehr: {root: .}}\n")
+    _, findings = check()
+    (ecg,) = [finding for finding in findings if "ECG" in finding["check"]]
+    assert (ecg["result"], ecg["found"]) == ("ok", "none: the site file has no data.ecg, and needs none")
+
+
 def test_joining_and_a_dry_run_tell_that_the_cohort_is_old_and_go_on(
     site_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

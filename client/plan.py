@@ -1,0 +1,83 @@
+"""The study plan: read once, checked as a whole, and from then on a ``Study`` with a digest. The same file in client
+and server: a hospital that prepares, checks or tries a plan reads it as the coordinator will."""
+
+import dataclasses
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from lemof_model.errors import ConfigError, LemofError
+from lemof_model.problems import keys_of, nearest, problem_sentences
+from lemof_model.study import MODALITIES, Study
+
+from .yaml_file import read_yaml, write_yaml  # relative, because each side has its own copy
+
+PLANS = Path("site_configs/plans")
+SOURCE = Path(__file__).resolve().parent.parent
+_STUDY = TypeAdapter(Study)
+OF_A_SITE_FILE = ("version", "site", "data", "prepare", "limits", "server", "privacy")
+
+
+def find_plan(path_or_name: Path, asked: str = "--plan") -> Path:
+    """The plan that ``--plan`` means: a path, else NAME or NAME.yaml in ``./site_configs/plans``, else among the plans
+    that came with the program. ``asked`` names what gave it.
+
+    Raises:
+        ConfigError: there is none of that name; the message lists where it was looked for.
+    """
+    name = str(path_or_name)
+    if path_or_name.name != name:
+        return path_or_name
+    folders = [PLANS, SOURCE / PLANS]
+    candidates = [path_or_name, *(folder / file for folder in folders for file in (name, f"{name}.yaml"))]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    close = nearest(name, sorted({path.stem for folder in folders for path in folder.glob("*.yaml")}))
+    looked, question = ", ".join(map(str, candidates)), f" Did you mean {close}?" if close else ""
+    raise ConfigError(f"{asked} must name a study plan, got {name!r}. Looked for {looked}.{question}")
+
+
+def load_plan(path_or_name: Path, asked: str = "--plan") -> Study:
+    """Read a plan; what it leaves out has the defaults of ``lemof_model/study.py``. ``asked`` names what gave its path.
+
+    An empty file is none: it is what a copy that failed leaves. The default study is that of ``{}``.
+
+    Raises:
+        ConfigError: lists every problem of the file with its key.
+    """
+    path = find_plan(path_or_name, asked)
+    content, problems = read_yaml(path)
+    if found := [key for key in OF_A_SITE_FILE if key in content and {"site", "data"} & content.keys()]:
+        raise ConfigError(
+            f"{path.name} must be a study plan, got a site file (it has {', '.join(found)}). The plan comes from the "
+            f"coordinator; its sections are {', '.join(keys_of(Study))}."
+        )
+    try:
+        study = _STUDY.validate_python(content)
+    except ValidationError as error:
+        found = problem_sentences(error.errors(include_url=False), path.name, Study, problems)
+        raise ConfigError("\n".join(found)) from None
+    if problems:
+        raise ConfigError("\n".join(problems.values()))
+    _check_encoders(study, path.name)
+    return study
+
+
+def dump_plan(study: Study) -> str:
+    """The resolved plan as YAML: every value that was used, defaults included."""
+    return write_yaml(dataclasses.asdict(study))
+
+
+def _check_encoders(study: Study, file: str) -> None:
+    """Build each network once, so that a wrong name or size is told before any hospital is asked."""
+    from lemof_model.encoders.registry import build_network  # torch takes two seconds, and only a plan needs it here
+
+    problems = []
+    for modality in MODALITIES:
+        try:
+            build_network(modality, getattr(study, modality))
+        except LemofError as error:
+            problems += [f"{line} (from {file})" for line in str(error).splitlines()]
+    if problems:
+        raise ConfigError("\n".join(problems))

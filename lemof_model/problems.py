@@ -1,0 +1,164 @@
+"""One sentence for each problem of a configuration file: what must hold, what came, and what to do.
+
+Whoever reads the file (pydantic, at a hospital's and at the coordinator's edge) describes a problem by a type, a place
+and a value. Here it becomes words that name the file's own keys; the reader's words, and its patterns, stay out.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Place = tuple[int | str, ...]
+
+MAX_SHOWN = 60
+
+_RULES = {
+    "int": "be a whole number",
+    "float": "be a number",
+    "finite_number": "be a finite number",
+    "string": "be text",
+    "path": "be a path",
+    "tuple": "be a list",
+    "dict": "be a section with keys of its own",
+    "dataclass": "be a section with keys of its own",
+    "model": "be a section with keys of its own",
+    "greater_than_equal": "be at least {ge:g}",
+    "greater_than": "be greater than {gt:g}",
+    "less_than_equal": "be at most {le:g}",
+    "less_than": "be less than {lt:g}",
+    "string_too_short": "have at least {min_length} letters",
+    "literal_error": "be {expected}",
+}
+_ADVICE = {"string": "Put it in quotes.", "tuple": "Write it in brackets: [500]."}
+
+
+def problem_sentences(
+    problems: Sequence[Mapping[str, Any]], file: str, model: Any, told: Mapping[str, str]
+) -> list[str]:
+    """A sentence for each problem of a file, as pydantic describes them; ``model`` is what the file is read as, and
+    ``told`` has the sentences, by key, that say more than pydantic could."""
+    sentences = list(told.values())
+    for problem in problems:
+        place = tuple(problem["loc"])
+        if problem["type"].startswith(("int_", "float_")) and place[-1:] in (("int",), ("float",)):
+            place, problem = place[:-1], {**problem, "type": "float_type"}  # one of two kinds of number, told twice
+        if ".".join(map(str, place)) not in told:
+            sentences += _sentences(problem, place, file, model).splitlines()
+    return list(dict.fromkeys(sentences))
+
+
+def keys_of(model: Any) -> dict[str, Any]:
+    """The keys that a section knows, with what each is read as: fields of a dataclass or of a pydantic model.
+
+    Example:
+        >>> from lemof_model.study import Target
+        >>> list(keys_of(Target))
+        ['unit', 'threshold_days', 'deaths']
+    """
+    model = next((kind for kind in getattr(model, "__args__", ()) if _is_section(kind)), model)
+    if dataclasses.is_dataclass(model):
+        return {field.name: field.type for field in dataclasses.fields(model)}
+    return {name: field.annotation for name, field in getattr(model, "model_fields", {}).items()}
+
+
+def _is_section(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind) or hasattr(kind, "model_fields")
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The one of the known names that is most like another, whatever its letters' case.
+
+    Example:
+        >>> nearest("Window-Hour", ["gap_hours", "window_hours"]), nearest("colour", ["seed"])
+        ('window_hours', None)
+    """
+    plain = {_plain(one): one for one in reversed(known)}
+    close = difflib.get_close_matches(_plain(name), plain, n=1)
+    return plain[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip().casefold())
+
+
+def shown(value: Any) -> str:
+    """A value of a file as a message shows it.
+
+    Example:
+        >>> shown(None), shown({"a": 1}), shown("x" * 70)[-6:], shown(2.5)
+        ('nothing', 'a section', 'xxx...', '2.5')
+    """
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return "a section"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _sentences(problem: Mapping[str, Any], place: Place, file: str, model: Any) -> str:
+    """The sentence of one problem; several lines where our own check found several."""
+    kind, key = problem["type"], ".".join(map(str, place))
+    if kind == "value_error":
+        said = f"{file}:{key}" if key else file
+        return "\n".join(f"{line} (from {said})" for line in str(problem["ctx"]["error"]).splitlines())
+    if kind == "missing":
+        return f"{key} must be given, got nothing from {file}. Add it."
+    if kind in ("extra_forbidden", "unexpected_keyword_argument", "invalid_key"):
+        return _unknown_key(place, file, model)
+    if place[-1:] == ("[key]",):
+        return _wrong_key(problem, place[:-1], file)
+    name = kind if kind in _RULES else kind.split("_")[0]
+    rule = _RULES.get(name, "be what site_configs/ shows").format(**problem.get("ctx") or {})
+    return f"{key} must {rule}, got {shown(problem['input'])} from {file}. {_advice(name, problem)}"
+
+
+def _advice(name: str, problem: Mapping[str, Any]) -> str:
+    """What to do about a value."""
+    value = problem["input"]
+    if name == "literal_error" and isinstance(value, str):
+        close = nearest(value, re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+        return f"Did you mean {close}?" if close else "Correct it."
+    if name in ("dict", "dataclass", "model") and isinstance(value, str) and re.match(r"[A-Za-z_]\w*:\S", value):
+        return "Is a blank missing after the colon?"
+    if name == "string" and not isinstance(value, int | float):
+        return "Correct it."
+    return _ADVICE.get(name, "Correct it.")
+
+
+def _unknown_key(place: Place, file: str, model: Any) -> str:
+    """A key that its section does not know: the nearest one of the section, else the same one of another section."""
+    *above, name = place
+    section = model
+    for part in above:
+        section = keys_of(section).get(str(part))
+    known, name = list(keys_of(section)), str(name).split(":")[0]
+    elsewhere = {path.rpartition(".")[2]: path for path in reversed(list(_paths(model)))}
+    close = nearest(name, known) or elsewhere.get(_plain(name))
+    advice = f"Did you mean {close}?" if close else f"Known: {', '.join(known)}."
+    if ":" in str(place[-1]):
+        advice = f"Is a blank missing after the colon? {advice}"
+    return f"{'.'.join(map(str, place))} must be a known key, got an unknown one from {file}. {advice}"
+
+
+def _paths(model: Any, above: str = "") -> Iterator[str]:
+    """Every key of a file, with the sections that it stands in."""
+    for name, kind in keys_of(model).items():
+        yield f"{above}{name}"
+        yield from _paths(kind, f"{above}{name}.")
+
+
+def _wrong_key(problem: Mapping[str, Any], place: Place, file: str) -> str:
+    """A key that must be one of some names, or of some kind."""
+    key, name = ".".join(map(str, place)), str(place[-1])
+    if problem["type"] != "literal_error":
+        kind = _RULES[problem["type"].split("_")[0]].removeprefix("be ")
+        return f"{key} must have {kind} as its key, got {shown(problem['input'])} from {file}. Correct it."
+    known = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+    close = nearest(name, known)
+    advice = f"Did you mean {close}?" if close else f"Known: {', '.join(known)}."
+    return f"{key} must be a known key, got an unknown one from {file}. {advice}"
