@@ -146,7 +146,8 @@ class EhrData(_Section):
     @classmethod
     def _must_be_words(cls, said: Any) -> Any:
         if not isinstance(said, list | tuple) or not all(isinstance(word, str) for word in said):
-            raise ValueError(f"data.ehr.not_given must be a list of words, got {said!r}. For example: [storniert].")
+            got = f"got {shown(said)}. For example: [storniert]."
+            raise ValueError(f"data.ehr.not_given must be a list of words, {got}")
         return said
 
     def items_of(self, name: str) -> dict[int, str | None]:

@@ -6,7 +6,7 @@ from typing import Any
 from lemof_model.concepts import TREATMENTS
 from lemof_model.features import MEASURED
 from lemof_model.items import DROP, RINSED_IN, Concept, Treatment
-from lemof_model.problems import nearest
+from lemof_model.problems import nearest, shown
 from lemof_model.spellings import plain
 
 Items = dict[str, dict[int, str | None]]
@@ -25,7 +25,7 @@ def read_items(said: Any) -> Items:
     """
     if not isinstance(said, Mapping):
         raise ValueError(
-            f"data.ehr.items must be a section by measurement or treatment, got {said!r}. For example: "
+            f"data.ehr.items must be a section by measurement or treatment, got {shown(said)}. For example: "
             "{temperature: {226329: degC}}."
         )
     owners = {item_id: name for name, kind in KINDS.items() for item_id in kind.item_ids}
@@ -33,7 +33,7 @@ def read_items(said: Any) -> Items:
     for name, its in said.items():
         if name not in KINDS:
             raise ValueError(
-                f"data.ehr.items.{name} must be a measurement or treatment of docs/features.md, got {name!r}."
+                f"data.ehr.items.{name} must be a measurement or treatment of docs/features.md, got {shown(name)}."
                 f"{_did_you_mean(str(name), KINDS)}"
             )
         items[name] = {}
@@ -54,14 +54,16 @@ def read_units(said: Any, items: Items) -> Units:
         ValueError: no concept has the item id, or does not know the unit; names the key.
     """
     if not isinstance(said, Mapping):
-        raise ValueError(f"data.ehr.units must be a section by item id, got {said!r}. For example: {{223761: degC}}.")
+        raise ValueError(
+            f"data.ehr.units must be a section by item id, got {shown(said)}. For example: {{223761: degC}}."
+        )
     for item_id, of_item in said.items():
         _require_id("data.ehr.units", item_id)
         concept = next((one for one in MEASURED if item_id in (*one.item_ids, *items.get(one.name, {}))), None)
         if concept is None:
             raise ValueError(
-                f"data.ehr.units.{item_id} must be left out: no feature reads this item id, got {of_item!r}. Name what "
-                f"it measures in data.ehr.items: {{CONCEPT: {{{item_id}: UNIT}}}}."
+                f"data.ehr.units.{item_id} must be left out: no feature reads this item id, got {shown(of_item)}. Name "
+                f"what it measures in data.ehr.items: {{CONCEPT: {{{item_id}: UNIT}}}}."
             )
         named = of_item if isinstance(of_item, Mapping) else {None: of_item}
         _require_one_meaning(item_id, named)
@@ -84,8 +86,8 @@ def _pairs(name: str, its: Any) -> list[tuple[Any, Any]]:
     if isinstance(its, list):
         return [(item_id, None) for item_id in its]
     raise ValueError(
-        f"data.ehr.items.{name} must be item ids, got {its!r}. Write {{ITEM_ID: UNIT}}, or [ITEM_ID] for the usual "
-        "unit."
+        f"data.ehr.items.{name} must be item ids, got {shown(its)}. Write {{ITEM_ID: UNIT}}, or [ITEM_ID] for the "
+        "usual unit."
     )
 
 
@@ -100,7 +102,7 @@ def _is_known(kind: Concept | Treatment, item_id: int, of_item: str | None) -> b
 def _require_id(key: str, item_id: Any) -> None:
     """Refuse what is no item id."""
     if not isinstance(item_id, int) or isinstance(item_id, bool) or item_id <= 0:
-        raise ValueError(f"{key} must be by item id, a whole number above 0, got {item_id!r}. Correct it.")
+        raise ValueError(f"{key} must be by item id, a whole number above 0, got {shown(item_id)}. Correct it.")
 
 
 def _require_free(name: str, item_id: int, owners: Mapping[int, str]) -> None:
@@ -128,7 +130,7 @@ def _require_name(key: str, kind: Concept | Treatment, name: Any, *, may_be_none
         )
         rule = f"one of {', '.join(known)}"
     if not is_known:
-        raise ValueError(f"{key} must be {rule}, got {name!r}.{_did_you_mean(str(name or ''), known)}")
+        raise ValueError(f"{key} must be {rule}, got {shown(name)}.{_did_you_mean(str(name or ''), known)}")
 
 
 def _require_one_meaning(item_id: int, named: Mapping[Any, Any]) -> None:

@@ -194,7 +194,7 @@ YAML = {
     "a key twice": ("a: 1\nb: 2\na: 3\n", "a must stand once, got it in line 1 and again in line 3 of site.yaml."),
     "a key twice in brackets": ("a: {b: 1, 'b': 2}\n", "a.b must stand once"),
     "an empty value": ("a:\nb: 1\n", "a must have a value, got nothing from site.yaml, line 1."),
-    "an empty key": ("a: {: 1}\n", "a key must have a value, got nothing from site.yaml, line 1."),
+    "an empty key": ("a: {? : 1}\n", "a key must have a value, got nothing from site.yaml, line 1."),
     "an empty text": ("a: ''\n", "a must have a value, got nothing"),
     "a leading zero": ("a: 0755\n", "a must be a number without a leading 0, got 0755 from site.yaml, line 1."),
     "two documents": ("a: 1\n---\nb: 2\n", "must be one document, got a second one (---) in line 2."),

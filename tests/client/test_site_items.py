@@ -18,13 +18,13 @@ def read(tmp_path: Path, ehr: str) -> EhrData:
 @pytest.mark.parametrize(
     ("ehr", "items"),
     [
-        ("items: {temperature: {1: degC, 2: \u00b0F, 3: }}", {"temperature": {1: "degC", 2: "\u00b0F", 3: None}}),
+        ("items: {temperature: {1: degC, 2: \u00b0F, 3: null}}", {"temperature": {1: "degC", 2: "\u00b0F", 3: None}}),
         ("items: {temperature: [1, 2]}", {"temperature": {1: None, 2: None}}),
         ("items: {temperature: {226329: degC}}", {"temperature": {}}),  # the schema has it, and says the same
         ("items: {vasopressor: {1: vasopressin}}", {"vasopressor": {1: "vasopressin"}}),
         ("items: {renal_replacement: [1]}", {"renal_replacement": {1: None}}),
         ("items: {urine: {1: mL rinsed in, 2: L}}", {"urine": {1: "mL rinsed in", 2: "L"}}),
-        ("items: {gcs_eye: {1: ''}}", {"gcs_eye": {1: ""}}),
+        ("items: {gcs_eye: {1: units}}", {"gcs_eye": {1: "units"}}),
         ("items: {}", {}),
     ],
 )
@@ -78,9 +78,9 @@ def test_units_of_items_and_meanings_of_spellings(tmp_path: Path) -> None:
         ("items: {heart_rate: {1: mL rinsed in}}", "heart_rate.1 must be one of bpm, got 'mL rinsed in'."),
         ("items: {temperature: 1}", "temperature must be item ids, got 1. Write {ITEM_ID: UNIT}, or [ITEM_ID]"),
         ("items: {temperature: {x: degC}}", "temperature must be by item id, a whole number above 0, got 'x'."),
-        ("items: {temperature: [[1]]}", "temperature must be by item id, a whole number above 0, got [1]."),
+        ("items: {temperature: [[1]]}", "temperature must be by item id, a whole number above 0, got a list."),
         ("items: {temperature: {0: degC}}", "temperature must be by item id, a whole number above 0, got 0."),
-        ("items: [temperature]", "items must be a section by measurement or treatment, got ['temperature']."),
+        ("items: [temperature]", "items must be a section by measurement or treatment, got a list."),
         (
             "units: {7: degC}",
             "7 must be left out: no feature reads this item id, got 'degC'. Name what it measures in "
@@ -91,8 +91,8 @@ def test_units_of_items_and_meanings_of_spellings(tmp_path: Path) -> None:
             "units: {50912: {mg/dL: umo/L}}",
             "50912.'mg/dL' must be one of mg/dL, umol/L, mg/L, mmol/L, got 'umo/L'. Did you mean umol/L?",
         ),
-        ("units: {50912: [mg/dL]}", "50912 must be one of mg/dL, umol/L, mg/L, mmol/L, got ['mg/dL']."),
-        ("units: {50912: }", "50912 must be one of mg/dL, umol/L, mg/L, mmol/L, got None."),
+        ("units: {50912: [mg/dL]}", "50912 must be one of mg/dL, umol/L, mg/L, mmol/L, got a list."),
+        ("units: {50912: }", "50912 must be one of mg/dL, umol/L, mg/L, mmol/L, got nothing."),
         (
             "units: {50912: {mg/dL: umol/L, MG/DL: mg/dL}}",
             "50912 must give each spelling one meaning, got 'umol/L' and 'mg/dL' of 'MG/DL'",

@@ -361,10 +361,10 @@ def test_an_item_that_is_lost_for_no_reason_that_is_known(site_path: Path) -> No
     with_labs(site_path, ("", 40.0, 30), item_id="50820")  # nanomoles of H+
     assert refused(site_path) == (
         "itemid 50820 must lie within 6.8 to 8, got 31 of 31 values (100.0%) outside, from hosp/labevents.csv.gz. Set "
-        "data.ehr.units: {50820: UNIT} if they are in another unit, {50820: ''} if they are right, {50820: drop} if "
+        "data.ehr.units: {50820: UNIT} if they are in another unit, {50820: units} if they are right, {50820: drop} if "
         "the item is another one here. [E205]"
     )
-    assert quality(make(site_path, ", units: {50820: ''}"))["concepts"]["ph"]["out_of_range"] == 31
+    assert quality(make(site_path, ", units: {50820: units}"))["concepts"]["ph"]["out_of_range"] == 31
     assert quality(make(site_path, ", units: {50820: drop}"))["concepts"]["ph"]["out_of_range"] == 0
 
 
