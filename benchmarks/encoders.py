@@ -44,13 +44,13 @@ from client.site import PlanSections, load_site
 from lemof_model import lemof, logistic, training
 from lemof_model.encoders.registry import ENCODERS
 from lemof_model.study import MODALITIES, EncoderSpec, Study
-from lemof_model.wire import EncodersRequest
+from protocol.messages import EncodersRequest
+from protocol.plan import load_plan
+from protocol.source import source_digest
 from server import coordinator
 from server.blocks import train_blocks
-from server.plan import load_plan
 from server.rounds import Rounds
 from server.run_store import RunStore
-from server.source import source_digest
 from simulation.local_transport import LocalTransport
 from simulation.synthetic.generate import generate
 

@@ -208,7 +208,7 @@ def batch_milliseconds(site_file: Path) -> float:
 
     from client.hospital import open_hospital
     from lemof_model.stays import ecg_batches
-    from server.plan import load_plan
+    from protocol.plan import load_plan
 
     torch.set_num_threads(1)
     hospital = open_hospital(load_site(site_file), load_plan(ROOT / "site_configs" / "plans" / "default.yaml"))

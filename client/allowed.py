@@ -19,7 +19,7 @@ from lemof_model.errors import DoorError
 from lemof_model.features import DISEASES
 from lemof_model.stays import NUMERIC_COLUMNS
 from lemof_model.study import MODALITIES, NUM_LEVELS, SPLITS, Study
-from lemof_model.wire import (
+from protocol.messages import (
     AttentionRequest,
     CensusRequest,
     EncodersRequest,

@@ -13,11 +13,9 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.egress import refuse_packet
-from client.records import packet_to_recorddict, recorddict_to_packet
 from client.site import SiteConfig, load_site
-from client.source import source_digest, versions
 from lemof_model.errors import DoorError, LemofError
-from lemof_model.wire import (
+from protocol.messages import (
     REQUESTS,
     WIRE_VERSION,
     Answer,
@@ -28,6 +26,8 @@ from lemof_model.wire import (
     request_from_packet,
     require_same_release,
 )
+from protocol.records import packet_to_recorddict, recorddict_to_packet
+from protocol.source import source_digest, versions
 
 logger = logging.getLogger(__name__)
 

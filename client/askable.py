@@ -11,7 +11,7 @@ from lemof_model import lemof
 from lemof_model.errors import DoorError
 from lemof_model.stays import NUMERIC_COLUMNS
 from lemof_model.study import MODALITIES, NUM_LEVELS
-from lemof_model.wire import Request
+from protocol.messages import Request
 
 MOST = 1e6
 MOST_SCALING = 1e9

@@ -17,9 +17,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from client.command_line import run_command
 from client.site import Privacy, find_site_file, load_plan_sections, load_site, load_study
 from lemof_model.errors import ConfigError
+from protocol.command_line import run_command
 
 log = logging.getLogger("lemof")
 app = typer.Typer(

@@ -15,7 +15,6 @@ those depend on the plan: ``client.labels`` and ``lemof_model.splits`` compute t
 
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -37,6 +36,7 @@ from lemof_model import features as schema
 from lemof_model.errors import DataError, DiskError, TooLittleDataError
 from lemof_model.splits import split_of
 from lemof_model.study import SPLITS, CohortSpec, SplitSpec, Target, digest_json
+from protocol.disk import hold, sync
 
 T = TypeVar("T")
 
@@ -138,14 +138,14 @@ def held_alone(path: Path) -> Iterator[None]:
         raise _cannot_write(path, error) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            is_ours = hold(file)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        if not is_ours:
             raise DiskError(
                 f"One prepare at a time must make a cohort, got another at work on {path}. Nothing was changed. Wait "
                 "until it has ended, then run the same command. [E604]"
-            ) from None
-        except OSError as error:
-            raise _cannot_write(path, error) from error
+            )
         if os.fstat(file.fileno()).st_nlink == 0:  # of a run that ended this very moment
             with held_alone(path):
                 yield
@@ -254,16 +254,6 @@ def _open_partial(new: Path, key: str) -> None:
     _remove(new)
     (new / STATE).mkdir(parents=True)
     marker.write_text(key, encoding="ascii")
-
-
-def sync(*paths: Path) -> None:
-    """Put files, or the names in folders, on the disk."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def write_cohort(

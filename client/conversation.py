@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from client.app import own_release
 from client.site import SiteConfig
-from lemof_model.wire import Answer, Packet, Refusal, release_of
+from protocol.messages import Answer, Packet, Refusal, release_of
 
 LAST = ("evaluation", "held_out")
 

@@ -23,13 +23,12 @@ from client.owner_only import write_owner_only
 from client.privacy import Noise
 from client.progress import WIDTH, Shown, doing
 from client.site import Privacy, SiteConfig
-from client.source import source_digest
 from lemof_model import lemof
 from lemof_model.errors import DiskError, LemofError
 from lemof_model.features import schema_digest
 from lemof_model.stays import NUMERIC_COLUMNS, scaling_from
 from lemof_model.study import FEW_SITES, MODALITIES, NUM_LEVELS, Study
-from lemof_model.wire import (
+from protocol.messages import (
     Answer,
     AttentionRequest,
     CensusRequest,
@@ -41,6 +40,7 @@ from lemof_model.wire import (
     Request,
     StatisticsRequest,
 )
+from protocol.source import source_digest
 
 BEST_LEVEL = 3
 NUM_REQUESTS = 9

@@ -22,10 +22,10 @@ from client.allowed import MAX_COUNT, Form, Forms, forms_of
 from client.askable import check_model
 from client.hospital import Hospital
 from client.site import Limits
-from client.source import source_digest, versions
 from lemof_model.errors import DoorError, LemofError, NotAllowedError, TooLittleDataError
 from lemof_model.study import FEW_SITES
-from lemof_model.wire import Answer, Packet, Refusal, Request
+from protocol.messages import Answer, Packet, Refusal, Request
+from protocol.source import source_digest, versions
 
 log = logging.getLogger("lemof.door")
 

@@ -5,7 +5,6 @@ here. This process prints what it tells, starts it again when it dies, and holds
 ``lemof-client`` from answering for the same hospital. When this process is gone, however it ended, so is the child.
 """
 
-import fcntl
 import json
 import os
 import shlex
@@ -20,6 +19,7 @@ from typing import IO, NoReturn
 
 from client.site import SiteConfig
 from lemof_model.errors import ConfigError, DataError, NetworkError
+from protocol.disk import hold
 
 MAX_FAILURES = 6  # 2 + 4 + ... + 32 s outlast the minute in which Flower takes a killed node for alive and refuses it
 LOG = "node.log"
@@ -77,15 +77,13 @@ def _joined_once(site: SiteConfig) -> Iterator[Path]:
     folder = site.prepare.output.resolve().parent / ".flower" / site.site.name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / "joined").open("a+", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not hold(lock):
             lock.seek(0)
             number = lock.read().strip() or "?"
             raise ConfigError(
                 f"{site.site.name} must join once, got one that has already joined as process {number}. Leave it, or "
                 f"end it first: kill {number}"
-            ) from None
+            )
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()

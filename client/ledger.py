@@ -13,7 +13,6 @@ which counts. Everything else is damage (``LedgerError``), and nothing leaves un
 was set back together with its head cannot be told from an old one.
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -32,7 +31,8 @@ from client import accounting
 from client.accounting import Budget, Charge, Curve, Schedule
 from lemof_model.errors import BudgetError, DiskError, LedgerError, OtherSplitsError
 from lemof_model.study import SplitSpec, Study, canonical_json, digest_json
-from lemof_model.wire import Packet, Request
+from protocol.disk import hold, sync, write_whole
+from protocol.messages import Packet, Request
 
 log = logging.getLogger("lemof")
 
@@ -85,7 +85,7 @@ def open_ledger(path: Path, budget: Budget) -> Iterator["Ledger"]:
         file = path.open("a+b", buffering=0)
     with file:
         with _told_of_disk(path):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            hold(file, wait=True)
             ledger = Ledger(path, budget, file.fileno())
         yield ledger
 
@@ -97,11 +97,9 @@ def read_ledger(path: Path) -> list[Entry]:
             raise LedgerError(f"The ledger {path.name} must be there, got only its head. {RESTORE_HELP}")
         return []
     with _told_of_disk(path), path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not hold(file, shared=True):
             log.info("An answer is under way; waiting for its end.")
-            fcntl.flock(file, fcntl.LOCK_SH)
+            hold(file, shared=True, wait=True)
         lines, _ = _check(path, file.read())
     return [Entry.from_json(line) for line in lines[1:]]
 
@@ -222,7 +220,7 @@ class Ledger:
         is_new_study = entry.study not in {known.study for known in self.entries}
         with _told_of_disk(self.path):
             _make_folder(self._answers)
-            _write_synced(self._answers / f"{digest}.npz", content)
+            write_whole(self._answers / f"{digest}.npz", content)
             self._write_line(asdict(entry))
         self.entries.append(entry)
         if is_new_study:
@@ -246,11 +244,7 @@ class Ledger:
 
     def _write_head(self) -> None:
         """Say which line is the last."""
-        head = _head_path(self.path)
-        partial = head.with_name(f"{head.name}.partial")
-        _write_synced(partial, f"{self._num_lines} {self._hash}\n".encode())
-        partial.replace(head)
-        _sync_folder(head.parent)
+        write_whole(_head_path(self.path), f"{self._num_lines} {self._hash}\n".encode())
 
     def _prune(self, study: str) -> None:
         """Delete the answers of other studies."""
@@ -360,27 +354,9 @@ def _told_of_disk(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _write_synced(path: Path, content: bytes) -> None:
-    """A file that is on the disk, with its name, when this returns."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(path.parent)
-
-
 def _make_folder(folder: Path) -> None:
     """A folder that is on the disk, with its name, when this returns."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """The names in a folder, on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(folder.parent)

@@ -36,9 +36,9 @@ from flwr.supernode.fleet_http_connection import http_request_response
 
 from client.app import answer_packet, hello_packet
 from client.conversation import Conversation
-from client.records import packet_to_recorddict, recorddict_to_packet
 from client.site import Server, SiteConfig, load_site
 from lemof_model.errors import DoorError, LemofError
+from protocol.records import packet_to_recorddict, recorddict_to_packet
 
 LOOK_SECONDS = (0.1, 1.0)  # least and most time between two looks for a message: a tenth of what has been waited
 LOST_SECONDS = 5.0  # between two tries to reach a server that was lost

@@ -17,7 +17,7 @@ from lemof_model import lemof
 from lemof_model.encoders.registry import encoder_class
 from lemof_model.membership import LEARNERS
 from lemof_model.training import round_lr
-from lemof_model.wire import (
+from protocol.messages import (
     AttentionRequest,
     EncodersRequest,
     EvaluationRequest,

@@ -28,7 +28,7 @@ from lemof_model.errors import BudgetError, DoorError, LemofError, TooLittleData
 from lemof_model.membership import LEARNERS, NUM_BINS
 from lemof_model.stays import Rows
 from lemof_model.study import MODALITIES, SPLITS, Study
-from lemof_model.wire import (
+from protocol.messages import (
     Answer,
     AttentionRequest,
     CensusRequest,

@@ -6,7 +6,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lemof_model.wire import EvaluationRequest, Request
+from protocol.messages import EvaluationRequest, Request
 
 DOING = {
     "census": "counting stays",

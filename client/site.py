@@ -23,12 +23,12 @@ from pydantic import (
 )
 
 from client.accounting import Budget
-from client.plan import load_plan
 from client.site_items import Items, Units, read_items, read_units
-from client.yaml_file import read_yaml
-from lemof_model.errors import ConfigError
-from lemof_model.problems import keys_of, problem_sentences, shown
+from lemof_model.errors import ConfigError, shown
 from lemof_model.study import CohortSpec, SplitSpec, Study, Target
+from protocol.plan import load_plan
+from protocol.problems import keys_of, problem_sentences
+from protocol.yaml_file import read_yaml
 
 SITE_FOLDER = Path("site_configs")
 MAX_NAME_BYTES = 255  # of a file, on the disks of all systems

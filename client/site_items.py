@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lemof_model.concepts import TREATMENTS
+from lemof_model.errors import nearest, shown
 from lemof_model.features import MEASURED
 from lemof_model.items import DROP, RINSED_IN, Concept, Treatment
-from lemof_model.problems import nearest, shown
 from lemof_model.spellings import plain
 
 Items = dict[str, dict[int, str | None]]

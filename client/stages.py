@@ -24,7 +24,7 @@ from lemof_model.errors import DoorError, LemofError, VersionError
 from lemof_model.features import schema_digest
 from lemof_model.stays import Rows, feature_sums
 from lemof_model.study import MODALITIES, SPLITS
-from lemof_model.wire import (
+from protocol.messages import (
     Answer,
     AttentionRequest,
     CensusRequest,

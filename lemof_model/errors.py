@@ -18,6 +18,13 @@ A message says what must hold, what came, and what to do; never a patient's id o
 a hospital, so it stays there: the coordinator is told ``told_outside``, or the message itself where that is None.
 """
 
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_SHOWN = 60
+
 
 class LemofError(ValueError):
     """An error whose message is meant for the person at the keyboard."""
@@ -115,3 +122,37 @@ def error_with(exit_status: int) -> type[LemofError]:
     """
     kinds = (cls for cls in LemofError.__subclasses__() if exit_status == cls.exit_status != LemofError.exit_status)
     return next(kinds, LemofError)
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The one of the known names that is most like another, whatever its letters' case.
+
+    Example:
+        >>> nearest("Window-Hour", ["gap_hours", "window_hours"]), nearest("colour", ["seed"])
+        ('window_hours', None)
+    """
+    by_plain = {plain(one): one for one in reversed(known)}
+    close = difflib.get_close_matches(plain(name), by_plain, n=1)
+    return by_plain[close[0]] if close else None
+
+
+def plain(name: str) -> str:
+    """A name without what people write differently: case, blanks, dashes."""
+    return re.sub(r"[\s-]+", "_", name.strip().casefold())
+
+
+def shown(value: Any) -> str:
+    """A value of a file as a message shows it.
+
+    Example:
+        >>> shown(None), shown({"a": 1}), shown("x" * 70)[-6:], shown(2.5)
+        ('nothing', 'a section', 'xxx...', '2.5')
+    """
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return "a section"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -1,6 +1,6 @@
 """The study as plain values: what the plan fixes and every request states.
 
-The plan file is read once by the server (``server/plan.py``); a hospital meets these same dataclasses inside each
+The plan file is read once by the server (``protocol/plan.py``); a hospital meets these same dataclasses inside each
 request, so two hospitals cannot run different studies. Each class checks its own values; all are immutable.
 """
 
@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from lemof_model.errors import ConfigError
 
@@ -42,8 +42,6 @@ class CohortSpec:
     otherwise the window would hold the answer (method: target). Rows of intensive care in one admission that overlap,
     or lie no more than ``merge_within_hours`` apart, are one stay.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     window_hours: int = 24
     gap_hours: int = 0
@@ -82,8 +80,6 @@ class CohortSpec:
 class Target:
     """Long stay: length of stay in ``unit`` above ``threshold_days``; deaths shorten stays and are kept by default."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     unit: Literal["icu", "hospital"] = "icu"
     threshold_days: float = 3.0
     deaths: Literal["keep", "exclude"] = "keep"
@@ -95,8 +91,6 @@ class Target:
 @dataclass(frozen=True)
 class SplitSpec:
     """Fractions of patients per split; which patient goes where is a hash of ``salt`` and the patient."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     salt: str = "lemof"
     train: float = 0.5
@@ -117,8 +111,6 @@ class SplitSpec:
 class EncoderSpec:
     """An encoder by its registered name, with the sizes that differ from its defaults."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     name: str
     sizes: dict[str, int | float] = field(default_factory=dict)
 
@@ -131,8 +123,6 @@ class TrainingSpec:
     ``final_lr_share`` of it in the last round. ``patience`` rounds without a better federated tuning loss end the
     stage; 0 trains all rounds. Either way the weights of the best round are kept.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     num_rounds: int = 40
     num_epochs: int = 1
@@ -167,8 +157,6 @@ class TrainingSpec:
 class StrategySpec:
     """How the server turns the mean of the sites' weights into the next ones."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     name: Literal["fedavg", "fedprox", "fedadam"] = "fedavg"
     proximal_mu: float = 0.0
     server_lr: float = 0.01
@@ -195,8 +183,6 @@ class StrategySpec:
 class AttentionSpec:
     """Cross-modal attention (eq. 10-12): width d, dropout, and its training."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     width: int = 32
     dropout: float = 0.1
     training: TrainingSpec = field(
@@ -218,8 +204,6 @@ class AttentionSpec:
 class LogisticSpec:
     """The logistic learners G (eq. 3): what goes in, and scikit-learn's C (the ridge is 1/C)."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     inputs: Literal["log_odds", "probability"] = "log_odds"
     c: float = 1.0
     max_steps: int = 8
@@ -235,8 +219,6 @@ class LogisticSpec:
 @dataclass(frozen=True)
 class EvaluationSpec:
     """How scores are counted: bins between log-odds -limit and +limit, bootstrap draws, calibration."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     num_bins: int = 400
     limit: float = 8.0
@@ -264,8 +246,6 @@ class Study:
 
     ``few_sites`` says whether totals over one or two hospitals may be made; each hospital decides for itself as well.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str = "lemof"
     seed: int = 7

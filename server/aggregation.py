@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg
 from numpy.typing import NDArray
 
 from lemof_model.study import StrategySpec
-from lemof_model.wire import Answer
+from protocol.messages import Answer
 
 WEIGHTED_BY = "num-examples"
 

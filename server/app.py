@@ -14,7 +14,7 @@ from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.superlink.grid import http_grid
 
 from lemof_model.errors import ConfigError
-from server.plan import load_plan
+from protocol.plan import load_plan
 from server.run import run_plan
 from server.run_store import WAITING, WITH_FLWR_RUN, note
 from server.transport import FlowerTransport

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lemof_model import lemof
 from lemof_model.study import TrainingSpec
-from lemof_model.wire import Request
+from protocol.messages import Request
 from server.aggregation import BlockStrategy
 from server.newton_stage import NewtonStage
 from server.rounds import Rounds

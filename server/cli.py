@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lemof_model.errors import DataError
-from server.command_line import run_command
+from protocol.command_line import run_command
 from server.report.page import write_report
 from server.report.run_files import describe_run, runs_of, the_run, verify_run
 

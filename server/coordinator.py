@@ -16,7 +16,7 @@ from lemof_model.features import schema_digest
 from lemof_model.stays import scaling_from
 from lemof_model.study import FEW_SITES, MODALITIES, NUM_LEVELS, Study
 from lemof_model.training import derive_seed
-from lemof_model.wire import (
+from protocol.messages import (
     AttentionRequest,
     CensusRequest,
     EncodersRequest,
@@ -26,12 +26,12 @@ from lemof_model.wire import (
     MetaRequest,
     StatisticsRequest,
 )
+from protocol.source import source_digest, versions
 from server import evaluation
 from server.blocks import Model, train_blocks
 from server.newton_stage import NewtonStage
 from server.rounds import Rounds
 from server.run_store import RunStore
-from server.source import source_digest, versions
 from server.transport import Transport
 
 NUM_STABILITY_DRAWS = 1000

@@ -12,10 +12,10 @@ from typing import Any
 
 from lemof_model.errors import NetworkError, TooLittleDataError, VersionError, error_with
 from lemof_model.study import Study
-from lemof_model.wire import Answer, Refusal, Release, Request, require_same_release
+from protocol.messages import Answer, Refusal, Release, Request, require_same_release
+from protocol.source import source_digest, versions
 from server.aggregation import add
 from server.run_store import Round, RunStore, SiteReply
-from server.source import source_digest, versions
 from server.transport import Transport
 
 log = logging.getLogger("lemof")

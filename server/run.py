@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from lemof_model.errors import LemofError
+from protocol.plan import load_plan
 from server.coordinator import run_study
-from server.plan import load_plan
 from server.report.page import write_report
 from server.run_store import FAILURE, ON_THE_COMMAND_LINE, Asked, RunStore, note
 from server.transport import Transport

@@ -10,7 +10,6 @@ rounds is computed anew, so a resumed run gives the same bytes as one that was n
 """
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -29,7 +28,8 @@ from safetensors.numpy import load_file, save
 
 from lemof_model.errors import ConfigError, DiskError, VersionError
 from lemof_model.study import Study
-from server.plan import dump_plan
+from protocol.disk import hold, write_whole
+from protocol.plan import dump_plan
 
 LOCK, WAITING, FAILURE = "lock", "waiting", "failure"
 
@@ -125,15 +125,12 @@ class RunStore:
     def _take(self, lock: BinaryIO) -> bool:
         """Whether the lock is ours now."""
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+            return hold(lock)
         except OSError as error:
             raise DiskError(
                 f"{self.asked.out} must be on a disk that can lock files, got {error.strerror} from {self.out}. "
                 "Name another."
             ) from None
-        return True
 
     def begin(self, study: Study, source_digest: str) -> None:
         """Write the resolved plan and the digest of the source; on resume both must be the same."""
@@ -281,28 +278,15 @@ def is_running(run: Path) -> bool:
     """Whether a coordinator is at work on a run folder."""
     try:
         with (run / "state" / LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not hold(lock, shared=True)
     except OSError:  # no lock, or not ours to look at
         return False
-    return False
 
 
 def _write(path: Path, content: bytes, resume: str) -> None:
     """Write whole: a partial file, synced, then renamed."""
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_whole(path, content)
     except OSError as error:
         raise DiskError(
             f"{path} must be written to go on, got: {error.strerror}. "

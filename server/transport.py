@@ -10,8 +10,8 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from lemof_model.errors import LemofError, NetworkError, VersionError
-from lemof_model.wire import Answer, Refusal, Request, answer_from_packet
-from server.records import packet_to_recorddict, recorddict_to_packet
+from protocol.messages import Answer, Refusal, Request, answer_from_packet
+from protocol.records import packet_to_recorddict, recorddict_to_packet
 
 # What the hospital's own code did: sending the request again would end the same way. Other errors are the network's.
 APP_ERRORS = (ErrorCode.LOAD_CLIENT_APP_EXCEPTION, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, ErrorCode.INVALID_FAB)

@@ -22,7 +22,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from client.mimic_iv.roots import refuse_other_record_list, refuse_other_tables
-from server.command_line import run_command
+from protocol.command_line import run_command
 from server.report import words
 from server.report.run_files import full_of
 from simulation.split import By

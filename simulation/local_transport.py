@@ -10,7 +10,7 @@ from types import TracebackType
 from client import stages
 from client.site import SiteConfig, load_site
 from lemof_model.errors import ConfigError
-from lemof_model.wire import Answer, Refusal, Request
+from protocol.messages import Answer, Refusal, Request
 from simulation.processes import interrupts_held, processes
 
 

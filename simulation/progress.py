@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from client.progress import WIDTH, Shown, doing
-from lemof_model.wire import Answer, Refusal, Request
+from protocol.messages import Answer, Refusal, Request
 from server.transport import Transport
 
 

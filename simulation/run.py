@@ -12,7 +12,7 @@ from rich.console import Console
 from client.progress import Shown
 from client.site import load_site
 from lemof_model.errors import ConfigError
-from server.plan import load_plan
+from protocol.plan import load_plan
 from server.run import run_plan
 from simulation.local_transport import LocalTransport
 from simulation.progress import Watched

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lemof_model.study import AttentionSpec, EncoderSpec, EvaluationSpec, SplitSpec, Study, TrainingSpec
-from lemof_model.wire import Answer, Refusal, Request
+from protocol.messages import Answer, Refusal, Request
 from server.blocks import Model
 from server.coordinator import run_study
 from server.run_store import RunStore

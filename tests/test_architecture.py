@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
-STOREYS = ("lemof_model", "client", "server", "simulation")
-BUNDLED = ("lemof_model", "client", "server")
+STOREYS = ("lemof_model", "protocol", "client", "server", "simulation")
+BUNDLED = ("lemof_model", "protocol", "client", "server")
 
 
 def sources(repository: Path, *packages: str) -> set[str]:
@@ -73,11 +73,6 @@ def test_every_departure_that_the_code_marks_is_in_the_method(repository: Path) 
     marked = {f for f in sources(repository, *STOREYS) if "NOTE[DIFF]" in (repository / f).read_text()}
     section = (repository / "docs/method.md").read_text().split("## 4. Departures")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `(\S+\.py)` \|", section, re.MULTILINE)) == marked
-
-
-@pytest.mark.parametrize("name", ["records.py", "source.py", "command_line.py", "plan.py", "yaml_file.py"])
-def test_both_sides_keep_the_same_file(repository: Path, name: str) -> None:
-    assert (repository / "client" / name).read_bytes() == (repository / "server" / name).read_bytes()
 
 
 def test_the_bundle_is_three_packages_and_nothing_else(repository: Path) -> None:

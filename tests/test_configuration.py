@@ -1,4 +1,4 @@
-"""Plans and site files as people write them: one verdict on both sides, and words that name what is wrong."""
+"""Plans and site files as people write them: one verdict in every command, and words that name what is wrong."""
 
 import json
 import math
@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 
 from client import cli
-from client.plan import load_plan as read_by_hospital
 from client.site import SiteConfig, load_plan_sections, load_site, load_study
-from client.yaml_file import read_yaml, write_yaml
 from lemof_model.errors import ConfigError
-from lemof_model.problems import keys_of
 from lemof_model.study import Study
-from server.plan import dump_plan
-from server.plan import load_plan as read_by_coordinator
+from protocol.plan import dump_plan, load_plan
+from protocol.problems import keys_of
+from protocol.yaml_file import read_yaml, write_yaml
 from simulation import cli as sim
 
 SITE = "version: 1\nsite: {name: hospital_a}\ndata: {ehr: {root: raw}}\n"
@@ -103,33 +101,27 @@ BAD_PLANS = {
 
 
 @pytest.mark.parametrize("text", GOOD_PLANS.values(), ids=GOOD_PLANS)
-def test_both_sides_read_a_good_plan_alike(text: str, tmp_path: Path) -> None:
+def test_every_command_reads_a_good_plan_alike(text: str, tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text(text, encoding="utf-8")
-    found = verdict(read_by_coordinator, plan)
+    found = verdict(load_plan, plan)
     assert isinstance(found, Study), found
-    assert verdict(read_by_hospital, plan) == verdict(load_study, plan) == found
+    assert verdict(load_study, plan) == found
     sections = load_plan_sections(plan)
     assert (sections.cohort, sections.target, sections.splits) == (found.cohort, found.target, found.splits)
     plan.write_text(dump_plan(found), encoding="utf-8")
-    assert verdict(read_by_coordinator, plan) == found
+    assert verdict(load_plan, plan) == found
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_PLANS.values(), ids=BAD_PLANS)
-def test_both_sides_refuse_a_bad_plan_in_the_same_words(text: str, message: str, tmp_path: Path) -> None:
+def test_every_command_refuses_a_bad_plan_in_the_same_words(text: str, message: str, tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text(text, encoding="utf-8")
-    said = verdict(read_by_coordinator, plan)
+    said = verdict(load_plan, plan)
     assert isinstance(said, str)
     assert re.search(message, said), said
     assert not NO_PERSONS_WORDS.search(said), said
-    assert verdict(read_by_hospital, plan) == verdict(load_study, plan) == verdict(load_plan_sections, plan) == said
-
-
-@pytest.mark.parametrize("name", ["default", "paper", "quick"])
-def test_both_sides_read_the_plans_that_come_along(name: str, repository: Path) -> None:
-    plan = repository / f"site_configs/plans/{name}.yaml"
-    assert read_by_hospital(plan) == read_by_coordinator(plan)
+    assert verdict(load_study, plan) == verdict(load_plan_sections, plan) == said
 
 
 def places(model: Any, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -151,7 +143,7 @@ def test_whatever_stands_at_a_key_is_read_or_refused_in_a_persons_words(
     model: Any, place: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if place[0] not in ("ecg", "ehr"):
-        monkeypatch.setattr("server.plan._check_encoders", lambda *_: None)  # it takes the most time
+        monkeypatch.setattr("protocol.plan._check_encoders", lambda *_: None)  # it takes the most time
     for value in WRONG:
         content: dict[str, Any] = {"version": 1, "site": {"name": "a"}, "data": {"ehr": {"root": "raw"}}}
         section = content = content if model is SiteConfig else {}
@@ -160,7 +152,7 @@ def test_whatever_stands_at_a_key_is_read_or_refused_in_a_persons_words(
         section[place[-1]] = value
         path = tmp_path / "file.yaml"
         path.write_text(write_yaml(content))
-        said = verdict(load_site if model is SiteConfig else read_by_coordinator, path)
+        said = verdict(load_site if model is SiteConfig else load_plan, path)
         if isinstance(said, str):
             assert not NO_PERSONS_WORDS.search(said.replace(repr(value), "")), said
             assert all(", got " in line and len(line) < 500 for line in said.splitlines()), said

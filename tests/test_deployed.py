@@ -19,10 +19,10 @@ import pytest
 import yaml
 
 from lemof_model.errors import ConfigError
-from server.plan import dump_plan
+from protocol.plan import dump_plan
+from protocol.source import source_digest
 from server.report.run_files import describe_run
 from server.run import run_plan
-from server.source import source_digest
 from simulation.local_transport import LocalTransport
 from tests.flower_deployment import JOINED, deployment, free_address, run_study
 from tests.studies import outcome, tiny_study
@@ -109,7 +109,7 @@ def test_the_deployed_study_gives_the_bytes_of_the_local_engine(federation: Fede
 
 def altered_project(repository: Path, folder: Path) -> Path:
     """A copy of the source that travels, with the hospital's door opened and a mark set by whoever imports it."""
-    for package in ("client", "lemof_model", "server"):
+    for package in ("client", "lemof_model", "protocol", "server"):
         shutil.copytree(repository / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(repository / name, folder)
@@ -134,9 +134,8 @@ def test_an_altered_bundle_that_states_the_right_digest_changes_nothing(
     federation: Federation, repository: Path
 ) -> None:
     project, plan = altered_project(repository, federation.folder / "hidden"), tiny_plan(federation.folder)
-    for side in ("client", "server"):
-        path = project / side / "source.py"
-        path.write_text(path.read_text() + f"\n\ndef source_digest() -> str:\n    return {source_digest()!r}\n")
+    path = project / "protocol/source.py"
+    path.write_text(path.read_text() + f"\n\ndef source_digest() -> str:\n    return {source_digest()!r}\n")
     forget(federation.sites)
     assert run_study(project, federation.environment, plan, federation.folder / "as_hidden") == "finished:completed"
     assert marks(project) == []

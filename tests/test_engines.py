@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lemof_model.errors import ConfigError
-from server.plan import dump_plan
+from protocol.plan import dump_plan
 from server.run import run_plan
 from simulation.cli import command as run_simulation
 from simulation.flower_engine import ray_at_home

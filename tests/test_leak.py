@@ -18,7 +18,7 @@ from client.site import load_site
 from lemof_model import lemof, training
 from lemof_model.errors import LemofError
 from lemof_model.study import MODALITIES, AttentionSpec, EncoderSpec, SplitSpec, Study, TrainingSpec
-from lemof_model.wire import AttentionRequest, EncodersRequest, FinalRequest, MetaRequest
+from protocol.messages import AttentionRequest, EncodersRequest, FinalRequest, MetaRequest
 from server import blocks, coordinator
 from server.blocks import Model
 from server.rounds import Rounds

@@ -29,8 +29,8 @@ from lemof_model import lemof
 from lemof_model.encoders.registry import ENCODERS
 from lemof_model.pyramid import PyramidEncoder
 from lemof_model.study import MODALITIES, Study
-from lemof_model.wire import Request
-from server.plan import load_plan
+from protocol.messages import Request
+from protocol.plan import load_plan
 from simulation.local_transport import LocalTransport
 from tests.hospitals import write_hospital
 from tests.studies import Watched, run_tiny

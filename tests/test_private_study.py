@@ -23,14 +23,14 @@ from client import accounting, stages
 from client.hospital import Hospital
 from client.ledger import read_ledger
 from client.site import load_site
-from client.source import source_digest
 from client.statement import verify
 from lemof_model import lemof
 from lemof_model.errors import BudgetError, LemofError
 from lemof_model.features import DISEASES, schema_digest
 from lemof_model.study import AttentionSpec, EncoderSpec, Study, TrainingSpec
-from lemof_model.wire import Answer, CensusRequest, Refusal
-from server.plan import dump_plan
+from protocol.messages import Answer, CensusRequest, Refusal
+from protocol.plan import dump_plan
+from protocol.source import source_digest
 from server.report import words
 from server.report.page import write_report
 from server.run_store import RunStore
@@ -250,7 +250,7 @@ def test_what_fails_after_noise_was_drawn_is_charged_once_and_refused_in_fixed_w
 SCRIPT = """
 import sys
 from pathlib import Path
-from server.plan import load_plan
+from protocol.plan import load_plan
 from tests.studies import run_tiny
 print("begun", flush=True)
 run_tiny(load_plan(Path(sys.argv[1])), [Path(file) for file in sys.argv[3:]], Path(sys.argv[2]), resume=True)

@@ -35,9 +35,9 @@ from lemof_model.study import (
     Study,
     TrainingSpec,
 )
-from lemof_model.wire import Answer, AttentionRequest, EncodersRequest, Refusal, Request
+from protocol.messages import Answer, AttentionRequest, EncodersRequest, Refusal, Request
+from protocol.plan import load_plan
 from server.blocks import Model
-from server.plan import load_plan
 from server.rounds import Rounds
 from server.run_store import RunStore
 from simulation.local_transport import LocalTransport

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from client.source import ROOT, digest_of
+from protocol.source import ROOT, digest_of
 
 START = "client/mimic_iv/prepare.py"
-NOT_FOLLOWED = ("client/site.py", "client/source.py", "lemof_model/study.py")
+NOT_FOLLOWED = ("client/site.py", "protocol/source.py", "lemof_model/study.py")
 """What they read (site file, plan) stands in a cohort's key as values already, with all defaults."""
 
 

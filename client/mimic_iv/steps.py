@@ -17,8 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from client.cohort import sync
 from client.mimic_iv.files import estimate_rows
+from protocol.disk import sync
 
 NUM_STEPS = 4
 

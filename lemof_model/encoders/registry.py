@@ -14,9 +14,8 @@ from lemof_model.encoders.ehr_mlp import MLP
 from lemof_model.encoders.ehr_tab_transformer import TabTransformer
 from lemof_model.encoders.ehr_tabnet import TabNet
 from lemof_model.encoders.ehr_tpc import TPC
-from lemof_model.errors import ConfigError
+from lemof_model.errors import ConfigError, nearest, shown
 from lemof_model.features import GRID_CHANNELS
-from lemof_model.problems import nearest, shown
 from lemof_model.pyramid import ModalityNetwork, PyramidEncoder
 from lemof_model.stays import CONCEPT_COLUMNS, NUM_CATEGORIES, NUMERIC_COLUMNS, STATIC_COLUMNS, SYSTEM_TOKENS
 from lemof_model.study import EncoderSpec

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from lemof_model.errors import ConfigError, DataError
 from lemof_model.study import Study
-from server.plan import load_plan
+from protocol.plan import load_plan
 from server.run_store import FAILURE, WAITING, is_running
 
 WEIGHTS = "model/lemof.safetensors"

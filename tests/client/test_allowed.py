@@ -12,14 +12,13 @@ from client import allowed, egress, stages
 from client.allowed import Form, forms_of
 from client.hospital import open_hospital
 from client.site import STAGES, load_site
-from client.source import source_digest
 from lemof_model import lemof
 from lemof_model.encoders.registry import ENCODERS
 from lemof_model.errors import DoorError
 from lemof_model.features import schema_digest
 from lemof_model.stays import NUMERIC_COLUMNS
 from lemof_model.study import EncoderSpec, EvaluationSpec, Study, Target
-from lemof_model.wire import (
+from protocol.messages import (
     REQUESTS,
     Answer,
     AttentionRequest,
@@ -32,6 +31,7 @@ from lemof_model.wire import (
     Request,
     StatisticsRequest,
 )
+from protocol.source import source_digest
 from server.blocks import Model
 from tests.hospitals import write_hospital
 from tests.studies import tiny_study

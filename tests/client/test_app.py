@@ -13,10 +13,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client import stages
 from client.app import app, make_app
-from client.records import packet_to_recorddict, recorddict_to_packet
-from client.source import source_digest
 from lemof_model.study import Study
-from lemof_model.wire import (
+from protocol.messages import (
     REQUESTS,
     WIRE_VERSION,
     Answer,
@@ -26,6 +24,8 @@ from lemof_model.wire import (
     Request,
     answer_from_packet,
 )
+from protocol.records import packet_to_recorddict, recorddict_to_packet
+from protocol.source import source_digest
 from tests.hospitals import write_hospital
 
 PATIENT = 10_014_729

@@ -10,7 +10,7 @@ from client.askable import check_model
 from lemof_model import lemof
 from lemof_model.errors import DoorError
 from lemof_model.stays import NUMERIC_COLUMNS
-from lemof_model.wire import EvaluationRequest, ImportanceRequest, MetaRequest
+from protocol.messages import EvaluationRequest, ImportanceRequest, MetaRequest
 from tests.studies import tiny_study
 
 STUDY = tiny_study()

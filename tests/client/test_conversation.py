@@ -14,7 +14,7 @@ from client.site import SiteConfig, load_site
 from lemof_model.errors import DataError
 from lemof_model.features import schema_digest
 from lemof_model.study import Study
-from lemof_model.wire import Answer, CensusRequest, EncodersRequest, EvaluationRequest, Refusal, Request
+from protocol.messages import Answer, CensusRequest, EncodersRequest, EvaluationRequest, Refusal, Request
 from tests.hospitals import write_hospital
 
 RUN = 7

@@ -15,7 +15,7 @@ from client.ledger import read_ledger
 from client.site import load_site
 from lemof_model.errors import OtherSplitsError
 from lemof_model.study import SplitSpec, Study
-from server.plan import dump_plan
+from protocol.plan import dump_plan
 from simulation.local_transport import LocalTransport
 from tests.client.test_ledger import fill
 from tests.hospitals import write_hospital

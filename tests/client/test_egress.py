@@ -17,7 +17,7 @@ from lemof_model import lemof
 from lemof_model.errors import DoorError, LemofError, NotAllowedError, TooLittleDataError
 from lemof_model.stays import NUMERIC_COLUMNS
 from lemof_model.study import SPLITS, Study
-from lemof_model.wire import (
+from protocol.messages import (
     REQUESTS,
     Answer,
     CensusRequest,

@@ -20,7 +20,7 @@ from client.ledger import Ledger, open_ledger, read_ledger, request_digest
 from client.statement import verify
 from lemof_model.errors import BudgetError, DiskError, LedgerError, OtherSplitsError
 from lemof_model.study import AttentionSpec, SplitSpec, Study, TrainingSpec, canonical_json, digest_json
-from lemof_model.wire import CensusRequest, EncodersRequest, FinalRequest, Packet
+from protocol.messages import CensusRequest, EncodersRequest, FinalRequest, Packet
 from tests.client.golden_epsilon import COUNTS, DELTA, GOLDEN, charges_of
 
 BUDGET = Budget(8.0, DELTA, 8.0)
@@ -265,11 +265,14 @@ def test_ended_at_every_write_and_sync_of_an_answer(path: Path, monkeypatch: pyt
 
 def test_ended_again_and_again_between_line_and_head(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(path, 1)
+    replace = Path.replace
     for number in (2, 3):
         with open_ledger(path, BUDGET) as ledger, monkeypatch.context() as patch:
 
-            def die(*_: object) -> None:
-                raise Killed
+            def die(partial: Path, whole: Path) -> Path:
+                if whole.suffix == ".head":
+                    raise Killed
+                return replace(partial, whole)
 
             patch.setattr(Path, "replace", die)
             with pytest.raises(Killed):

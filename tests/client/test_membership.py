@@ -10,7 +10,7 @@ from client.hospital import Hospital, open_hospital
 from client.site import Limits, load_site
 from lemof_model import lemof
 from lemof_model.membership import NUM_BINS
-from lemof_model.wire import EvaluationRequest
+from protocol.messages import EvaluationRequest
 from server.blocks import Model
 from tests.client.test_allowed import whole_model
 from tests.hospitals import write_hospital

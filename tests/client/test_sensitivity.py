@@ -24,7 +24,7 @@ from client.site import load_site
 from lemof_model import lemof
 from lemof_model.splits import fold_of, patient_hash_of, split_of
 from lemof_model.study import MODALITIES, SPLITS, EncoderSpec, Study, TrainingSpec
-from lemof_model.wire import EncodersRequest, EvaluationRequest, Request, StatisticsRequest
+from protocol.messages import EncodersRequest, EvaluationRequest, Request, StatisticsRequest
 from server.blocks import Model
 from tests.client.test_allowed import every_request
 from tests.hospitals import write_hospital

@@ -12,13 +12,13 @@ import yaml
 from client import frozen, stages
 from client.hospital import Hospital, open_hospital
 from client.site import SiteConfig, load_site
-from client.source import source_digest
 from lemof_model import lemof, training
 from lemof_model.errors import DataError
 from lemof_model.features import FEATURES, schema_digest
 from lemof_model.stays import feature_sums, scaling_from
 from lemof_model.study import MODALITIES, SPLITS, Study, Target, TrainingSpec
-from lemof_model.wire import Answer, CensusRequest, EncodersRequest, EvaluationRequest, Request, StatisticsRequest
+from protocol.messages import Answer, CensusRequest, EncodersRequest, EvaluationRequest, Request, StatisticsRequest
+from protocol.source import source_digest
 from server.blocks import Model
 from tests.hospitals import write_hospital
 from tests.studies import tiny_study

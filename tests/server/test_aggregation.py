@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemof_model.study import StrategySpec
-from lemof_model.wire import Answer
+from protocol.messages import Answer
 from server.aggregation import BlockStrategy, add
 
 

@@ -9,7 +9,7 @@ import pytest
 from lemof_model.errors import TooLittleDataError
 from lemof_model.features import schema_digest
 from lemof_model.study import Study
-from lemof_model.wire import Answer, CensusRequest, MetaRequest, Refusal, Request
+from protocol.messages import Answer, CensusRequest, MetaRequest, Refusal, Request
 from server.coordinator import take_census
 from server.rounds import Rounds
 from server.run_store import RunStore

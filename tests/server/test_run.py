@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lemof_model.errors import ConfigError, NetworkError
-from lemof_model.wire import Answer, Refusal, Request
-from server.plan import dump_plan
+from protocol.messages import Answer, Refusal, Request
+from protocol.plan import dump_plan
 from server.report.run_files import describe_run
 from server.run import run_plan
 from server.run_store import WAITING, WITH_FLWR_RUN, RunStore, note

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -19,8 +18,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 import server.transport
 from lemof_model.errors import NetworkError
 from lemof_model.study import Study
-from lemof_model.wire import Answer, ImportanceRequest, Packet, Refusal
-from server.records import packet_to_recorddict, recorddict_to_packet
+from protocol.messages import Answer, ImportanceRequest, Packet, Refusal
+from protocol.records import packet_to_recorddict, recorddict_to_packet
 from server.transport import FlowerTransport
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "bool")
@@ -283,10 +282,6 @@ def test_a_second_node_under_a_name_does_not_take_over_a_site_that_is_online() -
     ask(over, "a", "b")
     assert (5, "query.importance") in nodes.sent
     assert (1, "query.importance") not in nodes.sent
-
-
-def test_records_are_one_file_on_both_sides(repository: Path) -> None:
-    assert (repository / "client/records.py").read_bytes() == (repository / "server/records.py").read_bytes()
 
 
 @settings(deadline=None)

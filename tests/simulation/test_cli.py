@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from server.plan import dump_plan
+from protocol.plan import dump_plan
 from simulation import cli
 from simulation import run as run_module
 from simulation.local_transport import LocalTransport

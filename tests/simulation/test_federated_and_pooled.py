@@ -20,8 +20,8 @@ from client.hospital import Hospital
 from client.mimic_iv.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.lemof import REFERENCES
+from protocol.plan import load_plan
 from server.coordinator import run_study
-from server.plan import load_plan
 from server.run_store import RunStore
 from simulation.local_transport import LocalTransport
 from simulation.pooled import pool_hospitals

@@ -1,4 +1,4 @@
-"""A YAML file as people write it, read so that nothing in it goes wrong in silence. The same file in client and server.
+"""A YAML file as people write it, read so that nothing in it goes wrong in silence.
 
 YAML has readings that nobody means: ``no`` is false, ``010`` is 8, ``12:30`` is 750, of a key that comes twice the
 last counts, ``"C:\\new"`` holds a line break. Here a value is text, a number or nothing (``null``); what could mean

@@ -14,17 +14,17 @@ import pytest
 
 from client.mimic_iv import program
 from client.mimic_iv.program import files_of_preparation
-from client.source import LEFT_OUT, PACKAGES, code_of, source_digest
+from protocol.source import LEFT_OUT, PACKAGES, code_of, source_digest
 
 
 @pytest.fixture(scope="module")
 def tree(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the three packages, of which each file is read once."""
+    """A copy of the four packages, of which each file is read once."""
     folder = tmp_path_factory.mktemp("tree")
     for package in PACKAGES:
         shutil.copytree(repository / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("client.source.code_of", cache(code_of))
+        patch.setattr("protocol.source.code_of", cache(code_of))
         yield folder
 
 
@@ -146,8 +146,10 @@ def test_a_cohort_leans_on_all_of_its_package_and_on_no_training(repository: Pat
     files = files_of_preparation(repository)
     own = {path.relative_to(repository).as_posix() for path in (repository / "client/mimic_iv").glob("*.py")}
     assert own - files == {"client/mimic_iv/schema_page.py"}
-    assert {name.split("/")[0] for name in files} == {"client", "lemof_model"}
-    assert not [name for name in files if re.search(r"encoders|training|stages|privacy|egress|accounting|wire", name)]
+    assert {name.split("/")[0] for name in files} == {"client", "lemof_model", "protocol"}
+    assert not [
+        name for name in files if re.search(r"encoders|training|stages|privacy|egress|accounting|messages", name)
+    ]
 
 
 def test_code_without_words_is_the_same_program(repository: Path) -> None:

@@ -1,19 +1,20 @@
-"""The study plan: read once, checked as a whole, and from then on a ``Study`` with a digest. The same file in client
-and server: a hospital that prepares, checks or tries a plan reads it as the coordinator will."""
+"""The study plan: read once, checked as a whole, and from then on a ``Study`` with a digest. A hospital that
+prepares, checks or tries a plan reads it as the coordinator will."""
 
 import dataclasses
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from lemof_model.errors import ConfigError, LemofError
-from lemof_model.problems import keys_of, nearest, problem_sentences
+from lemof_model.errors import ConfigError, LemofError, nearest
 from lemof_model.study import MODALITIES, Study
-
-from .yaml_file import read_yaml, write_yaml  # relative, because each side has its own copy
+from protocol.problems import keys_of, problem_sentences, sections_of
+from protocol.yaml_file import read_yaml, write_yaml
 
 PLANS = Path("site_configs/plans")
 SOURCE = Path(__file__).resolve().parent.parent
+for _section in sections_of(Study):
+    _section.__pydantic_config__ = {"extra": "forbid"}
 _STUDY = TypeAdapter(Study)
 OF_A_SITE_FILE = ("version", "site", "data", "prepare", "limits", "server", "privacy")
 

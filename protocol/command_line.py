@@ -1,5 +1,4 @@
-"""How a command line begins and ends, whatever happens: the exit statuses of every lemof program. The same file in
-client and server."""
+"""How a command line begins and ends, whatever happens: the exit statuses of every lemof program."""
 
 import logging
 import os

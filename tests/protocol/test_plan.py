@@ -6,7 +6,7 @@ import pytest
 
 from lemof_model.errors import ConfigError
 from lemof_model.study import Study, TrainingSpec
-from server.plan import dump_plan, load_plan
+from protocol.plan import dump_plan, load_plan
 
 
 def plan(folder: Path, text: str) -> Path:

@@ -5,14 +5,13 @@ and a value. Here it becomes words that name the file's own keys; the reader's w
 """
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-Place = tuple[int | str, ...]
+from lemof_model.errors import nearest, plain, shown
 
-MAX_SHOWN = 60
+Place = tuple[int | str, ...]
 
 _RULES = {
     "int": "be a whole number",
@@ -57,47 +56,27 @@ def keys_of(model: Any) -> dict[str, Any]:
         >>> list(keys_of(Target))
         ['unit', 'threshold_days', 'deaths']
     """
-    model = next((kind for kind in getattr(model, "__args__", ()) if _is_section(kind)), model)
+    model = _section(model)
     if dataclasses.is_dataclass(model):
         return {field.name: field.type for field in dataclasses.fields(model)}
     return {name: field.annotation for name, field in getattr(model, "model_fields", {}).items()}
 
 
+def sections_of(model: Any) -> Iterator[Any]:
+    """The class that a file is read as, and those of all sections in it."""
+    if _is_section(_section(model)):
+        yield _section(model)
+        for kind in keys_of(model).values():
+            yield from sections_of(kind)
+
+
+def _section(kind: Any) -> Any:
+    """The section among what a key may hold."""
+    return next((one for one in getattr(kind, "__args__", ()) if _is_section(one)), kind)
+
+
 def _is_section(kind: Any) -> bool:
     return dataclasses.is_dataclass(kind) or hasattr(kind, "model_fields")
-
-
-def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The one of the known names that is most like another, whatever its letters' case.
-
-    Example:
-        >>> nearest("Window-Hour", ["gap_hours", "window_hours"]), nearest("colour", ["seed"])
-        ('window_hours', None)
-    """
-    plain = {_plain(one): one for one in reversed(known)}
-    close = difflib.get_close_matches(_plain(name), plain, n=1)
-    return plain[close[0]] if close else None
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s-]+", "_", name.strip().casefold())
-
-
-def shown(value: Any) -> str:
-    """A value of a file as a message shows it.
-
-    Example:
-        >>> shown(None), shown({"a": 1}), shown("x" * 70)[-6:], shown(2.5)
-        ('nothing', 'a section', 'xxx...', '2.5')
-    """
-    if value is None:
-        return "nothing"
-    if isinstance(value, Mapping):
-        return "a section"
-    if isinstance(value, list | tuple):
-        return "a list"
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _sentences(problem: Mapping[str, Any], place: Place, file: str, model: Any) -> str:
@@ -138,7 +117,7 @@ def _unknown_key(place: Place, file: str, model: Any) -> str:
         section = keys_of(section).get(str(part))
     known, name = list(keys_of(section)), str(name).split(":")[0]
     elsewhere = {path.rpartition(".")[2]: path for path in reversed(list(_paths(model)))}
-    close = nearest(name, known) or elsewhere.get(_plain(name))
+    close = nearest(name, known) or elsewhere.get(plain(name))
     advice = f"Did you mean {close}?" if close else f"Known: {', '.join(known)}."
     if ":" in str(place[-1]):
         advice = f"Is a blank missing after the colon? {advice}"

@@ -8,7 +8,7 @@ import pytest
 
 from lemof_model.errors import VersionError
 from lemof_model.study import Study
-from lemof_model.wire import (
+from protocol.messages import (
     REQUESTS,
     Answer,
     AttentionRequest,

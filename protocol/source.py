@@ -1,5 +1,5 @@
-"""What is running: a digest of the source, so that both sides can tell whether they run the same, and versions. The
-same file in client and server.
+"""What is running: a digest of the source, so that both sides can tell whether they run the same, and
+versions.
 
 A digest is taken of code alone: comments, docstrings and empty lines decide nothing.
 """
@@ -13,19 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("client", "lemof_model", "server")
+PACKAGES = ("client", "lemof_model", "protocol", "server")
 LEFT_OUT = (
     "client/check.py",
     "client/cli.py",
-    "client/command_line.py",
     "client/dry_run.py",
     "client/mimic_iv/schema_page.py",
     "client/preflight/",
     "client/progress.py",
     "client/readiness/",
     "client/statement.py",
+    "protocol/command_line.py",
     "server/cli.py",
-    "server/command_line.py",
     "server/report/",
 )
 """Files and folders that only look and tell: they decide nothing that is computed, sent or refused. All others count,
@@ -38,7 +37,7 @@ _LAYOUT = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 
 @cache
 def source_digest(root: Path = ROOT) -> str:
-    """sha256 (hex) of the code of the three packages that decides a study."""
+    """sha256 (hex) of the code of the four packages that decides a study."""
     files = (path.relative_to(root).as_posix() for package in PACKAGES for path in (root / package).rglob("*.py"))
     return digest_of((name for name in files if not name.startswith(LEFT_OUT)), root)
 

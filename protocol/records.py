@@ -1,4 +1,4 @@
-"""Flower's side of a message: a packet to a RecordDict and back. The same file in client and server.
+"""Flower's side of a message: a packet to a RecordDict and back.
 
 All arrays of a packet travel as one blob in safetensors form: it keeps dtype and shape exactly and holds nothing that
 runs, and Flower moves every array of a record in requests of its own.
@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from safetensors.numpy import load, save
 
-from lemof_model.wire import Packet
+from protocol.messages import Packet
 
 
 def packet_to_recorddict(packet: Packet) -> RecordDict:
