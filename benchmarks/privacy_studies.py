@@ -19,12 +19,12 @@ from encoders import PLAN
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from client import frozen
+from client import frozen, stages
 from client.hospital import Hospital, open_hospital
-from client.membership import audit
 from client.site import load_site
 from lemof_model import lemof, membership
 from lemof_model.study import AttentionSpec, EncoderSpec, Study, TrainingSpec
+from protocol.messages import EvaluationRequest
 from server.coordinator import run_study
 from server.run_store import RunStore
 from simulation.local_transport import LocalTransport
@@ -146,8 +146,10 @@ def attacks(hospitals: Sequence[Hospital], model: lemof.Model) -> dict[str, dict
     """The membership attack on each learner, on the counts of all hospitals without noise."""
     counts: dict[str, Any] = {}
     for hospital in hospitals:
-        for group in audit(hospital, model):
-            counts[group.name] = counts.get(group.name, 0) + group.sums["histogram"]
+        request = EvaluationRequest(study=hospital.study, round=0, model=model, split="held_out")
+        for group in stages.groups_of(hospital, request):
+            if group.name.startswith("membership/"):
+                counts[group.name] = counts.get(group.name, 0) + group.sums["histogram"]
     found = {}
     for learner in membership.LEARNERS:
         attack = membership.attack(*(counts[f"membership/{learner}/{who}"] for who in ("members", "others")))

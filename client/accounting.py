@@ -7,16 +7,19 @@ parallel: each part has a curve of its own and the largest epsilon is the hospit
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lemof_model.errors import BudgetError
 from lemof_model.study import Study, TrainingSpec
+
+if TYPE_CHECKING:
+    from protocol.release import Share
 
 ORDERS = tuple(float(order) for order in (*range(2, 64), 80, 96, 128, 192, 256, 512))
 """Renyi orders, whole ones only: at those any two accountants agree to the last digits. Between them dp-accounting 0.6
@@ -71,60 +74,11 @@ class Sgd:
 
 
 @dataclass(frozen=True)
-class Release:
-    """A kind of release that a study makes ``num`` times over; ``share`` of the split's budget pays for all of them.
-
-    Each time is a vector of L2 sensitivity 1 after division by its stated sensitivity.
-    """
-
-    split: str
-    name: str
-    share: float
-    num: Callable[[Study], int]
-
-
-def _once(_: Study) -> int:
-    """A release that is made a single time."""
-    return 1
-
-
-RELEASES: tuple[Release, ...] = (
-    # train: nearly all of it is for the encoders; the weights of sites are all that the counts decide
-    Release("train", "census", 0.05, _once),
-    Release("train", "membership", 0.05, _once),
-    # stack: G is what every prediction passes through three times, so its sums get more than the attention heads
-    Release("stack", "census", 0.03, _once),
-    # gradient, Hessian and input sums of two learners
-    Release("stack", "meta", 0.25, lambda _: 3 * 2),
-    # only the largest of three is used
-    Release("stack", "importance", 0.04, lambda _: 2),
-    # gradient and Hessian
-    Release("stack", "omega_1", 0.15, lambda _: 2),
-    Release("stack", "final", 0.15, lambda _: 2),
-    Release("stack", "membership", 0.03, _once),
-    # tuning: cuts and calibration hang on one histogram, the best round on many losses (every round's, of two blocks)
-    Release("tuning", "census", 0.1, _once),
-    Release("tuning", "losses", 0.4, lambda study: _num_losses(study)),
-    Release("tuning", "evaluation", 0.5, _once),
-    # held_out: the metrics
-    Release("held_out", "census", 0.1, _once),
-    Release("held_out", "evaluation", 0.75, _once),
-    Release("held_out", "membership", 0.15, _once),
-)
-"""What a hospital with a budget releases over one study, apart from DP-SGD, which gets the rest of train and stack."""
-
-
-def _num_losses(study: Study) -> int:
-    """Vectors of two tuning losses in a study: one in each message of both stages, one more than there are rounds."""
-    return study.encoders.num_rounds + 1 + study.attention.training.num_rounds + 1
-
-
-@dataclass(frozen=True)
 class Schedule:
     """The noise of every release of one study at one hospital.
 
     Attributes:
-        noise: noise multiplier by ``split/name`` of ``RELEASES``.
+        noise: noise multiplier by ``split/name`` of what is released.
         sgd: DP-SGD of one round, by stage (``encoders``; ``attention``, for each head).
         counts: noisy numbers of stays by group of the census (``train/ehr``, ``train/ehr/1`` ...): the only ones that
             later weights, denominators, sample rates and minima may use. Both are empty until the census.
@@ -140,13 +94,8 @@ class Schedule:
 
     def curve_of(self, split: str, study: Study) -> Curve:
         """Renyi curve of all that a study releases about the patients of ``split``, without DP-SGD."""
-        return sum(
-            (
-                release.num(study) * _step_curve(self.noise[f"{split}/{release.name}"], 1.0)
-                for release in _releases_of(split)
-            ),
-            np.zeros(len(ORDERS)),
-        )
+        times = {share.key: num for share, num in times_released(study).items() if share.split == split}
+        return sum((num * _step_curve(self.noise[key], 1.0) for key, num in times.items()), np.zeros(len(ORDERS)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -217,18 +166,16 @@ def schedule(study: Study, budget: Budget, *, before: Curves, own: Curves) -> Sc
     """The noise with which all of a study's releases fit into what is left, from the plan alone; DP-SGD is still out.
 
     ``before`` is everything that the hospital has released so far, ``own`` the part of it for this very study. The
-    releases of a split share what a single Gaussian mechanism could still spend; ``RELEASES`` says how.
+    releases of a split share what a single Gaussian mechanism could still spend as the stages declare.
 
     Raises:
         BudgetError: nothing, or too little for any noise, is left.
     """
-    noise = {}
-    for split in dict.fromkeys(release.split for release in RELEASES):
-        multiplier = _smallest_noise(partial(_step_curve, sample_rate=1.0), _Room(split, budget, before, own))
-        rho = 1 / (2 * multiplier**2)
-        for release in _releases_of(split):
-            noise[f"{split}/{release.name}"] = math.sqrt(release.num(study) / (2 * release.share * rho))
-    return Schedule(noise)
+    times = times_released(study)
+    room = {split: _Room(split, budget, before, own) for split in dict.fromkeys(share.split for share in times)}
+    plain = partial(_step_curve, sample_rate=1.0)
+    rho = {split: 1 / (2 * _smallest_noise(plain, left) ** 2) for split, left in room.items()}
+    return Schedule({share.key: math.sqrt(num / (2 * share.share * rho[share.split])) for share, num in times.items()})
 
 
 def with_counts(
@@ -239,12 +186,12 @@ def with_counts(
     Each attention head trains on a fold, half of ``stack``, and is charged to that fold alone. ``before`` and ``own``
     are as they were for ``schedule``: without the census.
     """
+    from protocol.stages import STAGES  # brings torch, which a look at the ledger does without
+
     sgd = {}
-    for stage, split, spec, num_stays in (
-        ("encoders", "train", study.encoders, counts["train/ehr"]),
-        ("attention", "stack", study.attention.training, counts["stack/ehr"] / 2),
-    ):
-        rate, steps = sgd_rate(spec, num_stays)
+    for stage, trained in ((stage.name, stage.trained) for stage in STAGES.values() if stage.trained):
+        spec, split = trained.spec(study), trained.split
+        rate, steps = sgd_rate(spec, counts[f"{split}/ehr"] / trained.num_folds)
         others = planned.curve_of(split, study)
         added = partial(_sgd_curve, others, rate, spec.num_rounds * steps)
         most = _USELESS_NOISE * spec.num_rounds * steps
@@ -252,9 +199,16 @@ def with_counts(
     return Schedule(planned.noise, sgd, dict(counts))
 
 
-def _releases_of(split: str) -> Iterator[Release]:
-    """The releases about the patients of one split."""
-    return (release for release in RELEASES if release.split == split)
+def times_released(study: Study) -> dict["Share", int]:
+    """How many Gaussian mechanisms of each share a study makes at most at a hospital, apart from DP-SGD, which gets the
+    rest of ``train`` and ``stack``."""
+    from protocol.stages import STAGES
+
+    found: dict[Share, int] = {}
+    for release in (release for stage in STAGES.values() for release in stage.releases):
+        if release.share is not None:
+            found[release.share] = found.get(release.share, 0) + release.mechanisms * release.messages(study)
+    return found
 
 
 def _sgd_curve(others: Curve, sample_rate: float, num_steps: int, noise_multiplier: float) -> Curve:

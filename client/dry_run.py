@@ -15,36 +15,24 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from client import accounting, egress, private_stages, stages
+from client import accounting, budgeted, egress, stages
 from client.hospital import Hospital, open_hospital
 from client.ledger import read_ledger, require_same_splits
-from client.norms import norms_of
 from client.owner_only import write_owner_only
 from client.privacy import Noise
-from client.progress import WIDTH, Shown, doing
+from client.progress import Shown
 from client.site import Privacy, SiteConfig
 from lemof_model import lemof
 from lemof_model.errors import DiskError, LemofError
 from lemof_model.features import schema_digest
 from lemof_model.stays import NUMERIC_COLUMNS, scaling_from
 from lemof_model.study import FEW_SITES, MODALITIES, NUM_LEVELS, Study
-from protocol.messages import (
-    Answer,
-    AttentionRequest,
-    CensusRequest,
-    EncodersRequest,
-    EvaluationRequest,
-    FinalRequest,
-    ImportanceRequest,
-    MetaRequest,
-    Request,
-    StatisticsRequest,
-)
+from protocol.messages import Answer, CensusRequest, EvaluationRequest, Request
 from protocol.source import source_digest
+from protocol.stages import STAGES, WIDTH, times_asked
 
 BEST_LEVEL = 3
-NUM_REQUESTS = 9
-"""Eight stages, of which the evaluation is asked on two splits."""
+NUM_REQUESTS = sum(len(stage.probes) for stage in STAGES.values())
 
 
 def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None) -> dict[str, Any]:
@@ -61,11 +49,12 @@ def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None) -> dict[
         budget = _Plan(site.privacy, study) if site.privacy else None
         found = []
         for number, (request, times) in enumerate(_requests(study, is_private=budget is not None), start=1):
+            doing = STAGES[request.stage].doing(request)
             if shown:
-                shown.begin(number, doing(request))
+                shown.begin(number, doing)
             found.append(_stage(site, hospital, request, times, budget))
             if shown:
-                shown.end(number, f"{doing(request):{WIDTH}}")
+                shown.end(number, f"{doing:{WIDTH}}")
     told = {
         "site": site.site.name,
         "study": study.name,
@@ -110,23 +99,16 @@ def _requests(study: Study, *, is_private: bool) -> Iterator[tuple[Request, int]
 
     ``num_sites`` is that of a study with enough hospitals.
     """
-    times = study.most_rounds(is_private=is_private)
-    shared: dict[str, Any] = {"study": study, "round": 0, "num_sites": FEW_SITES}
-    yield CensusRequest(**shared, source_digest=source_digest(), schema_digest=schema_digest()), 1
-    yield StatisticsRequest(**shared), 1
     model = _untrained(study)
-    shared["model"] = model
-    yield EncodersRequest(**shared), times["encoders"]
-    yield MetaRequest(**shared), times["meta"]
-    yield ImportanceRequest(**shared), 1
-    model["best_level"] = np.array([BEST_LEVEL] * len(MODALITIES))
-    model |= lemof.initial_heads(study, model["best_level"])
-    model["omega_1"] = np.zeros(6)
-    yield AttentionRequest(**shared), times["attention"]
-    model["final"] = np.zeros(3)
-    yield FinalRequest(**shared), times["final"]
-    yield EvaluationRequest(**shared, split="tuning"), 1
-    yield EvaluationRequest(**shared, split="held_out"), 1
+    digests = {"source_digest": source_digest(), "schema_digest": schema_digest()}
+    for name, times in times_asked(study, is_private=is_private).items():
+        stage = STAGES[name]
+        read = {key: value for key, value in model.items() if key.split("/")[0] in stage.reads}
+        known: dict[str, Any] = {"study": study, "round": 0, "num_sites": FEW_SITES, "model": read}
+        fields = [field.name for field in dataclasses.fields(stage.request)]
+        known |= {name: digest for name, digest in digests.items() if name in fields}
+        for probe in stage.probes:
+            yield stage.request(**known, **probe), times // len(stage.probes)
 
 
 def _untrained(study: Study) -> dict[str, NDArray[Any]]:
@@ -138,7 +120,9 @@ def _untrained(study: Study) -> dict[str, NDArray[Any]]:
     for modality in MODALITIES:
         model[f"meta/{modality}"] = np.append(np.ones(NUM_LEVELS), 0.0)
         model[f"background/{modality}"] = np.zeros(NUM_LEVELS)
-    return model
+    model["best_level"] = np.array([BEST_LEVEL] * len(MODALITIES))
+    model |= lemof.initial_heads(study, model["best_level"])
+    return model | {"omega_1": np.zeros(6), "final": np.zeros(3)}
 
 
 def _stage(site: SiteConfig, hospital: Hospital, request: Request, times: int, budget: _Plan | None) -> dict[str, Any]:
@@ -149,13 +133,13 @@ def _stage(site: SiteConfig, hospital: Hospital, request: Request, times: int, b
     try:
         egress.admit(site.limits, request)
         if noise is None:
-            groups = stages.HANDLERS[type(request)](hospital, request)
+            groups, most = stages.groups_of(hospital, request), None
         else:
-            groups = private_stages.groups_of(hospital, request, noise)
+            groups = budgeted.groups_of(hospital, request, noise)
             if budget and isinstance(request, CensusRequest):
-                budget.count({group.name: group.num_stays for group in groups})
-        most = norms_of(request, noise.schedule) if noise else None
-        answer = egress.release(hospital, site.limits, request, hospital.own(groups), most)
+                budget.count(noise.counts)
+            most = budgeted.norms_of(request, noise)
+        answer = egress.release(hospital, site.limits, request, groups, most)
         told |= _contents(answer)
     except LemofError as error:
         told["refused"] = str(error)

@@ -2,9 +2,9 @@
 
 What a stage has summed up comes as groups: one group of patients each (site x split x modality, or site x subgroup x
 label). The door leaves out every group with too few patients, and every group whose rest within a larger one would
-have too few, or a subtraction would tell what was left out; it says which. The larger one need not leave here: another
-stage may tell its count, under another limit. Of the others nothing leaves but what ``allowed.py`` lists, in the listed
-shapes and types, finite, within the norm that clipping and noise allow, and all of it no larger than the site allows.
+have too few, or a subtraction would tell what was left out (``minimum.py``); it says which. Of the others nothing
+leaves but what the stage declares, in the shapes and types declared, finite, within the norm that clipping and noise
+allow, and all of it no larger than the site allows.
 Refusals are made here too: a message that could hold a path or a limit of the hospital goes to the hospital's log, and
 a fixed sentence leaves.
 """
@@ -12,45 +12,28 @@ a fixed sentence leaves.
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.allowed import MAX_COUNT, Form, Forms, forms_of
-from client.askable import check_model
 from client.hospital import Hospital
+from client.minimum import held_back
 from client.site import Limits
 from lemof_model.errors import DoorError, LemofError, NotAllowedError, TooLittleDataError
 from lemof_model.study import FEW_SITES
+from protocol.asking import check_request
 from protocol.messages import Answer, Packet, Refusal, Request
+from protocol.release import Form, Group
 from protocol.source import source_digest, versions
+from protocol.stage import Forms
+from protocol.stages import STAGES
 
 log = logging.getLogger("lemof.door")
 
+MAX_COUNT = 2**31 - 1
+
 _NOTHING_SENT = "Nothing was sent. This is not what the plan implies: install the same lemof release on both sides."
-
-
-@dataclass(frozen=True)
-class Group:
-    """Sums over one group of patients, before the door.
-
-    ``minimum`` says which limit of the site file the group is under: ``patients`` for anything a learner or a level is
-    fitted with, ``cell`` for counts, losses and histograms. ``within`` names the groups that it is a part of, and
-    ``num_others`` counts the other patients of a whole that is no group of this answer.
-    ``counted_by`` names the array that counts the stays behind each element of the others: an element with too few is 0
-    in all of them.
-    """
-
-    name: str
-    num_patients: int
-    num_stays: int
-    minimum: Literal["patients", "cell"]
-    sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    within: tuple[str, ...] = ()
-    counted_by: str = ""
-    num_others: int = 0
 
 
 def admit(limits: Limits, request: Request) -> None:
@@ -71,8 +54,7 @@ def admit(limits: Limits, request: Request) -> None:
             "each would learn what the others hold. Nothing was sent. Invite more, or say few_sites: allow in the plan "
             "and limits.few_sites: allow in every site file."
         )
-    check_model(request, is_whole=False)
-    forms_of(request)
+    check_request(request, is_whole=False)
 
 
 def release(
@@ -85,18 +67,18 @@ def release(
     """Check every group and make the answer of those that may leave.
 
     Under a privacy budget ``max_norms`` has the norm that clipping and noise keep each array below, by ``group/name``
-    (``norms.py``).
+    (``Stage.norms``).
 
     Raises:
         TooLittleDataError: no group is large enough, and something is to be fitted; counts alone are just left out.
         DoorError: an array or a count is not on the list, not finite or out of bounds, or the answer is too large.
     """
-    forms = forms_of(request)
+    forms = STAGES[request.stage].forms(request)
     for group in groups:  # the names of those that are left out leave too
         _check_name(group, request.stage, forms)
-    passed = _large_enough(groups, limits)
-    kept = {group.name for group in passed}
-    left_out = tuple(group.name for group in groups if group.name not in kept)
+    too_small = held_back(hospital, limits, groups)
+    passed = [group for group in groups if group.name not in too_small]
+    left_out = tuple(group.name for group in groups if group.name in too_small)
     if left_out:
         log.debug(
             "held back in %s: %s (fewer patients than limits.min_patients = %d or limits.min_cell = %d, or a rest "
@@ -193,20 +175,6 @@ def _check_arrays(group: Group, stage: str, forms: Mapping[str, Form], max_norms
 def _kind(value: Any) -> str:
     """What a value is, without telling the value."""
     return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def _large_enough(groups: Sequence[Group], limits: Limits) -> list[Group]:
-    """Groups with enough patients whose rest, within each whole they are part of, is nobody or enough as well."""
-    minimum = {"patients": limits.min_patients, "cell": limits.min_cell}
-    named = {group.name: group for group in groups}
-
-    def rest_is_safe(group: Group) -> bool:
-        wholes = [named[name] for name in group.within if named[name].num_stays != group.num_stays]
-        rests = [whole.num_patients - group.num_patients for whole in wholes]
-        others = [part.num_others for part in (group, *wholes) if part.num_others]  # parts may add up to their whole
-        return all(rest >= minimum[group.minimum] for rest in (*rests, *others))
-
-    return [group for group in groups if group.num_patients >= minimum[group.minimum] and rest_is_safe(group)]
 
 
 def _counted(group: Group, limits: Limits) -> Mapping[str, NDArray[Any]]:

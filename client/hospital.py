@@ -4,29 +4,24 @@ Labels, splits and folds are made here from the threshold and the salt in the re
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from client.census import Census
 from client.cohort import load_cohort
 from client.labels import hours_to_icu_of, studied
 from client.site import SiteConfig
 from lemof_model.errors import OtherPlanError
 from lemof_model.features import DISEASES
 from lemof_model.splits import fold_of, split_of
-from lemof_model.stays import Stays
+from lemof_model.stays import AGE_LIMIT_YEARS, Stays
 from lemof_model.study import Study
-
-if TYPE_CHECKING:
-    from client.egress import Group
-
-AGE_LIMIT_YEARS = 65
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +42,10 @@ class Hospital:
     num_left_out: int = 0
     has_ecgs: bool = True
 
-    def own(self, groups: "Sequence[Group]") -> "list[Group]":
-        """The groups that are this hospital's at all. One without ECGs has no group of stays with an ECG: it would be
-        called too small, as if there were a few."""
-        return [group for group in groups if self.has_ecgs or not {"ecg", "with_ecg"} & set(group.name.split("/"))]
+    @cached_property
+    def census(self) -> Census:
+        """The sets of stays that its census counts."""
+        return Census(self.stays)
 
 
 def open_hospital(site: SiteConfig, study: Study) -> Hospital:

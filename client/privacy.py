@@ -6,20 +6,18 @@ noise and writes the charge in one act, so that no mechanism can be forgotten in
 
 import math
 import os
+from collections.abc import Mapping
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from client.accounting import Charge, Schedule, Sgd
+from client.accounting import Charge, Schedule
+from client.dp_sgd import Block, train_private
+from protocol.kinds import RADIUS, Trained
+from protocol.release import Part, Share, View
 
 Float = NDArray[np.float64]
-
-RADIUS = 3.0
-"""Public limit of the norm of a row ``[x, 1]`` of a logistic learner, in log-odds."""
-
-LOSS_LIMIT = 3.0
-"""Public limit of a stay's tuning loss, summed over the outputs of a network (chance level of three: 2.1)."""
 
 _NUM_SUMMED = 4
 _CHUNK = 1 << 16
@@ -64,42 +62,54 @@ class SecureRandom:
 class Noise:
     """The noise of one answer under one schedule, and what it costs.
 
-    ``charges`` holds everything that was made noisy so far; the ledger takes it as it stands.
+    ``charges`` holds everything that was made noisy so far; the ledger takes it as it stands. ``counts`` are the noisy
+    numbers of stays by group of the census, empty before it.
     """
 
     def __init__(self, schedule: Schedule, random: SecureRandom | None = None) -> None:
         self.schedule = schedule
         self.random = random or SecureRandom()
         self.charges: list[Charge] = []
+        self.counts: dict[str, int] = dict(schedule.counts)
 
-    def vector(self, split: str, name: str, value: Float, *, sensitivity: float) -> Float:
-        """``value`` with the noise of the release ``split/name``; adding or removing one patient of the split changes
-        it by ``sensitivity`` at most (L2, over all its elements)."""
-        scale = sensitivity * self._charged(split, name)
+    def multiplier(self, share: Share) -> float:
+        """Standard deviation of the noise of a release over its sensitivity."""
+        return self.schedule.noise[share.key]
+
+    def vector(self, share: Share, value: Float, *, sensitivity: float) -> Float:
+        """``value`` with the noise that a share pays for; adding or removing one patient of its split changes it by
+        ``sensitivity`` at most (L2, over all its elements)."""
+        scale = sensitivity * self._charged(share)
         return np.asarray(value + scale * self.random.normal(np.shape(value)))
 
-    def symmetric(self, split: str, name: str, value_PP: Float, *, sensitivity: float) -> Float:
+    def symmetric(self, share: Share, value_PP: Float, *, sensitivity: float) -> Float:
         """A symmetric matrix with symmetric noise; ``sensitivity`` is in the Frobenius norm.
 
         The mechanism sees the upper triangle with every entry off the diagonal times sqrt 2, a vector of the same norm;
         so such an entry gets 1 / sqrt 2 of the noise of one on the diagonal.
         """
-        scale = sensitivity * self._charged(split, name)
+        scale = sensitivity * self._charged(share)
         upper = np.triu(self.random.normal(value_PP.shape), k=1) / math.sqrt(2.0)
         diagonal = self.random.normal((len(value_PP),))
         return np.asarray(value_PP + scale * (upper + upper.T + np.diag(diagonal)))
 
-    def sgd(self, split: str, stage: str) -> Sgd:
-        """The settings for one round of DP-SGD over the stays of ``split`` (``stack/0`` for a head), charged."""
-        found = self.schedule.sgd[stage]
-        self.charges.append(found.charge(split))
-        return found
+    def train(self, release: Trained, view: View, parts: Mapping[str, Part]) -> None:
+        """One round of DP-SGD of the networks of some groups, in place; charged to the patients of the release."""
+        request, sgd = view.request, self.schedule.sgd[view.request.stage]
+        self.charges.append(sgd.charge(release.patients))
+        expected = sgd.sample_rate * self.counts[f"{release.split}/ehr"] / release.num_folds
+        blocks = {group: Block(part.each[0], part.each[1], part.rows) for group, part in parts.items()}
+        train_private(
+            blocks, view.stays.long_stay_N, release.sampled(view), release.spec(view.study),
+            noise_multiplier=sgd.noise_multiplier, sample_rate=sgd.sample_rate, steps=sgd.steps,
+            batch_size=max(expected, 1.0), random=self.random, number=request.number,
+            proximal_mu=view.study.strategy.proximal_mu,
+        )  # fmt: skip
 
-    def _charged(self, split: str, name: str) -> float:
+    def _charged(self, share: Share) -> float:
         """The noise multiplier of a release, after its charge was written."""
-        charge = self.schedule.charge(split, name)
-        self.charges.append(charge)
-        return charge.noise_multiplier
+        self.charges.append(self.schedule.charge(share.split, share.name))
+        return self.multiplier(share)
 
 
 def clip_rows(rows_NP: Float, radius: float = RADIUS) -> Float:

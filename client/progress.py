@@ -6,30 +6,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from protocol.messages import EvaluationRequest, Request
-
-DOING = {
-    "census": "counting stays",
-    "statistics": "means and scales of the features",
-    "encoders": "training the encoders",
-    "meta": "weighing the levels of each encoder",
-    "importance": "ranking the levels",
-    "attention": "training the attention",
-    "final": "fitting the last decision",
-}
-EVALUATING = {
-    "tuning": "training references; cuts on tuning patients",
-    "held_out": "evaluating on held-out patients",
-}
-WIDTH = max(map(len, (*DOING.values(), *EVALUATING.values())))
-
-
-def doing(request: Request) -> str:
-    """What a stage does, in a few words."""
-    if isinstance(request, EvaluationRequest):
-        return EVALUATING.get(request.split, "evaluating")
-    return DOING.get(request.stage, request.stage)
-
 
 class Shown:
     """Steps of something long, shown on a console; use it as a context.

@@ -40,6 +40,9 @@ _TOKEN_NAMES = [*_NUMERIC_CONCEPTS, *(FEATURES[i].name for i in CATEGORY_COLUMNS
 SYSTEM_TOKENS = tuple(tuple(_TOKEN_NAMES.index(name) for name in names) for names in SYSTEMS.values())
 """For each system of the schema, the places of its concepts: the numeric ones as above, then the categorical ones."""
 
+AGE_LIMIT_YEARS = 65
+"""Where an evaluation divides patients by age."""
+
 MICROVOLTS_PER_MV = 1000.0
 SCALED_LIMIT = 4.0
 DECAY_PER_HOUR = 4.0 / 3.0
@@ -93,12 +96,17 @@ class Stays:
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
-def feature_sums(features_NF: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """Count, sum and sum of squares of every numeric feature over the rows where it is present."""
+def feature_terms(features_NF: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+    """What each stay adds to count, sum and sum of squares of every numeric feature: nothing where it is missing."""
     x = features_NF[:, NUMERIC_COLUMNS].astype(np.float64)
     present = ~np.isnan(x)
     x = np.where(present, x, 0.0)
-    return {"num_present": present.sum(axis=0).astype(np.float64), "x": x.sum(axis=0), "x2": (x * x).sum(axis=0)}
+    return {"num_present": present.astype(np.float64), "x": x, "x2": x * x}
+
+
+def feature_sums(features_NF: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+    """Count, sum and sum of squares of every numeric feature over the rows where it is present."""
+    return {name: each.sum(axis=0) for name, each in feature_terms(features_NF).items()}
 
 
 def scaling_from(total: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float32]]:

@@ -302,16 +302,6 @@ class Study:
         """How many sites at least must stand behind a total."""
         return 1 if self.few_sites == "allow" else FEW_SITES
 
-    def most_rounds(self, *, is_private: bool = False) -> dict[str, int]:
-        """How often each stage is asked at most, as long as no hospital leaves; sums of a hospital with a privacy
-        budget allow one Newton step."""
-        num_steps = 1 if is_private else self.logistic.max_steps
-        attention = max(self.attention.training.num_rounds + 1, num_steps)
-        return {
-            "census": 1, "statistics": 1, "encoders": self.encoders.num_rounds + 1, "meta": num_steps, "importance": 1,
-            "attention": attention, "final": num_steps, "evaluation": 2,
-        }  # fmt: skip
-
     @property
     def digest(self) -> str:
         """sha256 of the canonical JSON."""

@@ -142,6 +142,12 @@ def loss_of(logit_NK: NDArray[np.float64], labels_N: NDArray[np.int8]) -> float:
     return float(np.logaddexp(0.0, logit_NK).sum() - (logit_NK * labels_N[:, None]).sum())
 
 
+def losses(logit_NK: NDArray[np.float64], labels_N: NDArray[np.int8]) -> NDArray[np.float64]:
+    """Each stay's part of ``loss_of``, ``(N,)``; finite whatever the log-odds are."""
+    logit = np.nan_to_num(logit_NK, nan=0.0, posinf=1e6, neginf=-1e6)
+    return np.asarray((np.logaddexp(0.0, logit) - logit * labels_N[:, None]).sum(axis=1))
+
+
 def to_arrays(model: nn.Module) -> dict[str, NDArray[Any]]:
     """Weights by name, as arrays of their own."""
     return {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}

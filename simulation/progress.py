@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from client.progress import WIDTH, Shown, doing
+from client.progress import Shown
 from protocol.messages import Answer, Refusal, Request
+from protocol.stages import STAGES, WIDTH
 from server.transport import Transport
 
 
@@ -20,8 +21,9 @@ class Watched:
     def ask(self, stage: str, requests: Mapping[str, Request]) -> dict[str, Answer | Refusal]:
         """Pass a round on, and show it."""
         request = next(iter(requests.values()))
-        self._shown.begin(request.round, doing(request))
+        self._shown.begin(request.round, STAGES[request.stage].doing(request))
         answers = self._inner.ask(stage, requests)
         num = sum(isinstance(answer, Answer) for answer in answers.values())
-        self._shown.end(request.round, f"{doing(request):{WIDTH}}  {num} of {len(answers)} hospitals")
+        doing = STAGES[request.stage].doing(request)
+        self._shown.end(request.round, f"{doing:{WIDTH}}  {num} of {len(answers)} hospitals")
         return answers

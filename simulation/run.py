@@ -13,6 +13,7 @@ from client.progress import Shown
 from client.site import load_site
 from lemof_model.errors import ConfigError
 from protocol.plan import load_plan
+from protocol.stages import times_asked
 from server.run import run_plan
 from simulation.local_transport import LocalTransport
 from simulation.progress import Watched
@@ -37,7 +38,7 @@ def run(
     """
     _require_quorum(sites, plan)
     warn_of_shared_patients(sites)
-    most = sum(load_plan(plan).most_rounds().values())
+    most = sum(times_asked(load_plan(plan)).values())
     with Shown(console or Console(quiet=True), "round", most, is_bound=True) as shown:
         if engine == "local":
             num_processes = min(len(sites), os.cpu_count() or 1)

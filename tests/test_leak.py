@@ -18,7 +18,9 @@ from client.site import load_site
 from lemof_model import lemof, training
 from lemof_model.errors import LemofError
 from lemof_model.study import MODALITIES, AttentionSpec, EncoderSpec, SplitSpec, Study, TrainingSpec
+from protocol.kinds import Newton
 from protocol.messages import AttentionRequest, EncodersRequest, FinalRequest, MetaRequest
+from protocol.release import Part, View
 from server import blocks, coordinator
 from server.blocks import Model
 from server.rounds import Rounds
@@ -80,19 +82,19 @@ def inputs_of_learners(
 ) -> dict[str, Inputs]:
     """What each learner is fitted on, caught where the sums are made."""
     caught: list[Inputs] = []
-    newton_sums = stages._newton_sums
+    newton_sums = Newton.sums
 
-    def catch(hospital: Hospital, theta: NDArray[np.float64], inputs: NDArray[np.float64], rows: NDArray[np.int64]):
-        caught.append(Inputs(inputs, hospital.stays.long_stay_N[rows]))
-        return newton_sums(hospital, theta, inputs, rows)
+    def catch(release: Newton, view: View, group: str, part: Part):
+        caught.append(Inputs(part.each, view.stays.long_stay_N[part.rows]))
+        return newton_sums(release, view, group, part)
 
     shared: dict[str, Any] = {"study": learnt.study, "round": 1, "model": learnt.model}
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "_newton_sums", catch)
-        stages.meta(learnt.hospital, MetaRequest(**shared))
-        stages.attention(learnt.hospital, AttentionRequest(**shared, blocks=""))
+        patch.setattr(Newton, "sums", catch)
+        stages.groups_of(learnt.hospital, MetaRequest(**shared))
+        stages.groups_of(learnt.hospital, AttentionRequest(**shared, blocks=""))
         if with_final:
-            stages.final(learnt.hospital, FinalRequest(**shared))
+            stages.groups_of(learnt.hospital, FinalRequest(**shared))
     return dict(zip(("meta/ecg", "meta/ehr", "omega_1", "final"), caught, strict=with_final))
 
 
@@ -145,13 +147,13 @@ def test_inputs_know_nothing_of_the_rows_that_a_learner_is_fitted_on(
 def test_a_learner_on_the_encoders_own_rows_is_caught(
     learnt: Learnt, monkeypatch: pytest.MonkeyPatch, learner: str
 ) -> None:
-    monkeypatch.setattr(stages, "LEARNER_SPLIT", "train")
+    monkeypatch.setattr("protocol.stages.LEARNER_SPLIT", "train")
     with pytest.raises(AssertionError, match="standard errors from chance"):
         check_that_inputs_know_nothing(learner, inputs_of_learners(learnt, monkeypatch, with_final=False)[learner])
 
 
 def test_a_final_decision_on_the_encoders_own_rows_is_refused(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "LEARNER_SPLIT", "train")
+    monkeypatch.setattr("protocol.stages.LEARNER_SPLIT", "train")
     with pytest.raises(LemofError, match=r"Rows must be of stack, tuning or held_out"):
         inputs_of_learners(learnt, monkeypatch)
 

@@ -5,20 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lemof_model.study import MODALITIES, SPLITS
+from protocol.stages import STAGES
 from server.report import words
 from server.report.markup import Html, bar, curve, definitions, element, items, note, section, table
 from server.report.run_files import RunFiles
 
-STAGES = {
-    "census": "counts of stays by split, outcome and modality",
-    "statistics": "count, sum and sum of squares of each numeric feature",
-    "encoders": "encoder weights times number of stays; tuning loss",
-    "meta": "gradient, Hessian, loss and errors of two logistic learners; sums of their inputs",
-    "importance": "sums of absolute Shapley values by level",
-    "attention": "attention weights times number of stays; tuning loss; the same of omega_1 as of the learners above",
-    "final": "the same of the last logistic learner",
-    "evaluation": "score histograms by outcome; bootstrap histograms",
-}
 BLOCKS = {
     "ecg": "ECG encoder",
     "ehr": "EHR encoder",
@@ -184,7 +175,7 @@ def rounds(run: RunFiles) -> Html:
             "span", element("b" if times < asked_times else "span", text), f" · {words.size(sent[stage, site])}"
         )
 
-    rows = [[stage, holds, *(cell(stage, site) for site in sites)] for stage, holds in STAGES.items()]
+    rows = [[name, stage.says, *(cell(name, site) for site in sites)] for name, stage in STAGES.items()]
     total = [words.size(sum(sent[stage, site] for stage in STAGES)) for site in sites]
     rows.append(["total", f"{words.count(len({r['number'] for r in run.rounds}), 'round')}", *total])
     return section(

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from client import egress, stages
-from client.allowed import Form
-from client.egress import Group
+from client.census import Census
 from client.site import Limits, load_site
 from lemof_model import lemof
 from lemof_model.errors import DoorError, LemofError, NotAllowedError, TooLittleDataError
@@ -27,24 +27,49 @@ from protocol.messages import (
     Request,
     StatisticsRequest,
 )
+from protocol.release import Form, Group
+from protocol.stages import STAGES
 from tests.hospitals import write_hospital
 from tests.studies import tiny_study
 
 LIMITS = Limits(min_patients=50, min_cell=11, max_update_mb=1)
 REQUEST = StatisticsRequest(study=Study(), round=4)
-HOSPITAL: Any = SimpleNamespace(name="hospital_a", cohort_digest="abc")  # all that the door reads of a hospital
+NUM_STAYS, BLOCK = 20_000, 1_000
+
+
+def hospital_of(**changes: Any) -> Any:
+    """All that the door reads of a hospital: each block of 1,000 stays begins with four of one patient."""
+    row = np.arange(NUM_STAYS)
+    stays: dict[str, Any] = {
+        "patient_N": np.where(row % BLOCK < 4, row - row % BLOCK, row),
+        "has_ecg_N": np.zeros(NUM_STAYS, bool),
+        "long_stay_N": np.zeros(NUM_STAYS, int),
+        "rows": lambda split, modality: row if split == "train" else row[:0],
+    }
+    census = Census(SimpleNamespace(**stays | changes))  # type: ignore[arg-type]
+    return SimpleNamespace(name="hospital_a", cohort_digest="abc", census=census)
+
+
+HOSPITAL = hospital_of()
+
+
+def rows_of(num_patients: int, block: int = 0) -> NDArray[np.int64]:
+    """Three stays more than patients, from one block."""
+    return np.arange(num_patients + 3 if num_patients else 0) + BLOCK * block
 
 
 def group(name: str, num_patients: int, minimum: Literal["patients", "cell"], **sums: Any) -> Group:
-    return Group(name, num_patients, num_patients + 3, minimum, {key: np.asarray(value) for key, value in sums.items()})
+    """A group of its own, which shares no stay with those of other names."""
+    rows = rows_of(num_patients, sum(map(ord, name)) % (NUM_STAYS // BLOCK))
+    return Group(name, rows, minimum, {key: np.asarray(value) for key, value in sums.items()})
 
 
-def release(*groups: Group) -> Answer:
-    """Release groups whose names and forms are all as listed: what the list is has tests of its own."""
+def release(*groups: Group, hospital: Any = HOSPITAL) -> Answer:
+    """Release groups whose names and forms are all as declared: what is declared has tests of its own."""
     forms = {g.name: {key: Form(value.shape, (value.dtype.name,)) for key, value in g.sums.items()} for g in groups}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(egress, "forms_of", lambda request: forms)
-        return egress.release(HOSPITAL, LIMITS, REQUEST, groups)
+        patch.setattr(egress, "STAGES", {"statistics": SimpleNamespace(forms=lambda request: forms)})
+        return egress.release(hospital, LIMITS, REQUEST, groups)
 
 
 def test_an_answer_holds_sums_and_counts_by_group_and_says_to_what_it_answers() -> None:
@@ -86,33 +111,70 @@ def test_an_answer_larger_than_the_site_allows_is_refused() -> None:
         release(group("ehr", 50, "patients", x=np.zeros(125_001)))
 
 
-def part(name: str, num_patients: int, *within: str) -> Group:
-    return Group(name, num_patients, num_patients, "cell", {"x": np.asarray(1.0)}, within)
+def part(name: str, begin: int, end: int) -> Group:
+    """Some patients of one row of them."""
+    return Group(name, np.arange(begin, end) + 10, "cell", {"x": np.asarray(1.0)})
 
 
 def test_a_part_whose_rest_is_too_small_stays_too_or_a_subtraction_would_tell() -> None:
-    whole = part("all", 100)
-    answer = release(whole, part("female", 95, "all"), part("male", 5, "all"))
-    assert (set(answer.counts), answer.too_small) == ({"all"}, ("female", "male"))
-    answer = release(whole, part("female", 60, "all"), part("male", 40, "all"))
+    whole = part("all/0", 0, 100)
+    answer = release(whole, part("sex:female/0", 0, 95), part("sex:male/0", 95, 100))
+    assert (set(answer.counts), answer.too_small) == ({"all/0"}, ("sex:female/0", "sex:male/0"))
+    answer = release(whole, part("sex:female/0", 0, 60), part("sex:male/0", 60, 100))
     assert answer.too_small == ()
-    answer = release(whole, part("everyone", 100, "all"))  # a rest of nobody tells of nobody
+    answer = release(whole, part("everyone/0", 0, 100))  # a rest of nobody tells of nobody
     assert answer.too_small == ()
-    fitted = Group("ehr", 40, 40, "patients")  # too small to be fitted with, and counted beside a loss all the same
-    answer = release(whole, fitted, part("short", 30, "ehr"), part("long", 10, "ehr"))
-    assert (set(answer.counts), answer.too_small) == ({"all"}, ("ehr", "short", "long"))
-    assert release(whole, fitted, part("short", 29, "ehr"), part("long", 11, "ehr")).too_small == ("ehr",)
+    fitted = replace(part("ehr", 200, 240), minimum="patients")  # too small, and counted beside a loss all the same
+    answer = release(whole, fitted, part("ehr/0", 200, 230), part("ehr/1", 230, 240))
+    assert (set(answer.counts), answer.too_small) == ({"all/0"}, ("ehr", "ehr/0", "ehr/1"))
+    assert release(whole, fitted, part("ehr/0", 200, 229), part("ehr/1", 229, 240)).too_small == ("ehr",)
 
 
 @pytest.mark.parametrize(("num_others", "leaves"), [(0, True), (1, False), (10, False), (11, True)])
 def test_a_part_of_a_whole_that_another_stage_counts(num_others: int, leaves: bool) -> None:
-    answer = release(replace(part("short", 30), num_others=num_others))
-    assert bool(answer.counts) is leaves
+    whole = np.arange(30 + num_others) + 10
+    hospital = hospital_of(rows=lambda split, modality: whole if split == "held_out" else whole[:0])
+    assert bool(release(part("all/0", 0, 30), hospital=hospital).counts) is leaves
+
+
+def test_groups_of_one_kind_may_not_add_up_to_a_whole_but_for_a_few() -> None:
+    whole = part("all/0", 0, 300)
+    ages = [part("age:young/0", 0, 100), part("age:middle/0", 100, 200)]
+    assert release(whole, *ages, part("age:old/0", 200, 300)).too_small == ()
+    assert release(whole, *ages, part("age:old/0", 200, 295)).too_small == ("age:young/0", "age:middle/0", "age:old/0")
+    few = [part("age:old/0", 200, 292), part("age:oldest/0", 292, 300)]  # the oldest stay, and would be what is left
+    held = ("age:young/0", "age:middle/0", "age:old/0", "age:oldest/0")
+    assert release(whole, *ages, *few).too_small == held
+    diseases = [part("disease:a/0", 0, 100), part("disease:b/0", 90, 295)]  # they overlap: what is left is not known
+    assert release(whole, *diseases).too_small == ()
+    of_another = part("sex:female/0", 0, 150)
+    assert set(release(whole, *ages, *few, of_another).counts) == {"all/0", "sex:female/0"}
+
+
+def test_what_lies_in_a_group_that_is_held_back_for_its_rest_is_held_back_too() -> None:
+    whole, most = part("all/0", 0, 105), part("all/1", 0, 100)
+    parts = [part("sex:female/1", 0, 40), part("sex:male/1", 40, 100)]
+    assert release(whole, most, *parts).too_small == ("all/1", "sex:female/1", "sex:male/1")
+
+
+def test_stays_with_an_ecg_stand_beside_all_stays() -> None:
+    has_ecg = np.zeros(NUM_STAYS, bool)
+    has_ecg[10:105] = True
+    hospital = hospital_of(has_ecg_N=has_ecg)
+    assert release(part("all/0", 0, 100), part("with_ecg/0", 0, 95), hospital=hospital).too_small == ()
+    assert release(part("all/0", 0, 100), part("with_ecg/0", 0, 94), hospital=hospital).too_small == ("with_ecg/0",)
+
+
+def test_the_minimum_of_a_group_about_others_is_held_over_them() -> None:
+    trained = replace(part("head", 0, 20), minimum="patients", about=(rows_of(60, 1),))
+    assert release(trained).counts == {"head": 20}
+    few = replace(trained, about=(rows_of(60, 1), rows_of(49, 2)))
+    assert release(group("a", 50, "patients", x=1.0), few).too_small == ("head",)
 
 
 def test_an_element_with_too_few_stays_behind_it_is_nought() -> None:
     sums = {"num_present": np.array([50.0, 10.0, 11.0]), "x": np.array([7.0, 8.0, 9.0])}
-    answer = release(Group("ehr", 50, 50, "patients", sums, counted_by="num_present"))
+    answer = release(Group("ehr", rows_of(50), "patients", sums, counted_by="num_present"))
     assert answer.sums["ehr/num_present"].tolist() == [50.0, 0.0, 11.0]
     assert answer.sums["ehr/x"].tolist() == [7.0, 0.0, 9.0]
 
@@ -131,7 +193,11 @@ def let_out(*groups: Group, max_norms: dict[str, float] | None = None) -> Answer
 
 def trained(**changes: Any) -> Group:
     sums = {f"weights/{name}": np.asarray(value, np.float64) for name, value in TRAINED.items()}
-    return Group("ehr", 60, 60, "patients", sums | changes)
+    return Group("ehr", rows_of(60), "patients", sums | changes)
+
+
+def counted(num_stays: Any) -> Group:
+    return Group("tuning/ehr", rows_of(60), "cell", public=(num_stays, 60))
 
 
 def test_weights_as_the_plan_implies_them_leave() -> None:
@@ -141,15 +207,15 @@ def test_weights_as_the_plan_implies_them_leave() -> None:
 @pytest.mark.parametrize(
     ("group_", "message"),
     [
-        (Group("patients", 60, 60, "patients"), "send listed groups only, got 'patients'"),
-        (Group("ehr", 60, 60, "patients", {"ages": np.zeros(60)}), "send listed arrays only, got 'ehr/ages'"),
+        (Group("patients", rows_of(60), "patients"), "send listed groups only, got 'patients'"),
+        (Group("ehr", rows_of(60), "patients", {"ages": np.zeros(60)}), "send listed arrays only, got 'ehr/ages'"),
         (
-            Group("tuning/ehr", 60, 60, "cell", {"loss": np.zeros(60)}),
+            Group("tuning/ehr", rows_of(60), "cell", {"loss": np.zeros(60)}),
             r"tuning/ehr/loss as float64 of shape \(\), got float64 of shape \(60,\)",
         ),
-        (Group("tuning/ehr", 60, np.zeros(60), "cell"), r"in one whole number, got float64 of shape \(60,\)"),  # type: ignore[arg-type]
-        (Group("tuning/ehr", 60, [4, 2] * 30, "cell"), "in one whole number, got list"),  # type: ignore[arg-type]
-        (Group("tuning/ehr", 60, 2**4000, "cell"), "in one whole number, got int"),
+        (counted(np.zeros(60)), r"in one whole number, got float64 of shape \(60,\)"),
+        (counted([4, 2] * 30), "in one whole number, got list"),
+        (counted(2**4000), "in one whole number, got int"),
         (
             trained(**{"weights/heads.0.bias": np.full(1, np.nan)}),
             "finite numbers, got NaN or infinity in ehr/weights/he",
@@ -166,7 +232,7 @@ def test_what_is_not_on_the_list_does_not_leave(group_: Group, message: str) -> 
 
 
 def test_a_private_sum_beyond_what_clip_and_noise_allow_does_not_leave() -> None:
-    loss = Group("tuning/ehr", 60, 60, "cell", {"loss": np.asarray(90.0)})
+    loss = Group("tuning/ehr", rows_of(60), "cell", {"loss": np.asarray(90.0)})
     assert let_out(loss, max_norms={"tuning/ehr/loss": 91.0}).sums["tuning/ehr/loss"] == 90.0
     for most in ({"tuning/ehr/loss": 89.0}, {}):  # what has no limit may not leave under a budget
         with pytest.raises(DoorError, match="tuning/ehr/loss within the norm that clipping and noise allow"):
@@ -175,7 +241,7 @@ def test_a_private_sum_beyond_what_clip_and_noise_allow_does_not_leave() -> None
 
 def test_a_census_over_too_few_patients_tells_nothing() -> None:
     request = CensusRequest(study=STUDY, round=1, schema_digest="")
-    small = [Group(f"{split}/ehr", 49, 49, "patients") for split in SPLITS]
+    small = [Group(f"{split}/ehr", rows_of(49, 5 * n), "patients") for n, split in enumerate(SPLITS)]
     with pytest.raises(TooLittleDataError, match=r"census needs at least 50 patients in a group.*Nothing was sent"):
         egress.release(HOSPITAL, LIMITS, request, small)
 
@@ -267,8 +333,8 @@ def test_another_release_is_refused_at_the_census(hospital: Callable[..., Path])
     assert "Install the same lemof release on both sides" in refusal.reason
 
 
-def test_every_stage_has_a_handler() -> None:
-    assert set(stages.HANDLERS) == set(REQUESTS.values())
+def test_every_stage_is_declared() -> None:
+    assert [stage.request for stage in STAGES.values()] == list(REQUESTS.values())
 
 
 def test_whatever_is_refused_stands_in_the_log_of_the_site(

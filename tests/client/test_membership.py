@@ -5,15 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from client import egress, frozen, membership
+from client import egress, frozen, stages
 from client.hospital import Hospital, open_hospital
 from client.site import Limits, load_site
 from lemof_model import lemof
 from lemof_model.membership import NUM_BINS
 from protocol.messages import EvaluationRequest
+from protocol.release import Group
 from server.blocks import Model
-from tests.client.test_allowed import whole_model
 from tests.hospitals import write_hospital
+from tests.protocol.test_stages import whole_model
 from tests.studies import tiny_study
 
 GROUPS = {
@@ -35,8 +36,13 @@ def model() -> Model:
     return whole_model(tiny_study())
 
 
+def audit(hospital: Hospital, model: Model) -> list[Group]:
+    request = EvaluationRequest(study=hospital.study, round=1, split="held_out", model=model)
+    return [group for group in stages.groups_of(hospital, request) if group.name.startswith("membership/")]
+
+
 def test_members_are_those_that_trained_and_others_are_held_out(hospital: Hospital, model: Model) -> None:
-    groups = {group.name: group for group in membership.audit(hospital, model)}
+    groups = {group.name: group for group in audit(hospital, model)}
     assert set(groups) == set(GROUPS)
     for name, split in GROUPS.items():
         rows = hospital.stays.rows(split)
@@ -56,7 +62,7 @@ def test_a_side_leaves_only_with_enough_patients_of_either_label(hospital: Hospi
     label[held_out] = 0
     label[held_out[:2]] = 1
     lopsided = dataclasses.replace(hospital, stays=dataclasses.replace(hospital.stays, long_stay_N=label))
-    groups = membership.audit(lopsided, model)
+    groups = audit(lopsided, model)
     request = EvaluationRequest(study=hospital.study, round=1, split="held_out", model=model)
     answer = egress.release(lopsided, Limits(min_cell=3), request, groups)
     assert answer.too_small == ("membership/encoders/others", "membership/attention/others")

@@ -10,11 +10,14 @@ import pytest
 import torch
 from scipy import stats
 
-from client.accounting import Charge, Schedule, Sgd
-from client.privacy import RADIUS, Noise, SecureRandom, clip_rows
+from client.accounting import Charge, Schedule
+from client.privacy import Noise, SecureRandom, clip_rows
+from protocol.kinds import RADIUS
+from protocol.release import Share
 
 ALPHA = 1e-6
-SCHEDULE = Schedule({"stack/meta": 3.0, "held_out/evaluation": 0.7}, {"attention": Sgd(1.2, 0.25, 8)})
+META = Share("stack", "meta", 0.25)
+SCHEDULE = Schedule({"stack/meta": 3.0, "held_out/evaluation": 0.7})
 
 
 def assert_std(values: np.ndarray, std: float) -> None:
@@ -52,19 +55,17 @@ def test_a_poisson_sample_takes_each_stay_with_its_rate(q: float) -> None:
 def test_noise_is_of_the_stated_size_and_charged() -> None:
     noise = Noise(SCHEDULE)
     value = np.arange(40_000.0)
-    assert_std(noise.vector("stack", "meta", value, sensitivity=RADIUS) - value, 3.0 * RADIUS)
-    assert_std(noise.vector("held_out", "evaluation", value, sensitivity=2.0) - value, 1.4)
-    assert noise.sgd("stack/1", "attention") == Sgd(1.2, 0.25, 8)
+    assert_std(noise.vector(META, value, sensitivity=RADIUS) - value, 3.0 * RADIUS)
+    assert_std(noise.vector(Share("held_out", "evaluation", 0.75), value, sensitivity=2.0) - value, 1.4)
     assert noise.charges == [
         Charge("stack", "gaussian", 3.0),
         Charge("held_out", "gaussian", 0.7),
-        Charge("stack/1", "subsampled_gaussian", 1.2, 0.25, 8),
     ]
 
 
 def test_symmetric_noise_is_symmetric_and_isotropic_in_the_frobenius_norm() -> None:
     noise = Noise(SCHEDULE)
-    parts = np.stack([noise.symmetric("stack", "meta", np.eye(4), sensitivity=9.0) - np.eye(4) for _ in range(3000)])
+    parts = np.stack([noise.symmetric(META, np.eye(4), sensitivity=9.0) - np.eye(4) for _ in range(3000)])
     np.testing.assert_array_equal(parts, parts.transpose(0, 2, 1))
     rows, columns = np.triu_indices(4, k=1)
     assert_std(parts[:, range(4), range(4)], 27.0)
@@ -77,7 +78,7 @@ def test_noise_comes_from_no_seed() -> None:
     for _ in range(2):
         np.random.seed(0)
         torch.manual_seed(0)
-        drawn.append(Noise(SCHEDULE).vector("stack", "meta", np.zeros(8), sensitivity=1.0))
+        drawn.append(Noise(SCHEDULE).vector(META, np.zeros(8), sensitivity=1.0))
     assert not np.intersect1d(drawn[0], drawn[1]).size
     random = SecureRandom()
     assert not np.intersect1d(random.normal((1000,)), random.normal((1000,))).size

@@ -15,19 +15,20 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from client import accounting, private_stages
+from client import accounting, budgeted
 from client.accounting import Budget, Schedule
 from client.hospital import Hospital, open_hospital
-from client.norms import norms_of
-from client.privacy import RADIUS, Noise
+from client.privacy import Noise
 from client.site import load_site
 from lemof_model import lemof
 from lemof_model.splits import fold_of, patient_hash_of, split_of
 from lemof_model.study import MODALITIES, SPLITS, EncoderSpec, Study, TrainingSpec
+from protocol.kinds import RADIUS
 from protocol.messages import EncodersRequest, EvaluationRequest, Request, StatisticsRequest
+from protocol.release import Share
 from server.blocks import Model
-from tests.client.test_allowed import every_request
 from tests.hospitals import write_hospital
+from tests.protocol.test_stages import every_request
 from tests.studies import tiny_study
 
 NUM_STAYS = 70
@@ -72,15 +73,13 @@ class Kept(Noise):
         super().__init__(schedule, Empty())  # type: ignore[arg-type]
         self.releases: list[Release] = []
 
-    def vector(self, split: str, name: str, value: NDArray[np.float64], *, sensitivity: float) -> NDArray[np.float64]:
-        self.releases.append(Release(split, name, np.array(value), sensitivity))
-        return super().vector(split, name, np.zeros(np.shape(value)), sensitivity=sensitivity)
+    def vector(self, share: Share, value: NDArray[np.float64], *, sensitivity: float) -> NDArray[np.float64]:
+        self.releases.append(Release(share.split, share.name, np.array(value), sensitivity))
+        return super().vector(share, np.zeros(np.shape(value)), sensitivity=sensitivity)
 
-    def symmetric(
-        self, split: str, name: str, value_PP: NDArray[np.float64], *, sensitivity: float
-    ) -> NDArray[np.float64]:
-        self.releases.append(Release(split, f"{name} Hessian", np.array(value_PP), sensitivity))
-        return super().symmetric(split, name, np.zeros(value_PP.shape), sensitivity=sensitivity)
+    def symmetric(self, share: Share, value_PP: NDArray[np.float64], *, sensitivity: float) -> NDArray[np.float64]:
+        self.releases.append(Release(share.split, f"{share.name} Hessian", np.array(value_PP), sensitivity))
+        return super().symmetric(share, np.zeros(value_PP.shape), sensitivity=sensitivity)
 
 
 def hospital_without(folder: Path, patient: int, study: Study) -> Hospital:
@@ -122,8 +121,8 @@ def releases_of(
     kept, left = [], []
     for request in requests:
         noise = Kept(schedule)
-        for group in private_stages.groups_of(hospital, request, noise):
-            left.append({"name": group.name, "n": group.num_stays, "of": group.num_patients, **group.sums})
+        for group in budgeted.groups_of(hospital, request, noise):
+            left.append({"name": group.name, "n": group.public, **group.sums})
         kept += noise.releases
     return kept, left
 
@@ -183,8 +182,10 @@ def test_a_patient_of_one_fold_does_not_move_the_head_of_the_other(
 
     def head(hospital: Hospital, fold: int) -> NDArray[np.float64]:
         noise = Noise(schedule, Everybody())  # type: ignore[arg-type]
-        groups = private_stages.groups_of(hospital, request, noise)
+        groups = budgeted.groups_of(hospital, request, noise)
         (mine,) = (group for group in groups if group.name == f"attention/{fold}")
+        charged = [charge.split for charge in noise.charges if charge.mechanism == "subsampled_gaussian"]
+        assert charged == ["stack/0", "stack/1"]
         return np.concatenate([np.ravel(value) for value in mine.sums.values()])
 
     for patient in list(patients_of(study, "stack"))[:2]:
@@ -210,7 +211,7 @@ def test_one_step_of_dp_sgd_moves_by_the_clip_at_most(everybody: Hospital, tmp_p
 
     def clipped_sum(hospital: Hospital) -> NDArray[np.float64]:
         noise = Noise(schedule, Everybody())  # type: ignore[arg-type]
-        groups = {g.name: g for g in private_stages.groups_of(hospital, request, noise)}
+        groups = {g.name: g for g in budgeted.groups_of(hospital, request, noise)}
         steps = []
         for modality in MODALITIES:
             start = lemof.part(request.model, modality)
@@ -237,14 +238,14 @@ def test_what_leaves_is_within_the_norms_of_the_door(everybody: Hospital, optimi
     hospital, schedule = dataclasses.replace(everybody, study=study), schedule_for(study)
     schedule = dataclasses.replace(schedule, counts=schedule.counts | dict.fromkeys(SPLIT_COUNTS, 20))
     for request in every_request(study):
-        most = norms_of(request, schedule)
-        for group in private_stages.groups_of(hospital, request, Noise(schedule)):
+        most = budgeted.norms_of(request, Noise(schedule))
+        for group in budgeted.groups_of(hospital, request, Noise(schedule)):
             for name, value in group.sums.items():
                 norm, key = float(np.linalg.norm(np.ravel(value))), f"{group.name}/{name}"
                 assert norm <= most[key], (request.stage, key)
                 assert most[key] < 1e6, (request.stage, key)
-    statistics = norms_of(StatisticsRequest(study=study, round=1), schedule)
-    held_out = norms_of(EvaluationRequest(study=study, round=1, split="held_out"), schedule)
+    statistics = budgeted.norms_of(StatisticsRequest(study=study, round=1), Noise(schedule))
+    held_out = budgeted.norms_of(EvaluationRequest(study=study, round=1, split="held_out"), Noise(schedule))
     assert statistics == {} and not [key for key in held_out if "disease" in key or "bootstrap" in key]
 
 

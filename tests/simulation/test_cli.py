@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from protocol.plan import dump_plan
+from protocol.stages import times_asked
 from simulation import cli
 from simulation import run as run_module
 from simulation.local_transport import LocalTransport
@@ -98,7 +99,7 @@ def test_a_run_tells_its_rounds_and_ends_with_auroc_and_report(
     arguments = ["--sites", str(hospitals / "*/site.yaml"), "--plan", str(hospitals.parent / "plan.yaml")]
     assert cli.command(["run", *arguments, "--out", str(run)]) == 0
     *rounds, auroc, report = (line for line in capsys.readouterr().err.splitlines() if not line.startswith("few:"))
-    most = sum(tiny_study().most_rounds().values())
+    most = sum(times_asked(tiny_study()).values())
     for number, line in enumerate(rounds, start=1):
         assert re.fullmatch(rf"round +{number} of at most {most}  [a-z ;-]+  2 of 2 hospitals +\d+\.\d s", line), line
     assert len(rounds) == len(list((run / "state").glob("*.safetensors"))) <= most

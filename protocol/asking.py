@@ -6,36 +6,28 @@ hospital's data, overflow before noise is added, or put a score into a bin that 
 
 import numpy as np
 
-from client.allowed import OMEGA_1_SIZES, best_levels, head_shapes, network_shapes
 from lemof_model import lemof
 from lemof_model.errors import DoorError
 from lemof_model.stays import NUMERIC_COLUMNS
 from lemof_model.study import MODALITIES, NUM_LEVELS
+from protocol.kinds import Newton, Trained
 from protocol.messages import Request
+from protocol.stages import STAGES
 
 MOST = 1e6
 MOST_SCALING = 1e9
 
-NEEDED = {
-    "census": (),
-    "statistics": (),
-    "encoders": ("scaling", "ecg", "ehr"),
-    "meta": ("scaling", "ecg", "ehr", "meta"),
-    "importance": ("scaling", "ecg", "ehr", "meta", "background"),
-    "attention": ("scaling", "ecg", "ehr", "meta", "best_level", "omega_1", "attention"),
-    "final": ("scaling", "ecg", "ehr", "meta", "best_level", "omega_1", "attention", "final"),
-    "evaluation": ("scaling", "ecg", "ehr", "meta", "best_level", "omega_1", "attention", "final"),
-}
-"""Parts of the model (first words of its names) that a stage reads: all of each, or none of the answer."""
+Shapes = dict[str, tuple[tuple[int, ...], ...]]
 
 
-def check_model(request: Request, *, is_whole: bool) -> None:
-    """Refuse arrays that the plan does not imply; with ``is_whole`` also a model that lacks what the stage reads.
+def check_request(request: Request, *, is_whole: bool) -> None:
+    """Refuse what no answer may hold, and arrays that the plan does not imply; with ``is_whole`` also a model without
+    what the stage reads.
 
     Raises:
-        DoorError: names the first one that is wrong, and nothing of the hospital.
+        DoorError: names the first thing that is wrong, and nothing of the hospital.
     """
-    shapes = _shapes(request)
+    stage, shapes = STAGES[request.stage], shapes_of_model(request)
     for name, value in request.model.items():
         allowed = shapes.get(name, ())
         if value.dtype.kind not in "fiu" or value.shape not in allowed:
@@ -53,34 +45,31 @@ def check_model(request: Request, *, is_whole: bool) -> None:
             raise DoorError(
                 f"{name} must be in rising order, got others from the coordinator. Nothing was sent. Sort them."
             )
-    needed = [name for name in shapes if name.split("/")[0] in NEEDED[request.stage]] if is_whole else []
+    needed = [name for name in shapes if name.split("/")[0] in stage.reads] if is_whole else []
     missing = [name for name in needed if name not in request.model]
     if missing:
         raise DoorError(
             f"{request.stage} must come with the whole model so far, got none of {missing[0]} from the coordinator. "
             "Nothing was sent."
         )
+    stage.forms(request)
 
 
-def _shapes(request: Request) -> dict[str, tuple[tuple[int, ...], ...]]:
+def shapes_of_model(request: Request) -> Shapes:
     """Name of each array that a model may have -> its possible shapes."""
-    study = request.study
-    text = study.to_json()
-    shapes: dict[str, tuple[tuple[int, ...], ...]] = {
-        "best_level": ((len(MODALITIES),),),
-        "omega_1": tuple((size,) for size in OMEGA_1_SIZES),
-        "final": ((3,),),
-    }
+    num_bins = request.study.evaluation.num_bins
+    shapes: Shapes = {"best_level": ((len(MODALITIES),),)}
     shapes |= {f"scaling/{name}": ((len(NUMERIC_COLUMNS),),) for name in ("mean", "scale")}
-    for modality in MODALITIES:
-        shapes |= {f"meta/{modality}": ((NUM_LEVELS + 1,),), f"background/{modality}": ((NUM_LEVELS,),)}
-        shapes |= {f"{modality}/{name}": (shape,) for name, shape in network_shapes(text, modality).items()}
+    shapes |= {f"background/{modality}": ((NUM_LEVELS,),) for modality in MODALITIES}
     for population in lemof.POPULATIONS:
-        for name in lemof.SCORED:
-            shapes[f"calibration/{population}/{name}"] = ((2,),)
-            shapes[f"edges/{population}/{name}"] = ((study.evaluation.num_bins + 1,),)
-    if "best_level" in request.model:
-        levels = best_levels(request.model)
-        heads = {f"attention/{fold}": head_shapes(text, levels) for fold in range(lemof.NUM_HEADS)}
-        shapes |= {f"{head}/{name}": (shape,) for head, of in heads.items() for name, shape in of.items()}
+        shapes |= {f"calibration/{population}/{name}": ((2,),) for name in lemof.SCORED}
+        shapes |= {f"edges/{population}/{name}": ((num_bins + 1,),) for name in lemof.SCORED}
+    for stage in STAGES.values():
+        is_known = "best_level" not in stage.reads or "best_level" in request.model
+        for release in stage.releases:
+            if isinstance(release, Newton):
+                shapes[release.theta] = tuple((size,) for size in release.sizes)
+            if isinstance(release, Trained) and is_known:
+                named = {block: release.shapes(request, block) for block in release.blocks}
+                shapes |= {f"{block}/{name}": (shape,) for block, of in named.items() for name, shape in of.items()}
     return shapes

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client.askable import check_model
 from lemof_model import lemof
 from lemof_model.errors import DoorError
 from lemof_model.stays import NUMERIC_COLUMNS
+from protocol.asking import check_request
 from protocol.messages import EvaluationRequest, ImportanceRequest, MetaRequest
 from tests.studies import tiny_study
 
@@ -26,7 +26,7 @@ def model(**changed: Any) -> dict[str, NDArray[Any]]:
 
 
 def test_a_whole_model_passes() -> None:
-    check_model(ImportanceRequest(study=STUDY, round=9, model=model()), is_whole=True)
+    check_request(ImportanceRequest(study=STUDY, round=9, model=model()), is_whole=True)
 
 
 @pytest.mark.parametrize(
@@ -41,26 +41,27 @@ def test_a_whole_model_passes() -> None:
         ({"meta__ehr": np.zeros(5)}, "meta/ehr"),
         ({"meta__ehr": np.array(["a", "b", "c", "d"])}, "meta/ehr"),
         ({"patients": np.zeros(3)}, "patients"),
+        ({"edges/all/full": np.zeros(9_999)}, r"got edges/all/full of float64 and shape \(9999,\)"),
         ({"meta__ehr": np.array([1.7e308, -1.7e308, 0.0, 0.0])}, r"finite numbers up to 1e\+06, got .* in meta/ehr"),
         ({"best_level": np.array([1, 4])}, "best_level must be two levels from 1 to 3"),
     ],
 )
 def test_arrays_that_the_plan_does_not_imply_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(DoorError, match=message):
-        check_model(ImportanceRequest(study=STUDY, round=9, model=model(**changed)), is_whole=False)
+        check_request(ImportanceRequest(study=STUDY, round=9, model=model(**changed)), is_whole=False)
 
 
 def test_a_model_that_lacks_what_the_stage_reads_is_refused_whoever_is_at_the_hospital() -> None:
     lacking = {name: value for name, value in model().items() if not name.startswith("ecg/")}
-    check_model(MetaRequest(study=STUDY, round=9, model=lacking), is_whole=False)
+    check_request(MetaRequest(study=STUDY, round=9, model=lacking), is_whole=False)
     with pytest.raises(DoorError, match="the whole model so far, got none of ecg/"):
-        check_model(MetaRequest(study=STUDY, round=9, model=lacking), is_whole=True)
+        check_request(MetaRequest(study=STUDY, round=9, model=lacking), is_whole=True)
 
 
 def test_edges_in_another_order_are_refused_for_a_bin_would_depend_on_other_stays() -> None:
     edges = np.linspace(-8.0, 8.0, NUM_BINS + 1)
     request = EvaluationRequest(study=STUDY, round=9, split="held_out", model={"edges/all/full": edges})
-    check_model(request, is_whole=False)
+    check_request(request, is_whole=False)
     swapped = {"edges/all/full": edges[::-1].copy()}
     with pytest.raises(DoorError, match="edges/all/full must be in rising order"):
-        check_model(EvaluationRequest(study=STUDY, round=9, split="held_out", model=swapped), is_whole=False)
+        check_request(EvaluationRequest(study=STUDY, round=9, split="held_out", model=swapped), is_whole=False)

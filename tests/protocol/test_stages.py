@@ -1,4 +1,4 @@
-"""The list of what may leave: whole for every stage, and with no room for anything else."""
+"""What stages declare may leave: whole for every stage, and with no room for anything else."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import allowed, egress, stages
-from client.allowed import Form, forms_of
+from client import egress, stages
 from client.hospital import open_hospital
 from client.site import STAGES, load_site
 from lemof_model import lemof
@@ -31,10 +30,18 @@ from protocol.messages import (
     Request,
     StatisticsRequest,
 )
+from protocol.release import Form
 from protocol.source import source_digest
+from protocol.stage import Forms
+from protocol.stages import STAGES as DECLARED
+from protocol.stages import STRATA
 from server.blocks import Model
 from tests.hospitals import write_hospital
 from tests.studies import tiny_study
+
+
+def forms_of(request: Request) -> Forms:
+    return DECLARED[request.stage].forms(request)
 
 
 def whole_model(study: Study) -> Model:
@@ -104,7 +111,7 @@ def test_subgroups_do_not_add_up_to_what_is_held_back(tmp_path: Path, threshold_
     is_male[np.flatnonzero(is_male)[::12]] = False  # neither the one nor the other
     hospital = dataclasses.replace(hospital, groups=hospital.groups | {"sex:male": is_male})
     request = EvaluationRequest(study=study, round=1, model=whole_model(study), split="held_out")
-    told = egress.release(hospital, site.limits, request, stages.evaluation(hospital, request)).counts
+    told = egress.release(hospital, site.limits, request, stages.groups_of(hospital, request)).counts
     split = hospital.stays.select(hospital.stays.rows("held_out"))
     num_checked = 0
     for population, included in (("all", np.ones(len(split.patient_N), bool)), ("with_ecg", split.has_ecg_N)):
@@ -139,11 +146,12 @@ def test_no_shape_depends_on_the_number_of_stays(tmp_path: Path) -> None:
 
 def test_the_groups_of_an_evaluation_are_those_of_a_hospital(tmp_path: Path) -> None:
     hospital = open_hospital(load_site(write_hospital(tmp_path)), tiny_study())
-    assert set(allowed.STRATA) == set(hospital.groups)
+    assert set(STRATA) == set(hospital.groups)
 
 
 def test_every_stage_is_known_to_the_site_file_and_to_the_list() -> None:
-    assert set(STAGES) == set(REQUESTS) == {request.stage for request in every_request(Study())}
+    asked = list(dict.fromkeys(request.stage for request in every_request(Study())))
+    assert list(STAGES) == list(REQUESTS) == list(DECLARED) == asked
 
 
 @pytest.mark.parametrize(
@@ -151,13 +159,17 @@ def test_every_stage_is_known_to_the_site_file_and_to_the_list() -> None:
     [
         (
             EncodersRequest(study=Study(), round=1, blocks="ecg patients"),
-            "blocks must be among ecg, ehr, got 'patients'",
+            "blocks of encoders must be among ecg, ehr, got 'patients'",
         ),
-        (AttentionRequest(study=Study(), round=1), "best_level must be two levels from 1 to 3"),
-        (EvaluationRequest(study=Study(), round=1, split="train"), "on tuning or held_out, got 'train'"),
         (
-            EvaluationRequest(study=Study(), round=1, split="tuning", model={"edges/all/full": np.zeros(9_999)}),
-            r"edges/all/full must be the plan's 401 .* got an array of shape \(9999,\)",
+            AttentionRequest(study=Study(), round=1, model={"omega_1": np.zeros(5)}),
+            "best_level must be two levels from 1 to 3",
+        ),
+        (AttentionRequest(study=Study(), round=1), "omega_1 must have 5 or 6 coefficients"),
+        (MetaRequest(study=Study(), round=1), "meta/ecg must have 4 coefficients"),
+        (
+            EvaluationRequest(study=Study(), round=1, split="train"),
+            "split of evaluation must be among tuning, held_out, got 'train'",
         ),
     ],
 )

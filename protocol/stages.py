@@ -1,0 +1,406 @@
+"""The stages of the study, each declared once: what is asked, what is read of the model, and what leaves.
+
+    census -> statistics -> encoders -> meta -> importance -> attention (omega_1 rides along) -> final -> evaluation
+
+Everything that has to know of a stage reads its declaration here: the hospital's engine and door, the check of a
+request, the plan of noise, the dry run, the site file's list of stages, the report's audit, and a table of the docs.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from lemof_model import importance, lemof, membership, metrics, training
+from lemof_model.errors import DoorError
+from lemof_model.features import DISEASES
+from lemof_model.stays import AGE_LIMIT_YEARS, NUMERIC_COLUMNS, Rows, feature_terms
+from lemof_model.study import MODALITIES, NUM_LEVELS, SPLITS, Study
+from protocol.kinds import RADIUS, Counts, Histogram, Newton, Sums, Trained
+from protocol.messages import (
+    AttentionRequest,
+    CensusRequest,
+    EncodersRequest,
+    EvaluationRequest,
+    FinalRequest,
+    ImportanceRequest,
+    MetaRequest,
+    StatisticsRequest,
+)
+from protocol.release import Part, Share, View
+from protocol.stage import Stage
+
+# --- census: who takes part -------------------------------------------------------------------------------------------
+
+
+def _census_groups(split: str, request: Any) -> list[str]:
+    return [f"{split}/{m}{label}" for m in MODALITIES for label in ("", "/0", "/1")]
+
+
+def _cells(group: str) -> Sequence[str]:
+    return [f"{group}/{label}" for label in (0, 1)] if group.count("/") == 1 else ()
+
+
+def census_part(view: View, group: str) -> Part:
+    """The stays of a group of the census: a split and modality, and perhaps an outcome."""
+    split, modality, *label = group.split("/")
+    rows = view.stays.rows(split, modality)
+    return Part(rows[view.stays.long_stay_N[rows] == int(label[0])] if label else rows)
+
+
+CENSUS = Stage(
+    request=CensusRequest,
+    does=("counting stays",),
+    says="counts of stays by split, outcome and modality",
+    reads=(),
+    releases=tuple(
+        Counts(groups=partial(_census_groups, split), part=census_part, cells=_cells, most_cells=len(MODALITIES),
+               minimum="cell", share=Share(split, "census", share))
+        for split, share in zip(SPLITS, (0.05, 0.03, 0.1, 0.1), strict=True)
+    ),
+)  # fmt: skip
+
+
+# --- statistics: mean and scale of the features -----------------------------------------------------------------------
+
+
+def _terms(view: View, group: str) -> Part:
+    rows = view.stays.rows("train")
+    return Part(rows, feature_terms(view.stays.features_NF[rows]))
+
+
+STATISTICS = Stage(
+    request=StatisticsRequest,
+    does=("means and scales of the features",),
+    says="count, value and squared value of each numeric feature that was measured in at least `min_cell` stays",
+    reads=(),
+    releases=(  # without a share: other hospitals' sums, or published values, scale the features of one with a budget
+        Sums(groups=lambda request: ("ehr",), part=_terms, minimum="patients", counted_by="num_present",
+             arrays=dict.fromkeys(("num_present", "x", "x2"), len(NUMERIC_COLUMNS))),
+    ),
+)  # fmt: skip
+
+
+# --- encoders: rounds of both modality networks -----------------------------------------------------------------------
+
+LOSS_LIMIT = 3.0
+"""Public limit of a stay's tuning loss, summed over the outputs of a network (chance level of three: 2.1)."""
+
+LOSSES = Share("tuning", "losses", 0.4)
+
+
+def _tuning_losses(view: View, modality: str, model: Any, batch_of: Any) -> Part:
+    rows = view.stays.rows("tuning", modality)
+    log_odds, label = training.log_odds(model, batch_of, rows), view.stays.long_stay_N[rows]
+    total = {"loss": np.asarray(training.loss_of(log_odds, label))}
+    return Part(rows, {"loss": training.losses(log_odds, label)}, total=total)
+
+
+def _network_losses(view: View, group: str) -> Part:
+    modality = group.removeprefix("tuning/")
+    return _tuning_losses(view, modality, *view.network(modality))
+
+
+def _trained_network(view: View, modality: str) -> Part:
+    return Part(view.stays.rows("train", modality), view.network(modality))
+
+
+@lru_cache(maxsize=32)
+def _network_shapes(study_json: str, modality: str) -> Mapping[str, tuple[int, ...]]:
+    return shapes_of(lemof.part(lemof.initial_networks(Study.from_json(study_json)), modality))
+
+
+def shapes_of(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of each array."""
+    return {name: value.shape for name, value in arrays.items()}
+
+
+def network_shapes(request: Any, modality: str) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of a modality network's weights."""
+    return _network_shapes(request.study.to_json(), modality)
+
+
+ENCODERS = Stage(
+    request=EncodersRequest,
+    does=("training the encoders",),
+    says="network weights times number of stays; tuning loss",
+    reads=("scaling", "ecg", "ehr"),
+    times=lambda study, num_steps: study.encoders.num_rounds + 1,
+    releases=(
+        Sums(groups=lambda request: [f"tuning/{m}" for m in MODALITIES], part=_network_losses, minimum="cell",
+             share=LOSSES, arrays={"loss": 0}, bound=lambda *_: LOSS_LIMIT,
+             messages=lambda study: study.encoders.num_rounds + 1),
+        Trained(blocks=MODALITIES, part=_trained_network, minimum="patients",
+                counted=lambda request, block: f"train/{block}", patients="train", split="train",
+                spec=lambda study: study.encoders, shapes=network_shapes,
+                sampled=lambda view: view.stays.rows("train")),
+    ),
+)  # fmt: skip
+
+
+# --- meta: the meta prediction of each modality (eq. 4), and the background of Shapley values -------------------------
+
+
+LEARNER_SPLIT = "stack"
+"""What a learner is fitted on: rows that no encoder has learnt."""
+
+
+def level_inputs(view: View, modality: str) -> Part:
+    """What the learner of a modality reads on ``stack``."""
+    rows = view.stays.rows(LEARNER_SPLIT, modality)
+    return Part(rows, view.bounded(lemof.g_inputs(view.levels[modality][rows], view.study)))
+
+
+def _input_vectors(view: View, modality: str) -> Part:
+    part = level_inputs(view, modality)
+    return Part(part.rows, {"inputs": part.each})
+
+
+def _of_stack(modality: str) -> dict[str, Any]:
+    """What all releases about the ``stack`` stays of one modality share."""
+    return {"groups": lambda request: (modality,), "counted": lambda *_: f"stack/{modality}", "minimum": "patients"}
+
+
+META = Stage(
+    request=MetaRequest,
+    does=("weighing the levels of each encoder",),
+    says="gradient, Hessian, loss and number of errors of two logistic learners; sums of their inputs",
+    reads=("scaling", "ecg", "ehr", "meta"),
+    times=lambda study, num_steps: num_steps,
+    releases=tuple(
+        release
+        for share in (Share("stack", "meta", 0.25),)
+        for m in MODALITIES
+        for release in (
+            Newton(**_of_stack(m), part=level_inputs, share=share, theta=f"meta/{m}", sizes=(NUM_LEVELS + 1,)),
+            Sums(**_of_stack(m), part=_input_vectors, share=share, arrays={"inputs": NUM_LEVELS},
+                 bound=lambda *_: RADIUS),
+        )
+    ),
+)  # fmt: skip
+
+
+# --- importance: Shapley values (eq. 5), which choose the best level of each modality ---------------------------------
+
+
+def _shapley(view: View, modality: str) -> Part:
+    rows, inputs, *_ = level_inputs(view, modality)
+    theta, background = (view.request.model[f"{what}/{modality}"] for what in ("meta", "background"))
+    return Part(rows, {"abs_shap": np.abs(importance.shap_values(theta, inputs, background))})
+
+
+def _shapley_bound(request: Any, modality: str) -> float:
+    """``w (x - b)`` has no norm above ``max |w| (norm(x) + norm(b))``."""
+    theta, background = (request.model[f"{what}/{modality}"] for what in ("meta", "background"))
+    return float(np.abs(theta[:-1]).max() * (RADIUS + np.linalg.norm(background)))
+
+
+IMPORTANCE = Stage(
+    request=ImportanceRequest,
+    does=("ranking the levels",),
+    says="absolute Shapley values of three levels for each modality",
+    reads=("scaling", "ecg", "ehr", "meta", "background"),
+    releases=tuple(
+        Sums(**_of_stack(m), part=_shapley, share=Share("stack", "importance", 0.04), arrays={"abs_shap": NUM_LEVELS},
+             bound=_shapley_bound)
+        for m in MODALITIES
+    ),
+)  # fmt: skip
+
+
+# --- attention: rounds of the cross-fit heads (eq. 10-12); omega_1 (eq. 8) rides along --------------------------------
+
+HEADS = tuple(f"attention/{fold}" for fold in range(lemof.NUM_HEADS))
+OMEGA_1_SIZES = (5, 6)  # without and with has_ecg
+
+
+def best_levels(model: Mapping[str, Any]) -> tuple[int, ...]:
+    """The best level of each modality in a request's model.
+
+    Raises:
+        DoorError: they are missing, or not whole numbers from 1 to 3.
+    """
+    best, known = model.get("best_level"), set(range(1, NUM_LEVELS + 1))
+    is_pair = best is not None and best.dtype.kind in "iu" and best.shape == (len(MODALITIES),)
+    if best is None or not is_pair or not set(best.tolist()) <= known:
+        raise DoorError("best_level must be two levels from 1 to 3, got others from the coordinator. Nothing was sent.")
+    return tuple(best.tolist())
+
+
+@lru_cache(maxsize=32)
+def _head_shapes(study_json: str, best: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+    return shapes_of(lemof.part(lemof.initial_heads(Study.from_json(study_json), np.array(best)), HEADS[0]))
+
+
+def head_shapes(request: Any, head: str) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of a head's weights, between the best levels."""
+    return _head_shapes(request.study.to_json(), best_levels(request.model))
+
+
+def omega_1_inputs(view: View, group: str) -> Part:
+    """What omega_1 reads on ``stack``; with ``has_ecg`` where the coefficients have a place for it."""
+    rows, model = view.stays.rows(LEARNER_SPLIT), view.request.model
+    has_indicator = len(model["omega_1"]) == OMEGA_1_SIZES[1]
+    inputs = lemof.omega_1_rows(view.levels, model, view.study, has_indicator=has_indicator)
+    return Part(rows, view.bounded(inputs[rows]))
+
+
+def _head_losses(view: View, group: str) -> Part:
+    return _tuning_losses(view, "ehr", *view.head(HEADS.index(group.removeprefix("tuning/"))))
+
+
+def _fold(fold: int, view: View) -> Rows:
+    stack: Rows = view.stays.rows("stack")
+    of_fold: Rows = stack[view.stays.fold_N[stack] == fold]
+    return of_fold
+
+
+def _trained_head(view: View, head: str) -> Part:
+    """A head is trained on its fold; together they tell of all of ``stack``, so the limit is held over that."""
+    fold = HEADS.index(head)
+    return Part(_fold(fold, view), view.head(fold), (view.stays.rows("stack"),))
+
+
+ATTENTION = Stage(
+    request=AttentionRequest,
+    does=("training the attention",),
+    says="weights of two heads times number of stays; tuning loss; of a third learner, omega_1, the same as above",
+    reads=("scaling", "ecg", "ehr", "meta", "best_level", "omega_1", "attention"),
+    times=lambda study, num_steps: max(study.attention.training.num_rounds + 1, num_steps),
+    releases=(
+        Newton(groups=lambda request: ("omega_1",), part=omega_1_inputs, minimum="patients", theta="omega_1",
+               sizes=OMEGA_1_SIZES, share=Share("stack", "omega_1", 0.15), counted=lambda *_: "stack/ehr"),
+        Sums(groups=lambda request: [f"tuning/{head}" for head in HEADS], part=_head_losses, minimum="cell",
+             share=LOSSES, arrays={"loss": 0}, bound=lambda *_: LOSS_LIMIT, counted=lambda *_: "tuning/ehr",
+             messages=lambda study: study.attention.training.num_rounds + 1),
+        *(
+            Trained(blocks=(head,), part=_trained_head, minimum="patients",
+                    counted=lambda *_: "stack/ehr", patients=f"stack/{fold}", split="stack",
+                    spec=lambda study: study.attention.training, shapes=head_shapes, sampled=partial(_fold, fold),
+                    num_folds=lemof.NUM_HEADS)
+            for fold, head in enumerate(HEADS)
+        ),
+    ),
+)  # fmt: skip
+
+
+# --- final: the integrated decision (eq. 13) --------------------------------------------------------------------------
+
+
+def final_inputs(view: View, group: str) -> Part:
+    """What the decision reads on ``stack``: omega_2 is that of the head that did not see the patient."""
+    rows, model = view.stays.rows(LEARNER_SPLIT), view.request.model
+    omega_1 = lemof.omega_1_log_odds(view.levels, model, view.study)[rows]
+    omega_2 = lemof.cross_fit(view.omega_2(rows), view.stays.fold_N[rows], np.ones(len(rows), bool))
+    return Part(rows, view.bounded(lemof.final_rows(omega_1, omega_2, view.study)))
+
+
+FINAL = Stage(
+    request=FinalRequest,
+    does=("fitting the last decision",),
+    says="of the last logistic learner the same as of those above",
+    reads=("scaling", "ecg", "ehr", "meta", "best_level", "omega_1", "attention", "final"),
+    times=lambda study, num_steps: num_steps,
+    releases=(
+        Newton(groups=lambda request: ("final",), part=final_inputs, minimum="patients", theta="final", sizes=(3,),
+               share=Share("stack", "final", 0.15), counted=lambda *_: "stack/ehr"),
+    ),
+)  # fmt: skip
+
+
+# --- evaluation: score histograms, on tuning and then on held_out, with the audit of the model ------------------------
+
+JUDGED = ("tuning", "held_out")
+AGES = (f"age:under_{AGE_LIMIT_YEARS}", f"age:{AGE_LIMIT_YEARS}_and_over")
+STRATA = (*(f"disease:{name}" for name in DISEASES), "sex:female", "sex:male", *AGES)
+"""Groups that an evaluation is stratified by."""
+
+
+def _scored_groups(split: str, members: Sequence[str], request: Any) -> list[str]:
+    """The members' groups by population and outcome, if the request is about this split."""
+    named = [f"{p}/{member}/{label}" for p in lemof.POPULATIONS for member in members for label in (0, 1)]
+    return named if request.split == split else []
+
+
+def _scored(split: str, view: View, group: str) -> Part:
+    """The scores of a group's stays, and the bins of each."""
+    (population, member, label), stays, rows = group.split("/"), view.stays, view.stays.rows(split)
+    included = stays.long_stay_N[rows] == int(label)
+    if population == "with_ecg":
+        included &= stays.has_ecg_N[rows]
+    if member != "all":
+        included &= view.subgroups[member][rows]
+    scores, equal = view.scores(split), metrics.bin_edges(view.study.evaluation)
+    edges = [view.request.model.get(f"edges/{population}/{variant}", equal) for variant in scores]
+    return Part(rows[included], (np.stack([score[included] for score in scores.values()]), edges))
+
+
+def _counted_by_outcome(request: Any, group: str) -> str:
+    population, _, label = group.split("/")
+    return f"{request.split}/{'ecg' if population == 'with_ecg' else 'ehr'}/{label}"
+
+
+def _scores_of(split: str, members: Sequence[str], share: float | None) -> Histogram:
+    """A stay is in one bin of every variant in one population or both, and in those of references without a budget."""
+    return Histogram(
+        groups=partial(_scored_groups, split, members), part=partial(_scored, split), minimum="cell",
+        counted=_counted_by_outcome, share=None if share is None else Share(split, "evaluation", share),
+        shape=lambda request: (len(lemof.SCORED), request.study.evaluation.num_bins),
+        is_equal=lambda request: request.split == "tuning", num_noisy=len(lemof.VARIANTS),
+        most_bins=len(lemof.VARIANTS) * len(lemof.POPULATIONS),
+        draws=lambda r: r.study.evaluation.num_bootstraps if (r.split, *members) == ("held_out", "all") else 0,
+    )  # fmt: skip
+
+
+def _margins(split: str, view: View, group: str) -> Part:
+    """Margins of a learner's members, or of others. The limit is held over either outcome: the scores are counted by
+    outcome, and would tell the small one as what is left."""
+    stays, rows, model = view.stays, view.stays.rows(split), view.request.model
+    if group.split("/")[1] == "encoders":
+        log_odds = lemof.omega_1_log_odds(view.levels, model, view.study)[rows]
+    else:
+        log_odds = view.omega_2(rows).mean(axis=1)
+    label = stays.long_stay_N[rows]
+    each = membership.margins(log_odds, label)[None], [membership.EDGES]
+    return Part(rows, each, (rows[label == 0], rows[label == 1]))
+
+
+def _margins_of(split: str, groups: Sequence[str], share: float) -> Histogram:
+    """A stay is in one bin of each group."""
+    return Histogram(
+        groups=lambda request: groups if request.split == "held_out" else (), part=partial(_margins, split),
+        minimum="cell", counted=lambda *_: f"{split}/ehr", share=Share(split, "membership", share),
+        shape=lambda request: (membership.NUM_BINS,), most_bins=len(groups),
+    )  # fmt: skip
+
+
+EVALUATION = Stage(
+    request=EvaluationRequest,
+    does=("training references; cuts on tuning patients", "evaluating on held-out patients"),
+    says="score histograms by outcome, for all stays, diseases and subgroups; on held-out patients also bootstrap "
+    "ones, and two of the membership audit for each learner",
+    reads=("scaling", "ecg", "ehr", "meta", "best_level", "omega_1", "attention", "final"),
+    probes=tuple({"split": split} for split in JUDGED),
+    releases=(
+        _scores_of("tuning", ("all",), 0.5),
+        _scores_of("held_out", ("all",), 0.75),
+        _scores_of("held_out", STRATA, None),
+        _margins_of("train", ("membership/encoders/members",), 0.05),
+        _margins_of("stack", ("membership/attention/members",), 0.03),
+        _margins_of("held_out", tuple(f"membership/{learner}/others" for learner in membership.LEARNERS), 0.15),
+    ),
+)
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage for stage in (CENSUS, STATISTICS, ENCODERS, META, IMPORTANCE, ATTENTION, FINAL, EVALUATION)
+}
+"""In the order in which a study asks them."""
+WIDTH = max(len(does) for stage in STAGES.values() for does in stage.does)
+
+
+def times_asked(study: Study, *, is_private: bool = False) -> dict[str, int]:
+    """How often each stage is asked at most, as long as no hospital leaves; sums of a hospital with a privacy budget
+    allow one Newton step."""
+    num_steps = 1 if is_private else study.logistic.max_steps
+    return {name: stage.times(study, num_steps) * len(stage.probes) for name, stage in STAGES.items()}
