@@ -17,6 +17,7 @@ from client.site import Limits
 from protocol.release import Group
 
 VALUE = re.compile(r"(?<=:)[^/]+|(?<=/)[01]$")
+OF_ECGS = {"ecg", "with_ecg"}
 
 
 def held_back(hospital: Hospital, limits: Limits, groups: Sequence[Group]) -> set[str]:
@@ -24,42 +25,53 @@ def held_back(hospital: Hospital, limits: Limits, groups: Sequence[Group]) -> se
     least = {"patients": limits.min_patients, "cell": limits.min_cell}
     small = {group.name for group in groups if group.public is not None and group.public[1] < least[group.minimum]}
     exact = [group for group in groups if group.public is None]
-    if not exact:
-        return small
-    census = hospital.census
-    sets = {group.name: [census.set_of(rows) for rows in group.about or (group.rows,)] for group in exact}
-    minimum = {group.name: least[group.minimum] for group in exact}
-    small |= {name for name, own in sets.items() if any(one.num_patients < minimum[name] for one in own)}
-    wholes = [*census.sets, *(one for own in sets.values() for one in own)]
-
-    def has_small_rest(part: StaySet, least: int) -> bool:
-        return any((rest := census.rest(part, whole)) is not None and rest < least for whole in wholes)
-
-    unsafe = {name for name, own in sets.items() if any(has_small_rest(one, minimum[name]) for one in own)}
-    for names in _kinds(exact, sets):
-        while names:
-            union = census.counted(np.any([sets[name][0].stay_N for name in names], axis=0))
-            if has_small_rest(union, minimum[names[0]]):
-                unsafe |= set(names)
-            left = [name for name in names if name not in small | unsafe]
-            names = left if len(left) < len(names) else []
-    while parts := {
-        name
-        for name, own in sets.items()
-        if name not in unsafe and any(census.rest(p, w) is not None for p in own for u in unsafe for w in sets[u])
-    }:  # what a whole is held back for could be learnt from its parts
-        unsafe |= parts
-    return small | unsafe
+    return small | (_Counted(hospital, exact, least).held_back() if exact else set())
 
 
-def _kinds(groups: Sequence[Group], sets: dict[str, list[StaySet]]) -> Iterator[list[str]]:
-    """Names of groups that differ in one value alone (``sex:female``, outcome 1) and share no stay."""
-    kinds: dict[str, list[str]] = {}
-    for group in groups:
-        for found in VALUE.finditer(group.name):
-            if len(sets[group.name]) == 1:
-                kinds.setdefault(f"{group.name[: found.start()]}*{group.name[found.end() :]}", []).append(group.name)
-    for names in kinds.values():
-        sizes = [sets[name][0].stay_N for name in names]
-        if len(names) > 1 and sum(one.sum() for one in sizes) == np.any(sizes, axis=0).sum():
-            yield names
+class _Counted:
+    """The groups of an answer as sets of stays, among all that is told of them."""
+
+    def __init__(self, hospital: Hospital, groups: Sequence[Group], least: dict[str, int]) -> None:
+        self._census = hospital.census
+        self._sets = {g.name: [self._census.set_of(rows) for rows in g.about or (g.rows,)] for g in groups}
+        self._minimum = {group.name: least[group.minimum] for group in groups}
+        self._wholes = [*self._census.sets, *(one for own in self._sets.values() for one in own)]
+
+    def held_back(self) -> set[str]:
+        """Names of those that do not leave."""
+        named = self._sets.items()
+        small = {name for name, own in named if any(one.num_patients < self._minimum[name] for one in own)}
+        unsafe = {name for name, own in named if any(self._has_small_rest(name, one) for one in own)}
+        for names in self._kinds():
+            while names:
+                union = self._census.set_of(np.flatnonzero(np.any([self._sets[n][0].stay_N for n in names], axis=0)))
+                unsafe |= set(names) if self._has_small_rest(names[0], union) else set()
+                left = [name for name in names if name not in small | unsafe]
+                names = left if len(left) < len(names) else []
+        while parts := {name for name in self._sets if name not in unsafe and self._lies_in(name, unsafe)}:
+            unsafe |= parts  # what a whole is held back for could be learnt from its parts
+        return small | unsafe
+
+    def _has_small_rest(self, name: str, part: StaySet) -> bool:
+        """Whether too few are left of something when a part is taken from it."""
+        rests = (self._rest(name, part, whole) for whole in self._wholes)
+        return any(rest is not None and rest < self._minimum[name] for rest in rests)
+
+    def _lies_in(self, name: str, wholes: set[str]) -> bool:
+        """Whether a group is part of one of some others."""
+        of = (whole for other in wholes for whole in self._sets[other])
+        return any(self._rest(name, part, whole) is not None for whole in of for part in self._sets[name])
+
+    def _rest(self, name: str, part: StaySet, whole: StaySet) -> int | None:
+        return self._census.rest(part, whole, is_of_ecgs=bool(OF_ECGS & set(name.split("/"))))
+
+    def _kinds(self) -> Iterator[list[str]]:
+        """Names of groups that differ in one value alone (``sex:female``, outcome 1) and share no stay."""
+        kinds: dict[str, list[str]] = {}
+        for name, own in self._sets.items():
+            for found in VALUE.finditer(name) if len(own) == 1 else ():
+                kinds.setdefault(f"{name[: found.start()]}*{name[found.end() :]}", []).append(name)
+        for names in kinds.values():
+            stays = [self._sets[name][0].stay_N for name in names]
+            if len(names) > 1 and sum(one.sum() for one in stays) == np.any(stays, axis=0).sum():
+                yield names

@@ -249,6 +249,20 @@ def test_what_leaves_is_within_the_norms_of_the_door(everybody: Hospital, optimi
     assert statistics == {} and not [key for key in held_out if "disease" in key or "bootstrap" in key]
 
 
+def test_the_norms_of_the_door_are_not_idle(everybody: Hospital, study: Study) -> None:
+    """What leaves comes within 500 times of its norm in one of three draws: one that is a thousand times too wide would
+    let a sum out that was never clipped."""
+    hospital, schedule = dataclasses.replace(everybody, study=study), schedule_for(study)
+    for request in every_request(study):
+        most, seen = budgeted.norms_of(request, Noise(schedule)), dict[str, float]()
+        for group in (group for _ in range(3) for group in budgeted.groups_of(hospital, request, Noise(schedule))):
+            for name, value in group.sums.items():
+                key = f"{group.name}/{name}"
+                seen[key] = max(seen.get(key, 0.0), float(np.linalg.norm(np.ravel(value))))
+        idle = [key for key, norm in seen.items() if most[key] > 500 * norm]
+        assert not idle, f"{request.stage}: norms that hold nothing back: {idle}"
+
+
 def test_the_radius_is_that_of_the_rows_with_their_one() -> None:
     """R^2/4 is the largest p (1 - p) |[x, 1]|^2, and R the largest |p - y| |[x, 1]|: stated here once more."""
     x = np.sqrt(RADIUS**2 - 1.0)

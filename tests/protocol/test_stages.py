@@ -17,6 +17,7 @@ from lemof_model.errors import DoorError
 from lemof_model.features import schema_digest
 from lemof_model.stays import NUMERIC_COLUMNS
 from lemof_model.study import EncoderSpec, EvaluationSpec, Study, Target
+from protocol.asking import check_request
 from protocol.messages import (
     REQUESTS,
     Answer,
@@ -79,6 +80,31 @@ def test_every_stage_sends_exactly_what_is_listed(tmp_path: Path) -> None:
         assert set(answer.sums) == {name for name in arrays if not name.startswith(left_out)}, request.stage
         for name, value in answer.sums.items():
             assert arrays[name].fits(value), (request.stage, name, value.dtype, value.shape)
+
+
+def test_a_stage_reads_what_it_declares_and_nothing_else(tmp_path: Path) -> None:
+    site = load_site(write_hospital(tmp_path, num_stays=90, min_patients=1))
+    for request in every_request(tiny_study()):
+        reads = DECLARED[request.stage].reads
+        declared = {name: value for name, value in request.model.items() if name.split("/")[0] in reads}
+        answer = stages.answer(site, dataclasses.replace(request, model=declared))
+        assert isinstance(answer, Answer), f"{request.stage} reads more of the model than {reads}: {answer.reason}"
+        for part in reads:
+            less = {name: value for name, value in declared.items() if name.split("/")[0] != part}
+            with pytest.raises(DoorError):
+                check_request(dataclasses.replace(request, model=less), is_whole=True)
+
+
+def test_a_stage_that_is_declared_incompletely_says_what_is_missing() -> None:
+    stage = DECLARED["meta"]
+    for change, missing in (
+        ({"says": ""}, "says must tell what leaves a hospital"),
+        ({"does": ()}, "does must tell of each probe"),
+        ({"releases": ()}, "releases must name what leaves"),
+        ({"reads": ("scalings",)}, "reads must name parts of the model, got scalings"),
+    ):
+        with pytest.raises(TypeError, match=f"stage meta: {missing}"):
+            dataclasses.replace(stage, **change)
 
 
 @pytest.mark.parametrize("min_cell", [2, 3, 4, 5])
