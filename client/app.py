@@ -1,35 +1,17 @@
-"""A hospital's side of a message: check that it comes from the same release, and let ``client.stages`` answer it.
-
-At a hospital ``node.py`` calls this, in the installed code; a run's bundle is never looked at. ``app`` is for Flower's
-simulation, where all hospitals are in one hand, and because a bundle must name one.
+"""Flower's ClientApp, for its simulation, where all hospitals are in one hand, and because a bundle must name one. At a
+hospital ``node.py`` answers, in the installed code; a run's bundle is never looked at.
 """
 
-import logging
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.egress import refuse_packet
-from client.site import SiteConfig, load_site
-from lemof_model.errors import DoorError, LemofError
-from protocol.messages import (
-    REQUESTS,
-    WIRE_VERSION,
-    Answer,
-    Packet,
-    Refusal,
-    Release,
-    release_of,
-    request_from_packet,
-    require_same_release,
-)
+from client.packets import answer_packet, hello_packet
+from client.site import load_site
+from protocol.messages import REQUESTS
 from protocol.records import packet_to_recorddict, recorddict_to_packet
-from protocol.source import source_digest, versions
-
-logger = logging.getLogger(__name__)
 
 
 def make_app(site_file_of: Callable[[Context], Path]) -> ClientApp:
@@ -49,38 +31,6 @@ def make_app(site_file_of: Callable[[Context], Path]) -> ClientApp:
     for stage in REQUESTS:
         app.query(stage)(answer_stage)
     return app
-
-
-def own_release() -> Release:
-    """What is installed here."""
-    return Release(versions()["lemof"], source_digest())
-
-
-def hello_packet(site: SiteConfig) -> Packet:
-    """Who is here, in which release."""
-    config = {"site": site.site.name, "release": versions()["lemof"], "source_digest": source_digest()}
-    return Packet({}, {"wire_version": WIRE_VERSION}, config)
-
-
-def answer_packet(site: SiteConfig, packet: Packet) -> Answer | Refusal:
-    """Answer a packet of the same release. Whatever goes wrong becomes a refusal, so that no run waits for ever.
-
-    Of an unexpected error only its type and the lines it passed are told: its text may hold what must not leave.
-    """
-    try:
-        require_same_release(own_release(), release_of(packet))
-        from client.stages import answer  # brings torch, which hello does without
-
-        return answer(site, request_from_packet(packet))
-    except LemofError as error:
-        return refuse_packet(site.site.name, packet, error)
-    except Exception as error:
-        lines = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("%s in lemof, text withheld:\n%s", type(error).__name__, lines)
-        stage = packet.config.get("stage")
-        reason = f"Stage {stage} must not fail, got {type(error).__name__} from {site.site.name}. "
-        reason += "This is a bug in lemof: the site's log has the lines."
-        return refuse_packet(site.site.name, packet, DoorError(reason))
 
 
 app = make_app(lambda context: Path(str(context.node_config["site"])))

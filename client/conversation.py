@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from client.app import own_release
+from client.packets import own_release
 from client.site import SiteConfig
 from protocol.messages import Answer, Packet, Refusal, release_of
 

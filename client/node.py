@@ -34,8 +34,8 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.fleet_http_connection import http_request_response
 
-from client.app import answer_packet, hello_packet
 from client.conversation import Conversation
+from client.packets import answer_packet, hello_packet
 from client.site import Server, SiteConfig, load_site
 from lemof_model.errors import DoorError, LemofError
 from protocol.records import packet_to_recorddict, recorddict_to_packet

@@ -9,13 +9,21 @@ import numpy as np
 from lemof_model import lemof
 from lemof_model.errors import DoorError
 from lemof_model.stays import NUMERIC_COLUMNS
-from lemof_model.study import MODALITIES, NUM_LEVELS
+from lemof_model.study import MODALITIES, NUM_LEVELS, Study
 from protocol.kinds import Newton, Trained
 from protocol.messages import Request
 from protocol.stages import STAGES
 
 MOST = 1e6
 MOST_SCALING = 1e9
+
+LIMITS = {
+    "num_rounds": (1, 10_000), "num_epochs": (1, 10_000), "batch_size": (1, 1_000_000), "max_grad_norm": (0, 1e6),
+    "num_bins": (4, 100_000), "num_bootstraps": (0, 10_000), "width": (1, 4_096), "max_steps": (1, 1_000),
+}  # fmt: skip
+"""What no study has more of, wherever in a plan it stands: more would strain the hospital that computes it."""
+MOST_SIZE = 4_096
+"""Of an encoder's sizes."""
 
 Shapes = dict[str, tuple[tuple[int, ...], ...]]
 
@@ -27,6 +35,7 @@ def check_request(request: Request, *, is_whole: bool) -> None:
     Raises:
         DoorError: names the first thing that is wrong, and nothing of the hospital.
     """
+    _check_sizes(request.study)
     stage, shapes = STAGES[request.stage], shapes_of_model(request)
     for name, value in request.model.items():
         allowed = shapes.get(name, ())
@@ -53,6 +62,24 @@ def check_request(request: Request, *, is_whole: bool) -> None:
             "Nothing was sent."
         )
     stage.forms(request)
+
+
+def _check_sizes(study: Study) -> None:
+    """Refuse a plan whose numbers no study has, before anything is made of them."""
+    sections = {
+        "encoders": study.encoders, "attention": study.attention, "attention.training": study.attention.training,
+        "logistic": study.logistic, "evaluation": study.evaluation,
+    }  # fmt: skip
+    encoders = {modality: getattr(study, modality).sizes for modality in MODALITIES}
+    sizes = [(f"{m}.sizes.{name}", size, (0, MOST_SIZE)) for m, of in encoders.items() for name, size in of.items()]
+    limited = [(at, of, name) for at, of in sections.items() for name in LIMITS if hasattr(of, name)]
+    named = [(f"{at}.{name}", getattr(of, name), LIMITS[name]) for at, of, name in limited]
+    for name, value, (least, most) in (*named, *sizes):
+        if not least <= value <= most:
+            raise DoorError(
+                f"{name} must be from {least:g} to {most:g}, got {value:g} from the plan. Nothing was sent. Change the "
+                "plan."
+            )
 
 
 def shapes_of_model(request: Request) -> Shapes:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lemof_model.errors import VersionError
 from lemof_model.study import Study
+from protocol.plan import study_from_json
 
 WIRE_VERSION = 3
 HEADER = ("stage", "site", "plan_digest", "release", "source_digest")  # what every reply says of itself
@@ -172,6 +173,13 @@ REQUESTS: dict[str, type[Request]] = {
 }
 
 
+CARRIED = (int, bool, str)
+for _request in REQUESTS.values():
+    _strange = [f.name for f in dataclasses.fields(_request) if f.type not in (*CARRIED, Study, Arrays)]
+    if _strange:
+        raise TypeError(f"fields of {_request.__name__} must be int, bool or str, got {', '.join(_strange)}")
+
+
 def release_of(packet: Packet) -> Release:
     """The release that a packet says it comes from, fit to be shown: what is no version or digest is ``?``."""
     version, digest = (str(packet.config.get(name, "")) for name in ("release", "source_digest"))
@@ -188,9 +196,10 @@ def request_from_packet(packet: Packet) -> Request:
 
     Raises:
         VersionError: a plan that does not have the digest stated with it.
+        DoorError: a plan that is none.
     """
     cls = REQUESTS[packet.config["stage"]]
-    study = Study.from_json(packet.config["study"])
+    study = study_from_json(packet.config["study"])
     if study.digest != packet.config["plan_digest"]:
         raise VersionError(
             f"Plan digest must be {study.digest[:12]}, got {packet.config['plan_digest'][:12]}. "

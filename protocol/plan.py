@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from lemof_model.errors import ConfigError, LemofError, nearest
+from lemof_model.errors import ConfigError, DoorError, LemofError, nearest
 from lemof_model.study import MODALITIES, Study
 from protocol.problems import keys_of, problem_sentences, sections_of
 from protocol.yaml_file import read_yaml, write_yaml
@@ -63,6 +63,20 @@ def load_plan(path_or_name: Path, asked: str = "--plan") -> Study:
         raise ConfigError("\n".join(problems.values()))
     _check_encoders(study, path.name)
     return study
+
+
+def study_from_json(text: str) -> Study:
+    """Read the study of a message: types, words and limits must be those of a plan, nothing is turned into another.
+
+    Raises:
+        DoorError: names every key that is not as it must be.
+    """
+    try:
+        _STUDY.validate_json(text, strict=True)
+    except ValidationError as error:
+        found = problem_sentences(error.errors(include_url=False), "the coordinator", Study, {})
+        raise DoorError("\n".join([*found, "Nothing was sent."])) from None
+    return Study.from_json(text)
 
 
 def dump_plan(study: Study) -> str:

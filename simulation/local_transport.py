@@ -7,15 +7,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from client import stages
+from client.packets import answer_packet
 from client.site import SiteConfig, load_site
 from lemof_model.errors import ConfigError
-from protocol.messages import Answer, Refusal, Request
+from protocol.messages import Answer, Packet, Refusal, Request, answer_from_packet
 from simulation.processes import interrupts_held, processes
 
 
 class LocalTransport:
-    """Calls ``client.stages`` for each site file. Hospitals share nothing, so the number of processes changes no bit.
+    """Lets each hospital answer the message as it would travel. They share nothing: the number of processes changes no
+    bit.
 
     Args:
         site_files: one per hospital; names must differ.
@@ -54,11 +55,19 @@ class LocalTransport:
             for name, request in requests.items()
             if name not in present
         }
+        asked = {name: (self._sites[name], request.to_packet()) for name, request in present.items()}
         if self._pool is None:
-            return answers | {name: stages.answer(self._sites[name], request) for name, request in present.items()}
-        with interrupts_held():
-            futures = {name: self._pool.submit(stages.answer, self._sites[name], r) for name, r in present.items()}
-        return answers | {name: future.result() for name, future in futures.items()}
+            replies = {name: _answer(*site_and_packet) for name, site_and_packet in asked.items()}
+        else:
+            with interrupts_held():
+                futures = {name: self._pool.submit(_answer, *both) for name, both in asked.items()}
+            replies = {name: future.result() for name, future in futures.items()}
+        return answers | {name: answer_from_packet(reply) for name, reply in replies.items()}
+
+
+def _answer(site: SiteConfig, packet: Packet) -> Packet:
+    """What a hospital makes of a message, as it would travel."""
+    return answer_packet(site, packet).to_packet()
 
 
 def _absences(attendance: Path) -> set[tuple[int, str]]:

@@ -21,7 +21,6 @@ import yaml
 from numpy.typing import NDArray
 from torch.nn.modules.module import register_module_forward_hook
 
-from client import stages
 from client.hospital import Hospital, open_hospital
 from client.references import reference_scores
 from client.site import load_site
@@ -104,7 +103,7 @@ def seen(sites: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Encoder
         watched.now = asked
         return scores
 
-    monkeypatch.setattr(stages, "reference_scores", references)
+    monkeypatch.setattr("client.view.reference_scores", references)
     handle = register_module_forward_hook(watched.hook)
     yield watched
     handle.remove()

@@ -75,7 +75,7 @@ def _without_references() -> Iterator[None]:
         return {name: np.full(len(hospital.stays.split_N), np.nan) for name in lemof.REFERENCES}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "reference_scores", nothing)
+        patch.setattr("client.view.reference_scores", nothing)
         yield
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from client import egress, stages
-from client.app import own_release
 from client.conversation import Conversation
+from client.packets import own_release
 from client.site import SiteConfig, load_site
 from lemof_model.errors import DataError
 from lemof_model.features import schema_digest
