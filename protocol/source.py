@@ -24,6 +24,8 @@ LEFT_OUT = (
     "client/readiness/",
     "client/statement.py",
     "protocol/command_line.py",
+    "protocol/page_parts.py",
+    "protocol/pages.py",
     "server/cli.py",
     "server/report/",
 )

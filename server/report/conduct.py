@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lemof_model.study import MODALITIES, SPLITS
+from protocol.pages import Bar, Cell, Styled, Table
 from protocol.stages import STAGES
 from server.report import words
-from server.report.markup import Html, bar, curve, definitions, element, items, note, section, table
 from server.report.run_files import RunFiles
 
 BLOCKS = {
@@ -20,7 +20,7 @@ LEARNERS = ("meta/ecg", "meta/ehr", "omega_1", "final")
 NOT_RECORDED = "not recorded"
 
 
-def asked(run: RunFiles) -> Html:
+def asked(run: RunFiles) -> dict[str, Any]:
     """The question, the cohort rule, and who brought how many stays."""
     study = run.study
     splits = ", ".join(f"{s.replace('_', ' ')} {words.percent(getattr(study.splits, s))}" for s in SPLITS)
@@ -33,19 +33,9 @@ def asked(run: RunFiles) -> Html:
         ("Model", f"ECG encoder {study.ecg.name}, EHR encoder {study.ehr.name}; {study.strategy.name} over hospitals."),
         ("Splits", f"{splits}, by patient."),
     ]
-    content = [definitions(facts)]
-    if run.census:
-        columns = ["Hospital", "Stays", "Long", "With an ECG"]
-        rows = [[site, *_census_cells(run, site)] for site in run.sites if site in run.census]
-        content.append(table("Stays that hospitals brought, all splits", columns, rows))
-        at_least, about = words.AT_LEAST.strip(), words.ABOUT.strip()
-        content.append(
-            note(
-                f"{at_least}: the hospital held back the count of a split. {about}: a privacy budget makes counts "
-                "noisy. Too few: held back in every split."
-            )
-        )
-    return section("asked", "What was asked", *content)
+    rows = [[site, *_census_cells(run, site)] for site in run.sites if site in run.census]
+    columns = ["Hospital", "Stays", "Long", "With an ECG"]
+    return {"facts": facts, "census": Table(columns, rows, "Stays that hospitals brought, all splits")}
 
 
 def _census_cells(run: RunFiles, site: str) -> Iterator[str]:
@@ -71,71 +61,54 @@ def _at_least(counts: Mapping[str, int], split: str) -> int:
     return max(sum(by_label), counts.get(f"{split}/ecg", 0))
 
 
-def levels(run: RunFiles) -> Html:
-    """How much each depth of an encoder counts, and how sure the choice of the best one is."""
-    tables = [_level_table(modality, run.importance[modality]) for modality in MODALITIES]
-    return section(
-        "levels",
-        "Which depth of each encoder counts",
-        note(
-            "Mean absolute Shapley value of each level's prediction for its modality's meta-learner, in log-odds, over "
-            "all hospitals' stack stays against one background. The best level feeds the attention. Best in draws: how "
-            "often it wins when the meta-learner's coefficients are drawn from their distribution."
-        ),
-        element("div", *tables, css="pair"),
-    )
+def levels(run: RunFiles) -> list[tuple[Table, str]]:
+    """How much each depth of an encoder counts, and how sure the choice of the best one is: without one hospital."""
+    return [(_level_table(m, run.importance[m]), _without_one(run.importance[m])) for m in MODALITIES]
 
 
-def _level_table(modality: str, ranking: Mapping[str, Any]) -> Html:
+def _level_table(modality: str, ranking: Mapping[str, Any]) -> Table:
     importance, best = ranking["level_importance"], ranking["best_level"]
     wins, largest = ranking["winners_in_draws"], max(ranking["level_importance"])
-    rows = []
+    rows: list[list[Cell]] = []
     for level, mean in enumerate(importance, start=1):
         name = f"Level {level}" + (", best" if level == best else "")
-        drawing = bar(mean / largest if largest else 0.0, f"importance {mean:.4f}", "" if level == best else "quiet")
+        drawing = Bar(mean / largest if largest else 0.0, f"importance {mean:.4f}", "" if level == best else "quiet")
         won = words.percent(wins[level - 1] / max(sum(wins), 1)) if wins else "not known: noise"
         rows.append([name, words.number(mean, 4), drawing, won])
-    changed = {site: level for site, level in ranking["best_level_without_site"].items() if level != best}
-    without = "; ".join(f"without {site} it is level {level}" for site, level in changed.items())
-    if not ranking["best_level_without_site"]:
-        without = "one hospital only, so none can be left out"
-    return element(
-        "div",
-        table(
-            f"{modality.upper()}, {words.count(ranking['num_stays'], 'stay')}",
-            ["Level", "Importance", "", "Best in draws"],
-            rows,
-            strong_rows=(best - 1,),
-        ),
-        note(f"Leaving one hospital out: {without or 'the best level stays the same'}."),
-    )
+    caption = f"{modality.upper()}, {words.count(ranking['num_stays'], 'stay')}"
+    return Table(["Level", "Importance", "", "Best in draws"], rows, caption, strong_rows=(best - 1,))
 
 
-def training(run: RunFiles) -> Html:
+def _without_one(ranking: Mapping[str, Any]) -> str:
+    """Which level is best when one hospital is left out."""
+    best, without = ranking["best_level"], ranking["best_level_without_site"]
+    if not without:
+        return "one hospital only, so none can be left out"
+    told = "; ".join(f"without {site} it is level {level}" for site, level in without.items() if level != best)
+    return told or "the best level stays the same"
+
+
+def training(run: RunFiles) -> dict[str, Any]:
     """Tuning loss over rounds, and the logistic learners."""
     stages = run.card["stages"]
-    figures = []
-    for block, name in BLOCKS.items():
-        losses, best = stages[block]["tuning_loss"], stages[block]["best_round"]
-        told = _kept_round([words.number(loss) for loss in losses], best)
-        caption = element("figcaption", element("b", name), f" {told}")
-        figures.append(element("figure", curve(losses, best, f"{name}: tuning loss {told}"), caption))
+    columns = ["Learner", "Steps", "Converged", "Coefficients", "Intercept", "Hospitals"]
     rows = [_learner_row(name, stages[name]) for name in LEARNERS]
-    return section(
-        "training",
-        "Training",
-        note(
-            "Tuning loss per stay after each round, each curve on its own scale; the ring marks the weights that were "
-            "kept. Encoder losses add up three levels."
-        ),
-        element("div", *figures, css="figures"),
-        table(
-            "Logistic learners, by Newton steps on all hospitals' sums",
-            ["Learner", "Steps", "Converged", "Coefficients", "Intercept", "Hospitals"],
-            rows,
-            text_columns=(2, 3, 5),
-        ),
-    )
+    return {
+        "curves": [_curve(name, stages[b]["tuning_loss"], stages[b]["best_round"]) for b, name in BLOCKS.items()],
+        "learners": Table(columns, rows, "Logistic learners, by Newton steps on all hospitals' sums", (2, 3, 5)),
+    }
+
+
+def _curve(name: str, losses: Sequence[float | None], best: int) -> dict[str, Any]:
+    """Where each known loss stands over its round, in per cent from the left and from above, and the kept one."""
+    known = {index: loss for index, loss in enumerate(losses) if loss is not None}
+    high, low = max(known.values(), default=0.0), min(known.values(), default=0.0)
+    places = {
+        index: (100 * index / max(len(losses) - 1, 1), 6 + 88 * ((high - loss) / (high - low) if high > low else 0.5))
+        for index, loss in known.items()
+    }
+    told = _kept_round([words.number(loss) for loss in losses], best)
+    return {"name": name, "told": told, "places": list(places.values()), "kept": places.get(best)}
 
 
 def _kept_round(losses: Sequence[str], best: int) -> str:
@@ -155,7 +128,7 @@ def _learner_row(name: str, learner: Mapping[str, Any]) -> list[str]:
     return [name, steps, state, coefficients, intercept, ", ".join(learner["sites"])]
 
 
-def rounds(run: RunFiles) -> Html:
+def rounds(run: RunFiles) -> dict[str, Any]:
     """Who answered how often, what that held, how many bytes it was; refusals, and groups that were left out."""
     answered: Counter[tuple[str, str]] = Counter()
     asked_for: Counter[tuple[str, str]] = Counter()
@@ -168,26 +141,22 @@ def rounds(run: RunFiles) -> Html:
         for site, ways in line["bytes"].items():
             sent[line["stage"], site] += ways["received"]
 
-    def cell(stage: str, site: str) -> Html:
+    def cell(stage: str, site: str) -> Cell:
         asked_times, times = asked_for[stage, site], answered[stage, site]
         text = f"{times} of {asked_times}" if asked_times else "not asked"
-        return element(
-            "span", element("b" if times < asked_times else "span", text), f" · {words.size(sent[stage, site])}"
-        )
+        return [Styled(text, "missed") if times < asked_times else text, f" · {words.size(sent[stage, site])}"]
 
-    rows = [[name, stage.says, *(cell(name, site) for site in sites)] for name, stage in STAGES.items()]
+    rows: list[list[Cell]] = [
+        [name, stage.says, *(cell(name, site) for site in sites)] for name, stage in STAGES.items()
+    ]
     total = [words.size(sum(sent[stage, site] for stage in STAGES)) for site in sites]
     rows.append(["total", f"{words.count(len({r['number'] for r in run.rounds}), 'round')}", *total])
-    return section(
-        "rounds",
-        "Who took part, and what left each hospital",
-        note("Rounds answered of rounds asked, and bytes of the arrays sent. Every answer is a sum over patients."),
-        table("Answers by stage", ["Stage", "An answer holds", *sites], rows, (1,), strong_rows=(len(rows) - 1,)),
-        element("h3", "Rounds that a hospital did not answer"),
-        items(list(_refusals(run)) or ["None: every hospital answered every round it was asked."]),
-        element("h3", "Groups that hospitals held back: too small, or leaving a rest that is"),
-        items(list(_held_back(run)) or ["None."]),
-    )
+    columns = ["Stage", "An answer holds", *sites]
+    return {
+        "answers": Table(columns, rows, "Answers by stage", text_columns=(1,), strong_rows=(len(rows) - 1,)),
+        "refusals": list(_refusals(run)),
+        "held_back": list(_held_back(run)),
+    }
 
 
 def _refusals(run: RunFiles) -> Iterator[str]:
@@ -210,7 +179,7 @@ def _held_back(run: RunFiles) -> Iterator[str]:
         yield f"{site}: " + "; ".join(f"{stage}: {', '.join(sorted(names))}" for stage, names in stages.items())
 
 
-def privacy(run: RunFiles) -> Html:
+def privacy(run: RunFiles) -> dict[str, Any]:
     """What protects patients beyond sums, whose totals tell too much, and how well members can be told from others."""
     budgets = run.metrics["privacy"]
     if budgets:
@@ -223,28 +192,19 @@ def privacy(run: RunFiles) -> Html:
     for block, sites in run.card.get("few_sites", {}).items():
         names = " and ".join(sites) or "no hospital"
         lines.append(f"Only {names} could train the {BLOCKS[block]}: its totals tell each what the others hold.")
-    return section("privacy", "Privacy", items(lines), *_membership(run))
+    return {"protection": lines, "attack": _membership(run)}
 
 
-def _membership(run: RunFiles) -> Iterator[Html]:
-    """The attack on members, by learner and hospital."""
-    audits = run.metrics.get("membership")
-    if not audits:
-        return
+def _membership(run: RunFiles) -> Table:
+    """The attack on members, by learner and hospital; a run of an older release has none."""
     rows = []
-    for learner, audit in audits.items():
+    for learner, audit in run.metrics.get("membership", {}).items():
         for site, found in [("all hospitals", audit["pooled"]), *sorted(audit["sites"].items())]:
             budget = run.metrics["privacy"].get(site)
             told = f"epsilon {budget['epsilon']:.2f}" if budget else words.NOT_DEFINED
             rows.append([f"{words.LEARNERS[learner]}, {site}", *_attack_cells(found), told])
-    yield element("h3", "Can members be told from others?")
-    yield note(
-        "A membership attack on the finished model: whoever it is surer of is called a member. AUROC 0.5 tells "
-        "nothing. Found: members found at a cut that calls at most this share of others members (1 %, or what ten of "
-        "them are); as many as false alarms tell nothing. Intervals are 95 %, for the share found with the cut held."
-    )
     columns = ["Learner and hospital", "Members", "Others", "AUROC", "False alarms, at most", "Found", "Budget"]
-    yield table("Membership attack", columns, rows)
+    return Table(columns, rows, "Membership attack")
 
 
 def _attack_cells(found: Mapping[str, Any] | None) -> list[str]:
@@ -257,12 +217,12 @@ def _attack_cells(found: Mapping[str, Any] | None) -> list[str]:
     return [words.count(found["num_members"]), words.count(found["num_others"]), auroc, most, share]
 
 
-def footer(run: RunFiles) -> Html:
+def footer(run: RunFiles) -> list[tuple[str, str]]:
     """What tells runs apart, and all that may differ between equal ones."""
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in run.timings["seconds"].items())
     times = [line["time"] for line in run.audit.values()]
     versions = ", ".join(f"{name} {version}" for name, version in run.card.get("versions", {}).items())
-    facts = [
+    return [
         ("Model", run.card["digest"]),
         ("Plan", run.card["plan_digest"]),
         ("Source", run.card.get("source_digest", NOT_RECORDED)),
@@ -270,6 +230,3 @@ def footer(run: RunFiles) -> Html:
         ("First and last answer", f"{min(times)} to {max(times)}" if times else NOT_RECORDED),
         ("Time", f"{seconds}. Rounds that were read from disk on resume count 0."),
     ]
-    return element(
-        "footer", definitions(facts), element("p", "Not a medical device: not for decisions about patients.")
-    )

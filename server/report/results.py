@@ -6,16 +6,15 @@ from typing import Any
 
 from lemof_model.lemof import POPULATIONS, REFERENCES, VARIANTS
 from lemof_model.metrics import are_enough
+from protocol.pages import Cell, Column, Interval, Scale, Styled, Table
 from server.report import words
-from server.report.markup import Columns, Html, Scale, element, html, interval, items, note, section, table
 from server.report.run_files import RunFiles
 
 Metrics = Mapping[str, Any]
 
 
-def answer(run: RunFiles) -> Html:
+def answer(run: RunFiles) -> dict[str, Any]:
     """The findings in sentences, each with its interval."""
-    full = run.metrics["variants"]["full"]["all"]["pooled"]
     questions = [
         ("Does the ECG add to the EHR?", "with_ecg", "ehr_single", "the EHR alone"),
         ("Against boosted trees?", "all", "gbdt_ehr", "trees that each hospital trains alone on its EHR"),
@@ -26,54 +25,38 @@ def answer(run: RunFiles) -> Html:
         difference = run.metrics["differences"][population].get(f"full-{other}")
         pooled = [m for model, m in _models(run, population) if m is not None and model in ("full", other)]
         told = words.comparison(difference, name, population, sum(m["auroc_bound"] or 0.0 for m in pooled))
-        findings.append(Html(f"{element('b', question)} {html(told)}"))
-    return section(
-        "answer",
-        "The answer",
-        *_generated(run),
-        element("p", words.performance(full), css="lead"),
-        *([note(words.NOISY)] if run.metrics["privacy"] else []),
-        items(findings),
-    )
+        findings.append((question, told))
+    return {
+        "generated": _generated(run),
+        "performance": words.performance(run.metrics["variants"]["full"]["all"]["pooled"]),
+        "is_noisy": bool(run.metrics["privacy"]),
+        "findings": findings,
+    }
 
 
-def _generated(run: RunFiles) -> list[Html]:
+def _generated(run: RunFiles) -> str:
     """That patients are generated, where they are: the first thing to know."""
     if run.generated is None:
-        return []
+        return ""
     some = [site for site in run.sites if site in run.generated["hospitals"]]
     full = run.metrics["variants"]["full"]["all"]["pooled"]
-    told = words.generated(
+    return words.generated(
         run.generated["ceiling"], some if len(some) < len(run.sites) else (), full["n"] if full else 0
     )
-    return [element("p", element("b", told))]
 
 
-def variants(run: RunFiles) -> Html:
+def variants(run: RunFiles) -> dict[str, list[Table]]:
     """Five variants and three references, in both populations, with every metric."""
     scale = auroc_scale(run)
-    return section(
-        "results",
-        "Results on held-out patients",
-        note(
-            "These patients trained nothing and chose nothing. Compare rows within a table only. “Local” rows are "
-            "trained by each hospital on its own data; their scores are pooled here. Intervals are 95 %, from patients "
-            f"drawn anew; they do not hold the chance in training. {words.TOO_FEW_RULE}"
-        ),
-        *(_score_table(run, population, scale) for population in POPULATIONS),
-        note("ECE: expected calibration error. ±…*: scores are counted in bins; the AUROC may be off by that much."),
-        element("h3", "Called long or short at three cuts"),
-        note(
-            "Cuts are fitted on tuning patients. Acc.: accuracy. F1: macro-F1, the mean over both outcomes. "
-            f"{words.NOT_DEFINED}: see the table above."
-        ),
-        element("div", *(_cut_table(run, population) for population in POPULATIONS), css="pair"),
-    )
+    return {
+        "scores": [_score_table(run, population, scale) for population in POPULATIONS],
+        "cuts": [_cut_table(run, population) for population in POPULATIONS],
+    }
 
 
-def _score_table(run: RunFiles, population: str, scale: Scale) -> Html:
+def _score_table(run: RunFiles, population: str, scale: Scale) -> Table:
     """How well scores rank, and how well they are calibrated."""
-    columns = ["Model", "AUROC", _axis(scale), "AUPRC", "Brier", "ECE", "Calibration slope", "Trained"]
+    columns: list[Column] = ["Model", "AUROC", scale, "AUPRC", "Brier", "ECE", "Calibration slope", "Trained"]
     rows = []
     for name, m in _models(run, population):
         trained = "federated" if name in VARIANTS else "local" if name in REFERENCES else words.NOT_DEFINED
@@ -83,18 +66,18 @@ def _score_table(run: RunFiles, population: str, scale: Scale) -> Html:
             plain = [value(m, key) for key in ("auprc", "brier", "ece")]
             cells = [auroc_text(m), auroc_drawing(m, scale), *plain, value(m, "calibration_slope", 2)]
         rows.append([words.NAMES[name], *cells, trained])
-    return table(_caption(run, population), columns, rows, text_columns=(7,), strong_rows=(VARIANTS.index("full"),))
+    return Table(columns, rows, _caption(run, population), text_columns=(7,), strong_rows=(VARIANTS.index("full"),))
 
 
-def _cut_table(run: RunFiles, population: str) -> Html:
+def _cut_table(run: RunFiles, population: str) -> Table:
     """Accuracy and macro-F1 at the three cuts."""
-    columns: Columns = ["Model", *((title, ("Acc.", "F1")) for title in words.CUT_NAMES.values())]
+    columns: list[Column] = ["Model", *((title, ("Acc.", "F1")) for title in words.CUT_NAMES.values())]
     rows = []
     for name, m in _models(run, population):
         keys = [(cut, key) for cut in words.CUT_NAMES for key in ("acc", "f1_macro")]
         cells = [words.NOT_DEFINED] * 6 if m is None else [words.number(m["cuts"][c][key]) for c, key in keys]
         rows.append([words.NAMES[name], *cells])
-    return table(words.POPULATION_NAMES[population], columns, rows, strong_rows=(VARIANTS.index("full"),))
+    return Table(columns, rows, words.POPULATION_NAMES[population], strong_rows=(VARIANTS.index("full"),))
 
 
 def _models(run: RunFiles, population: str) -> Iterator[tuple[str, Metrics | None]]:
@@ -104,12 +87,12 @@ def _models(run: RunFiles, population: str) -> Iterator[tuple[str, Metrics | Non
         yield name, block and block["pooled"]
 
 
-def _why_none(run: RunFiles, name: str, population: str) -> str:
+def _why_none(run: RunFiles, name: str, population: str) -> Cell:
     """Why a row has no pooled metrics. A reference where the full model has some was not trained everywhere."""
     if (name, population) == ("ecg_single", "all"):
         return words.NOT_DEFINED
     was_evaluated = run.metrics["variants"]["full"][population]["pooled"] is not None
-    return element("span", words.NOT_EVERYWHERE, css="why") if name in REFERENCES and was_evaluated else words.TOO_FEW
+    return Styled(words.NOT_EVERYWHERE, "why") if name in REFERENCES and was_evaluated else words.TOO_FEW
 
 
 def _caption(run: RunFiles, population: str) -> str:
@@ -141,12 +124,12 @@ def auroc_text(m: Metrics | None) -> str:
     return text
 
 
-def auroc_drawing(m: Metrics | None, scale: Scale, css: str = "") -> str:
+def auroc_drawing(m: Metrics | None, scale: Scale, css: str = "") -> Cell:
     """AUROC with interval as a drawing."""
     if m is None or m["auroc"] is None:
         return ""
     ends = None if m["auroc_ci"] is None or None in m["auroc_ci"] else m["auroc_ci"]
-    return interval(scale, m["auroc"], ends, f"AUROC {auroc_text(m)}", css)
+    return Interval(scale, m["auroc"], ends, f"AUROC {auroc_text(m)}", css)
 
 
 def auroc_scale(run: RunFiles) -> Scale:
@@ -161,68 +144,46 @@ def auroc_scale(run: RunFiles) -> Scale:
     return Scale(floor(10 * min(seen)) / 10, ceil(10 * max(seen)) / 10, 0.5)
 
 
-def _axis(scale: Scale) -> Html:
-    """The head of a drawn column: both ends of its scale."""
-    return element("span", f"{scale.low:g}", element("i", "0.5"), f"{scale.high:g}", css="axis")
-
-
-def differences(run: RunFiles) -> Html:
+def differences(run: RunFiles) -> list[Table]:
     """Paired differences, drawn."""
     entries = run.metrics["differences"]
     ends = [abs(end) for block in entries.values() for d in block.values() for end in d["auroc_ci"] if end is not None]
     width = ceil(20 * max(ends, default=0.05)) / 20
     scale = Scale(-width, width, 0.0)
-    head = element("span", f"{words.MINUS}{width:g}", element("i", "0"), f"+{width:g}", css="axis")
-    tables = [
-        table(
-            words.POPULATION_NAMES[population],
-            ["Full model minus", "AUROC difference", head],
+    return [
+        Table(
+            ["Full model minus", "AUROC difference", scale],
             [_difference_row(key.removeprefix("full-"), entry, scale) for key, entry in entries[population].items()],
+            words.POPULATION_NAMES[population],
         )
         for population in POPULATIONS
         if entries[population]
     ]
-    return section(
-        "differences",
-        "Differences, over the same patients",
-        note("Right of the line the full model is better; an interval over the line shows no clear difference."),
-        element("div", *tables, css="pair") if tables else element("p", words.TOO_FEW),
-    )  # fmt: skip
 
 
-def _difference_row(other: str, difference: Metrics, scale: Scale) -> list[str]:
+def _difference_row(other: str, difference: Metrics, scale: Scale) -> list[Cell]:
     ends = difference["auroc_ci"]
     if difference["auroc"] is None or None in ends:
         return [words.NAMES[other], words.TOO_FEW, ""]
     text = f"{words.signed(difference['auroc'])} ({words.between(ends)})"
-    drawing = interval(scale, difference["auroc"], ends, f"difference {text}")
-    return [words.NAMES[other], text, drawing]
+    return [words.NAMES[other], text, Interval(scale, difference["auroc"], ends, f"difference {text}")]
 
 
-def hospitals(run: RunFiles) -> Html:
+def hospitals(run: RunFiles) -> list[Table]:
     """AUROC at each hospital and pooled: the full model, and what the hospital reaches alone."""
     scale = auroc_scale(run)
-    tables = [
-        table(
-            words.POPULATION_NAMES[population],
-            ["Hospital", "Stays (long)", "Full, federated", "Local only", _axis(scale)],
-            list(_hospital_rows(run, population, scale)),
-        )
+    columns: list[Column] = ["Hospital", "Stays (long)", "Full, federated", "Local only", scale]
+    return [
+        Table(columns, list(_hospital_rows(run, population, scale)), words.POPULATION_NAMES[population])
         for population in POPULATIONS
     ]
-    return section(
-        "hospitals",
-        "At each hospital",
-        note("AUROC with 95 % interval. ● full model, federated; ○ the same method on that hospital's data only."),
-        *tables,
-    )
 
 
-def _hospital_rows(run: RunFiles, population: str, scale: Scale) -> Iterator[list[str]]:
+def _hospital_rows(run: RunFiles, population: str, scale: Scale) -> Iterator[list[Cell]]:
     ours, alone = run.metrics["variants"]["full"][population], run.metrics["reference"]["local_only"][population]
     pairs = [(site, ours["sites"].get(site), alone["sites"].get(site)) for site in run.sites]
     for name, m, local in [*pairs, ("All hospitals", ours["pooled"], alone["pooled"])]:
-        drawing = Html(f"{auroc_drawing(m, scale)}{auroc_drawing(local, scale, 'hollow')}")
+        drawing = [auroc_drawing(m, scale), auroc_drawing(local, scale, "hollow")]
         if population == "with_ecg" and name in run.without_ecgs:
             yield [name, words.NO_ECG, *[words.NOT_DEFINED] * 2, ""]
             continue
@@ -244,11 +205,11 @@ def _stays(m: Metrics | None, whole: Metrics | None, *, is_noisy: bool) -> str:
     return f"{words.ABOUT if is_noisy else ''}{words.count(num)} ({words.count(num_long)})"
 
 
-def groups(run: RunFiles) -> Html:
+def groups(run: RunFiles) -> Table:
     """One model, stratified by discharge disease and by subgroup."""
     scale = Scale(0.2, 1.0, 0.5)
-    parts = ("Stays (long)", "EHR alone", "Full (95 % interval)", _axis(scale))
-    columns: Columns = ["Group", *((words.POPULATION_NAMES[population], parts) for population in POPULATIONS)]
+    parts = ("Stays (long)", "EHR alone", "Full (95 % interval)", scale)
+    columns: list[Column] = ["Group", *((words.POPULATION_NAMES[name], parts) for name in POPULATIONS)]
     full, ehr = (run.metrics["variants"][name] for name in ("full", "ehr_single"))
     rows = []
     for kind in ("subgroups", "diseases"):
@@ -261,21 +222,12 @@ def groups(run: RunFiles) -> Html:
                 )
             ]
             rows.append([name.replace("_", " ").replace(":", ": "), *cells])
-    return section(
-        "groups",
-        "By disease and subgroup",
-        note(
-            "AUROC of one model for all, stratified: nothing was trained anew for a group. Diseases are discharge "
-            "diagnoses, which the model never sees; a stay may have several. Intervals after DeLong. A hospital "
-            f"leaves out groups that are too small, or whose rest would be. {words.TOO_FEW_RULE}"
-        ),
-        table("Subgroups and diseases", columns, rows),
-    )
+    return Table(columns, rows, "Subgroups and diseases")
 
 
 def _group_cells(
-    run: RunFiles, table: Mapping[str, Any], full: Metrics | None, ehr: Metrics | None, scale: Scale
-) -> list[str]:
+    run: RunFiles, whole: Mapping[str, Any], full: Metrics | None, ehr: Metrics | None, scale: Scale
+) -> list[Cell]:
     point = words.TOO_FEW if ehr is None else words.number(ehr["auroc"])
-    stays = _stays(full, table["pooled"], is_noisy=bool(run.metrics["privacy"]))
+    stays = _stays(full, whole["pooled"], is_noisy=bool(run.metrics["privacy"]))
     return [stays, point, auroc_text(full), auroc_drawing(full, scale)]

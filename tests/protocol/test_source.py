@@ -80,7 +80,7 @@ def test_a_copy_has_the_digests_of_the_original(tree: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     ["server/report/words.py", "server/cli.py", "client/cli.py", "client/check.py", "client/readiness/page.py",
-     "client/preflight/machine.py"],
+     "client/preflight/machine.py", "protocol/pages.py"],
 )  # fmt: skip
 def test_a_comma_in_what_is_told_changes_nothing(tree: Path, name: str) -> None:
     with changed(tree, name, a_comma):

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,42 +15,11 @@ import pytest
 
 from lemof_model.errors import DataError
 from lemof_model.study import SPLITS
+from protocol.pages import render
 from server.report import conduct, results, words
 from server.report.page import write_report
 from server.report.run_files import read_run
-
-VOID = ("meta", "line", "circle", "rect", "polyline", "br")
-
-
-class Outline(HTMLParser):
-    """Checks that elements close in order, and collects text, tags and attributes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-def read(page: str) -> Outline:
-    outline = Outline()
-    outline.feed(page)
-    assert outline.open == []
-    return outline
+from tests.pages import HOSTILE, hostile, read, shape
 
 
 def report_of(run: Path) -> str:
@@ -86,6 +54,14 @@ def test_names_are_escaped(finished_run: Path) -> None:
     page = report_of(finished_run)
     assert "tiny &lt;study&gt;" in page
     assert "<study>" not in page
+
+
+def test_no_text_changes_the_elements_of_the_page(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = report_of(finished_run)
+    monkeypatch.setattr("server.report.page.render", lambda template, **values: render(template, **hostile(values)))
+    poisoned = report_of(finished_run)
+    assert shape(poisoned) == shape(plain)
+    assert "".join(read(poisoned).text).count(HOSTILE) > 200
 
 
 def test_report_writes_nothing_but_itself(finished_run: Path) -> None:
@@ -153,7 +129,9 @@ def test_a_hospital_without_any_ecg_is_not_too_few(finished_run: Path) -> None:
     run = read_run(finished_run)
     (site,) = (site for site in run.sites if "train/ecg" not in run.census[site])
     assert run.without_ecgs == {site}
-    for page in (str(conduct.asked(run)), str(results.hospitals(run))):
+    sections = re.findall(r'<section id="(?:asked|hospitals)".*?</section>', report_of(finished_run), re.DOTALL)
+    assert len(sections) == 2
+    for page in sections:
         rows = [row for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL) if f">{words.NO_ECG}<" in row]
         assert [f">{site}<" in row for row in rows] == [True]
         assert "too few" not in rows[0].lower()
@@ -243,7 +221,7 @@ def test_refusals_and_groups_held_back_are_named(finished_run: Path) -> None:
     audit.write_text("\n".join([json.dumps(held_back), *rest]) + "\n")
     page = report_of(finished_run)
     assert f"hospital_b, encoders, round {last['number']}: disk &lt;full&gt;" in page
-    assert "<b>1 of 2</b>" in page
+    assert '<span class="missed">1 of 2</span>' in page
     assert re.search(r"hospital_a: census: [^<]*train/ecg", page)
 
 
@@ -318,7 +296,7 @@ def test_generated_patients_are_the_first_thing_told(finished_run: Path) -> None
     assert "generated" not in page
     note = {"hospitals": ["hospital_a", "hospital_b"], "ceiling": {"all": 0.8123, "with_ecg": 0.8456}}
     (finished_run / "generated.json").write_text(json.dumps(note))
-    text = " ".join(read(report_of(finished_run)).text)
+    text = " ".join(" ".join(read(report_of(finished_run)).text).split())
     answer = text[text.index("The answer") :]
     assert answer.startswith(
         "The answer These patients are generated: numbers say that the machinery works, and nothing"

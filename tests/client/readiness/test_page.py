@@ -16,6 +16,8 @@ from client.readiness.page import page, read_quality, write_page
 from client.readiness.summary import show_summary
 from client.site import Limits, SiteConfig, load_site
 from lemof_model.errors import DataError, DiskError
+from protocol.pages import render
+from tests.pages import HOSTILE, hostile, read, shape
 
 MANIFEST: dict[str, Any] = {
     "num_stays": 1200,
@@ -161,6 +163,14 @@ def test_names_from_outside_are_escaped(site: SiteConfig) -> None:
     quality = copy.deepcopy(QUALITY)
     quality["tables"]["chartevents"]["file"] = "<script>alert(1)</script>.csv"
     assert "script" not in Cells(page(site, MANIFEST, quality)).tags
+
+
+def test_no_text_changes_the_elements_of_the_page(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = page(site, MANIFEST, QUALITY)
+    monkeypatch.setattr("client.readiness.page.render", lambda template, **values: render(template, **hostile(values)))
+    poisoned = page(site, MANIFEST, QUALITY)
+    assert shape(poisoned) == shape(plain)
+    assert "".join(read(poisoned).text).count(HOSTILE) > 100
 
 
 def test_a_cohort_without_a_quality_report_has_a_shorter_page(site: SiteConfig, tmp_path: Path) -> None:
