@@ -16,7 +16,6 @@ from rich.table import Table
 
 from lemof_model.errors import DataError
 from protocol.command_line import run_command
-from server.report.page import write_report
 from server.report.run_files import describe_run, runs_of, the_run, verify_run
 
 log = logging.getLogger("lemof")
@@ -70,6 +69,8 @@ def report(folder: RunFolder) -> None:
 
     Example: lemof-server report runs/first
     """
+    from server.report.page import write_report  # brings torch and the templates, which --help does without
+
     typer.echo(str(write_report(the_run(folder, "report"))))
 
 

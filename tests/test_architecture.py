@@ -7,6 +7,7 @@ import ast
 import importlib
 import io
 import re
+import subprocess
 import sys
 import tomllib
 import zipfile
@@ -100,3 +101,12 @@ def test_the_lock_pins_what_pyproject_asks_for(repository: Path) -> None:
     pinned = {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
     for asked in map(requirements, project["dependencies"] + project["optional-dependencies"]["dev"]):
         assert asked.specifier.contains(pinned[asked.name.lower()]), asked
+
+
+@pytest.mark.parametrize("command", ["client.cli", "server.cli", "simulation.cli"])
+def test_help_waits_for_no_large_library(command: str, repository: Path) -> None:
+    """``--help`` and ``-V`` import the command line alone."""
+    large = ("torch", "flwr", "pandas", "sklearn", "scipy", "lightgbm", "opacus", "jinja2")
+    look = f"import sys, {command}; print([name for name in {large!r} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, cwd=repository)
+    assert found.stdout.strip() == "[]"
