@@ -51,7 +51,8 @@ VALUES: dict[str, dict[str, tuple[str, ...]]] = {
         "single": ("SINGLE", "Never married", "Unmarried", "S"),
         "widowed": ("WIDOWED", "Widow", "Widower", "W"),
         "divorced": ("DIVORCED", "D"),
-        "other": ("SEPARATED", "LIFE PARTNER", "UNKNOWN (DEFAULT)", "Not married"),
+        "other": ("SEPARATED", "LIFE PARTNER", "UNKNOWN (DEFAULT)", "Not married", "Formerly married",
+                  "Previously married", "ex-married", "Married - separated", "married (divorced)"),
     },
     "race": {
         "hispanic": ("HISPANIC OR LATINO", "Hispanic", "HISPANIC/LATINO - PUERTO RICAN", "Latina", "Hispanic - Black"),
@@ -63,7 +64,8 @@ VALUES: dict[str, dict[str, tuple[str, ...]]] = {
         "other": ("NOT HISPANIC OR LATINO", "NON-HISPANIC", "Not of Hispanic, Latino/a or Spanish origin", "Non-White",
                   "MULTIPLE RACE/ETHNICITY", "MULTI RACE ETHNICITY", "Mixed - White and Asian", "White/Black",
                   "not Asian or Black", "Native American", "Other/Unknown", "UNABLE TO OBTAIN",
-                  "NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER", "Pacific Islander (non-Asian)"),
+                  "NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER", "Pacific Islander (non-Asian)", "Hispanic: No",
+                  "HISPANIC - NO", "Hispanic or Latino: No", "Latino = N", "neither Hispanic nor Latino"),
     },
 }  # fmt: skip
 UNKNOWN = {
