@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -309,6 +310,22 @@ def test_a_hospital_says_what_a_spelling_means(site_path: Path) -> None:
     )
     cohort = make(site_path, ", units: {50912: {MG/DL: µmol/l}}")
     assert [value(cohort, f"creatinine_{what}") for what in ("min", "max", "count")] == [1, 1, 305]
+
+
+@pytest.mark.parametrize(
+    ("item_id", "values", "advised"),
+    [
+        ("223835", ("%", 0.5, 30), ["{223835: {'%': fraction}}", "{223835: {'%': '%'}}"]),
+        ("220277", ("", 0.4, 30), ["{220277: UNIT}", "{220277: '%'}", "{220277: drop}"]),
+        ("220277", ("o'clock", 0.97, 60), ["{220277: {'o''clock': UNIT}}"]),
+    ],
+)
+def test_what_is_advised_can_be_written_so(site_path: Path, item_id: str, values: Values, advised: list[str]) -> None:
+    with_charts(site_path, item_id, values)
+    told = refused(site_path)
+    assert re.findall(r"\{\d+: (?:\{[^}]*\}|[^}]*)\}", told) == advised
+    for said in advised:
+        make(site_path, f", units: {said.replace('UNIT', 'fraction')}")
 
 
 def test_rows_that_contradict_what_a_hospital_states_are_refused(site_path: Path) -> None:
