@@ -152,7 +152,7 @@ def _counts(source: Source, rows: pl.LazyFrame, columns: Columns, missing: Mappi
             text = pl.col(name).cast(pl.String)
             is_bad = is_unreadable(value, text)
             counts += [is_bad.sum().alias(f"{name} bad"), text.filter(is_bad).first().alias(f"{name} first")]
-            counts += [pl.col(LINE).filter(is_bad).first().alias(f"{name} line")]
+            counts += [pl.col(LINE).filter(is_bad).first().alias(f"{name} line"), text.count().alias(f"{name} there")]
     return rows.select(counts)
 
 
@@ -167,7 +167,10 @@ def _unreadable(
 ) -> Finding:
     """The finding about values of the wrong form; their form is told, never a value."""
     if kind == TIME:
-        rule, code, fix = f"do not match {source.time_format}", "E103", "Set data.ehr.datetime_format."
+        others = [name for name, its in TABLES[source.name].items() if its == TIME and name != column]
+        are_read = any(2 * counts[f"{name} bad"] < counts[f"{name} there"] for name in others)
+        fix = "Export it in the form of the other times." if are_read else "Set data.ehr.datetime_format."
+        rule, code = f"do not match {source.time_format}", "E103"
     else:
         rule, code, fix = f"are no {'integers' if kind == pl.Int64 else 'numbers'}", "E105", "Export the table again."
     first = f"line {counts[f'{column} line']:,}, form '{form_of(counts[f'{column} first'])}'"

@@ -114,6 +114,10 @@ def test_a_format_is_not_to_be_set_where_other_times_are_read(site_path: Path) -
         DataError, match=r"^deathtime must match .* Export it in the form of the other times\. \[E103\]$"
     ):
         make(site_path)
+    assert cli.run(["--site", str(site_path), "check", "--no-server"]) == 4
+    findings = json.loads((site_path.parent / "check.json").read_text())["findings"]
+    fixes = {found["fix"] for found in findings if found["result"] == "fail" and "deathtime" in found["found"]}
+    assert fixes == {"Export it in the form of the other times."}
 
 
 def test_more_may_be_lost_only_where_most_is_kept(site_path: Path) -> None:
