@@ -112,7 +112,8 @@ OTHER_WORDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 NEGATIONS = frozenset({"not", "non", "no", "never", "without", "neither"})
-_ANSWERS = frozenset({"no", "n", "not", "false"})  # at the end they deny all before: "Hispanic or Latino: No"
+# At the end they deny all before: "Hispanic or Latino: No". Of a care unit N is the north one.
+_ANSWERS = {"race": frozenset({"no", "n", "not", "false"})}
 _FILLERS = frozenset({"-", "of", "a", "an", "from"})
 _LISTED = frozenset({"or", "nor", "and"})
 _TAILS = frozenset({"origin", "ethnicity", "descent", "a", "o", "x"})
@@ -171,7 +172,7 @@ def _affirmed(tokens: Sequence[str], feature_name: str) -> list[str]:
         for phrase in phrases
         for word in phrase.split()
     }
-    kept, rest = [], [] if len(tokens) > 1 and tokens[-1] in _ANSWERS else list(tokens)
+    kept, rest = [], [] if _is_denied(tokens, feature_name) else list(tokens)
     while rest:
         token = rest.pop(0)
         if token not in NEGATIONS:
@@ -190,6 +191,11 @@ def _affirmed(tokens: Sequence[str], feature_name: str) -> list[str]:
             else:
                 break
     return kept
+
+
+def _is_denied(tokens: Sequence[str], feature_name: str) -> bool:
+    """Whether a value ends with an answer of no."""
+    return len(tokens) > 1 and tokens[-1] in _ANSWERS.get(feature_name, NEGATIONS)
 
 
 def _padded(tokens: Sequence[str]) -> str:
