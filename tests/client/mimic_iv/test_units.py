@@ -13,6 +13,7 @@ import pytest
 from client import cli
 from client.mimic_iv.measurements import MILLIONTHS, converted
 from client.mimic_iv.words import MAX_STRANGE, STRANGE_TEXT, Words
+from client.preflight import raw_tables
 from lemof_model.concepts import LABS, VITALS
 from lemof_model.errors import DataError
 from lemof_model.features import MEASURED
@@ -499,3 +500,11 @@ def test_a_hospital_adds_item_ids(site_path: Path) -> None:
     assert 9001 in told["concepts"]["temperature"]["item_ids"]
     assert told["concepts"]["temperature"]["units"]["9001"] == {"degC": 1, "without a unit": 3}
     assert 9004 in told["treatments"]["vasopressor"]["item_ids"]
+
+
+def test_one_patient_is_no_median_of_a_sample(site_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_tables, "UNIT_ROWS", 70)
+    with_charts(site_path, "224639", ("kg", 140, 40))
+    change(site_path, CHART, lambda rows: rows.extend([["10", "1", "2150-01-02 12:00:00", "1", ""]] * 40))
+    assert checked(site_path) == (0, [])
+    assert "which looks like lb" in checked(site_path, "--deep")[1][0]["found"]
