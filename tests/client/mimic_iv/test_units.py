@@ -437,7 +437,8 @@ def test_all_values_of_an_item_in_another_unit(
         with_labs(site_path, ("", number, 30), item_id=item_id)
     told = refused(site_path)
     assert told.startswith(f"itemid {item_id} must be in {own}, got a median of ") and f"looks like {unit}" in told
-    assert f"Set data.ehr.units: {{{item_id}: {unit}}} if it is, {{{item_id}: {own}}} if it is not." in told
+    written = {"%": "'%'"}.get(own, own)
+    assert f"Set data.ehr.units: {{{item_id}: {unit}}} if it is, {{{item_id}: {written}}} if it is not." in told
     assert value(make(site_path, f", units: {{{item_id}: {unit}}}"), name) == pytest.approx(canonical, rel=1e-5)
 
 
