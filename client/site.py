@@ -72,6 +72,11 @@ def _address(address: str) -> str:
 
 def _without_zone(form: str) -> str:
     """A format of local times: what has a zone would be moved to another clock."""
+    if "%" not in form:
+        raise ValueError(
+            f"datetime_format must have its parts as in %Y-%m-%d %H:%M:%S, got {shown(form)}. Write %Y for the year, "
+            "then %m, %d, %H, %M and %S."
+        )
     if zone := re.search(r"%[:#]*[zZ]|%\+", form.replace("%%", "")):
         raise ValueError(
             f"datetime_format must be one of local times, got a zone ({zone[0]}) in {form!r}. Export the times as the "

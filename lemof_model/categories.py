@@ -77,10 +77,15 @@ OTHER_FIRST: dict[str, tuple[str, ...]] = {
     "race": ("mixed", "multi", "multiple", "multiracial", "biracial", "two or more"),
     "careunit_kind": ("critical care unit ccu",),
     "insurance": ("private pay", "self pay"),
+    "marital_status": ("separated", "formerly", "former", "previously", "ex"),
 }
 
-# Of these categories a value with two is in none: "male to female", "white and black".
-ONE_OF: dict[str, tuple[str, ...]] = {"sex": ("female", "male"), "race": ("white", "asian", "black")}
+# Of these categories a value with two is in none: "male to female", "white and black", "married (divorced)".
+ONE_OF: dict[str, tuple[str, ...]] = {
+    "sex": ("female", "male"),
+    "marital_status": ("married", "single", "widowed", "divorced"),
+    "race": ("white", "asian", "black"),
+}
 
 # Phrases that say ``other``, or that nothing is known: nobody has to be told of them.
 NOT_KNOWN = (
@@ -106,7 +111,9 @@ OTHER_WORDS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-NEGATIONS = frozenset({"not", "non", "no", "never", "without"})
+NEGATIONS = frozenset({"not", "non", "no", "never", "without", "neither"})
+# At the end they deny all before: "Hispanic or Latino: No". Of a care unit N is the north one.
+_ANSWERS = {"race": frozenset({"no", "n", "not", "false"})}
 _FILLERS = frozenset({"-", "of", "a", "an", "from"})
 _LISTED = frozenset({"or", "nor", "and"})
 _TAILS = frozenset({"origin", "ethnicity", "descent", "a", "o", "x"})
@@ -158,14 +165,14 @@ def _category(feature_name: str, raw_value: str) -> str | None:
 
 def _affirmed(tokens: Sequence[str], feature_name: str) -> list[str]:
     """The words of a value without those that it denies: a denied word, what is listed with it by "or", and further
-    words of its category."""
+    words of its category; all, where the answer at its end is no."""
     vocabulary = {
         word: category
         for category, phrases in CATEGORY_WORDS[feature_name].items()
         for phrase in phrases
         for word in phrase.split()
     }
-    kept, rest = [], list(tokens)
+    kept, rest = [], [] if _is_denied(tokens, feature_name) else list(tokens)
     while rest:
         token = rest.pop(0)
         if token not in NEGATIONS:
@@ -184,6 +191,11 @@ def _affirmed(tokens: Sequence[str], feature_name: str) -> list[str]:
             else:
                 break
     return kept
+
+
+def _is_denied(tokens: Sequence[str], feature_name: str) -> bool:
+    """Whether a value ends with an answer of no."""
+    return len(tokens) > 1 and tokens[-1] in _ANSWERS.get(feature_name, NEGATIONS)
 
 
 def _padded(tokens: Sequence[str]) -> str:

@@ -22,8 +22,8 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     # of number
     "": ("1", "ratio", "inr", "unit", "units", "ph", "phunit", "phunits", "score", "scores", "point", "points", "pts"),
     "%": ("percent", "pct", "%sat", "%o2", "%o2sat", "%saturation", "vol%", "%vol"),
-    "fraction": ("frac", "decimal"),
-    "L/L": ("fraction", "frac", "decimal", "v/v"),
+    "fraction": ("frac", "decimal", "ratio"),
+    "L/L": ("fraction", "frac", "decimal", "ratio", "v/v"),
     # of time
     "bpm": ("/min", "beat/min", "beats/min", "b/min", "lpm", "bat/min", "batt/min", "sl/min", "s/min", "puls/min"),
     "1/min": (
@@ -89,9 +89,13 @@ _SIGNS = str.maketrans(
 _REWRITTEN = (
     (re.compile("\u00e2(?=u|deg)"), ""),  # UTF-8 that was read as Latin-1
     (re.compile("\ufffd(?=[cf]$)"), ""),  # Latin-1 that was read as UTF-8: a degree sign or a micro sign was here
-    (re.compile("\ufffd(?=g|l|mol|kat)"), "u"),
-    (re.compile(r"^(?:degrees?|deg|grad)(?=[cf])"), ""),  # deg C
-    (re.compile(r"micro(?=g|l|mol|kat)|mc(?=g|l|mol|kat)"), "u"),
+    (re.compile("^[?*](?=[cf]$)"), ""),  # the same as ASCII has it: MIMIC-III's ?F
+    (re.compile(r"[\ufffd?](?=g|l|mol|kat)"), "u"),
+    (re.compile(r"^(?:degrees?|degs?|grad)(?=[cf])"), ""),  # deg C
+    (re.compile(r"(?<=[cf])(?:degrees?|degs?)$|^(celsius|fahrenheit)degrees?$"), r"\1"),  # C deg
+    (re.compile(r"(?:micro|mikro|mc)(?=g|l|mol|kat)"), "u"),
+    (re.compile(r"milli(?=mol)"), "m"),
+    (re.compile(r"mol(?:es?|s)(?=/|$)"), "mol"),
     (re.compile(r"^[x*]?10(?:exp|e|x|\*{1,2}|\^)?\+?0?([3-69])(?=\D|$)"), r"10^\1"),  # x10E3, 10*3, 10^3, 10 3
     (re.compile(r"(?:/cumm|/cmm|/mm\^3)$"), "/mm3"),
     (re.compile(r"(.*?)\*?(dl|ml|ul|l|min|kg)\^?-1$"), r"\1/\2"),  # mmol.L-1

@@ -119,6 +119,8 @@ def _unknown_key(place: Place, file: str, model: Any) -> str:
     elsewhere = {path.rpartition(".")[2]: path for path in reversed(list(_paths(model)))}
     close = nearest(name, known) or elsewhere.get(plain(name))
     advice = f"Did you mean {close}?" if close else f"Known: {', '.join(known)}."
+    if close == name:  # "Did you mean ecg?" of encoders.ecg
+        advice = f"{name} is a section of its own, beside {above[0]}. Known in {above[-1]}: {', '.join(known)}."
     if ":" in str(place[-1]):
         advice = f"Is a blank missing after the colon? {advice}"
     return f"{'.'.join(map(str, place))} must be a known key, got an unknown one from {file}. {advice}"

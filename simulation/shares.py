@@ -76,8 +76,8 @@ class Shares:
         for key in self._keys:
             if num := lost.get(key):
                 raise DataError(
-                    f"subject_id must be that of the patient in every row, got {num:,} rows without it whose {key} "
-                    f"belongs to a known patient from {source.label}. Fill subject_id in the export. [E105]"
+                    f"subject_id must be that of the patient in every row, got {num:,} rows with none, or another, "
+                    f"whose {key} belongs to a known patient from {source.label}. Mend subject_id in the export. [E105]"
                 )
         written = {site: _num_rows(path) for site, path in targets.items()}
         if sum(written.values()) + lost["rows"] != num_rows:

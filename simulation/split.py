@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from rich.progress import track
 
 from client.mimic_iv.files import collect, is_unreadable
 from client.mimic_iv.ids import ROUNDED, as_text, text_ids
-from client.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, Source, open_optional_table, open_table
+from client.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, Source, files_of, open_optional_table, open_table
 from client.mimic_iv.unreadable import form_of, is_too_many
 from client.owner_only import owner_only
 from client.site import EhrData
@@ -55,6 +55,7 @@ def split(
     """
     shutil.rmtree(out / PARTIAL, ignore_errors=True)  # of a split that was killed
     require_empty(out)
+    _require_tables(mimic)
     records = _record_list(ecg) if ecg is not None else None
     patients = read_patients(mimic)
     assigned, groups = assign_patients(patients, num_sites=num_sites, by=by, seed=seed, alpha=alpha)
@@ -207,6 +208,23 @@ def _tables_of(mimic: Path) -> EhrData:
     return EhrData.model_validate({"root": "."}, context={"folder": mimic.resolve()})
 
 
+def _require_tables(mimic: Path) -> None:
+    """Refuse a folder without a table that every hospital needs, in the words of a command without a site file.
+
+    Raises:
+        DataError: names what is not there.
+    """
+    if not mimic.is_dir():
+        raise DataError(f"--mimic must be a folder, got none at {mimic}. Name that of MIMIC-IV. [E101]")
+    ehr = _tables_of(mimic)
+    missing = [f"{FOLDERS[name]}/{name}" for name in FOLDERS if name not in OPTIONAL_TABLES and not files_of(ehr, name)]
+    if missing:
+        raise DataError(
+            f"--mimic must hold {missing[0]} as .csv, .csv.gz or .parquet, got none in {mimic}. Name the folder of a "
+            "whole export. [E101]"
+        )
+
+
 def group_careunits(sizes: Mapping[str, int], num_sites: int) -> dict[str, list[str]]:
     """Group care units (name -> stays) into hospitals named after their largest unit.
 
@@ -230,7 +248,7 @@ def group_careunits(sizes: Mapping[str, int], num_sites: int) -> dict[str, list[
     for kind, bundle in sorted(bundles.items(), key=lambda item: (-total(item[1]), item[0])):
         same_kind = [hospital for hospital in hospitals if _kind(hospital[0]) == kind]
         min(same_kind or hospitals, key=lambda hospital: (total(hospital), hospital[0])).extend(bundle)
-    return {_unit_name(hospital[0]): hospital for hospital in hospitals}
+    return _named([(_unit_name(hospital[0]), hospital) for hospital in hospitals])
 
 
 def group_years(sizes: Mapping[str, int], num_sites: int) -> dict[str, list[str]]:
@@ -247,15 +265,22 @@ def group_years(sizes: Mapping[str, int], num_sites: int) -> dict[str, list[str]
         pairs = [sum(sizes[group] for group in (*a, *b)) for a, b in pairwise(hospitals)]
         index = pairs.index(min(pairs))
         hospitals[index : index + 2] = [hospitals[index] + hospitals[index + 1]]
-    return {
-        _slug(f"years {hospital[0].split('-')[0]} {hospital[-1].split('-')[-1]}"): hospital for hospital in hospitals
-    }
+    return _named([(_slug(f"years {ours[0].split('-')[0]} {ours[-1].split('-')[-1]}"), ours) for ours in hospitals])
 
 
 def _kind(unit: str) -> str:
     """The kind of a care unit; trauma units are surgical ones."""
     kind = category_of("careunit_kind", unit)
     return "surgical" if kind == "trauma" else kind
+
+
+def _named(hospitals: Sequence[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """Hospitals by name, each with its own: two units may share an abbreviation, or have no Latin letter."""
+    named: dict[str, list[str]] = {}
+    for name, groups in hospitals:
+        others = (f"{name or 'site'}_{number}" for number in count(2 if name else 1))
+        named[next(one for one in chain([name] if name else [], others) if one not in named)] = groups
+    return named
 
 
 def _unit_name(unit: str) -> str:

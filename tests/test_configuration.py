@@ -57,6 +57,10 @@ BAD_PLANS = {
     "a misspelt section that prepare reads": ("Targets: {}\n", r"^Targets must .* Did you mean target\?$"),
     "an unknown key": ("splits: {valid: 0.1}\n", r"^splits\.valid must be a known key, .* Known: salt, train, "),
     "a key of another section": ("window_hours: 12\n", r"^window_hours must .* Did you mean cohort\.window_hours\?$"),
+    "a section in another": (
+        "encoders: {ecg: cnn}\n",
+        r"^encoders\.ecg must .* ecg is a section of its own, beside enc",
+    ),
     "capitals": ("TARGET: {}\n", r"^TARGET must .* Did you mean target\?$"),
     "no text as a key": ("1: 2\n", r"^1 must be a known key, "),
     "a word that is none of a few": ("target: {unit: icv}\n", r"^target\.unit must be 'icu' or 'hospital', got 'icv'"),

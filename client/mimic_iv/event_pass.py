@@ -319,9 +319,18 @@ def _refuse_unreadable(
             first = _first_without(source, table, column, item_ids)
             refuse_unreadable(source, column, num, num_rows, max_bad_fraction, first=first)
     if is_too_many(num_bad_times, counts["wanted"], max_bad_fraction):
-        bad = bad_rows(source, table, rules.item_ids, _is_bad_time(table))
-        row = collect(bad.head(1), source.path).row(0, named=True)
+        row = _first_bad_time(source, table, rules.item_ids)
         raise DataError(bad_times_message(source, _bad_times_of(row, table), num_bad_times, counts["wanted"], row))
+
+
+def _first_bad_time(source: Source, table: EventTable, item_ids: Sequence[int]) -> dict[str, Any]:
+    """The first row of which a time cannot be read; where most such rows lack one, the first of these."""
+    bad = bad_rows(source, table, item_ids, _is_bad_time(table))
+    needed = [time for time in table.times if time not in table.open_ends]
+    is_gap = pl.any_horizontal(pl.col(f"{time}_stored").fill_null("").str.strip_chars() == "" for time in needed)
+    found = [bad.select(is_gap.mean()), bad.head(1), bad.filter(is_gap).head(1)]
+    share, first, first_gap = collect_all(found, source.path)
+    return (first_gap if share.item() > 1 / 2 else first).row(0, named=True)
 
 
 def _first_without(source: Source, table: EventTable, column: str, item_ids: Sequence[int] | None) -> dict[str, Any]:
@@ -358,7 +367,9 @@ def bad_times_message(
     the table can be read, another format would only lose these."""
     forms = ", ".join(repr(form_of(first[f"{time}_stored"])) for time in times)
     own_form, own_format = "Export it in the form of the other times", "Set data.ehr.datetime_format, mend the export"
-    remedy = (own_form if are_others_read else own_format) + RAISE * (2 * num < rows)
+    is_empty = not any((first[f"{time}_stored"] or "").strip() for time in times)
+    remedy = "Export it in every row" if is_empty else own_form if are_others_read else own_format
+    remedy += RAISE * (2 * num < rows)
     return (
         f"{' and '.join(times)} must match {source.time_format}, got {num:,} of {rows:,} rows that do not (first: line "
         f"{first[LINE]:,}, form {forms}) from {source.label}. {remedy}. [E103]"

@@ -15,13 +15,14 @@ from client.mimic_iv.icd_zeros import (
     refuse_lost_zeros,
     refuse_numeric_codes,
 )
+from client.mimic_iv.ids import NOTHING
 from client.mimic_iv.tables import Source, open_table
 from client.mimic_iv.unreadable import form_of, refuse_empty, refuse_unreadable
 from client.site import EhrData
 
 DIAGNOSES_ICD: Columns = {"hadm_id": pl.Int64, "icd_code": pl.String, "icd_version": pl.Int64}
-REASONS = {"hadm_id": BAD_ID, "icd_version": "icd_version_unreadable"}
-RULES = {"hadm_id": "a whole number", "icd_version": "9 or 10"}
+REASONS = {"hadm_id": BAD_ID, "icd_version": "icd_version_unreadable", "icd_code": "icd_code_missing"}
+RULES = {"hadm_id": "a whole number", "icd_version": "9 or 10", "icd_code": "there"}
 Prefixes = Mapping[int, tuple[str, ...]]
 
 
@@ -81,9 +82,19 @@ def read_groups(
 
 
 def is_lost() -> dict[str, pl.Expr]:
-    """Whether a row lacks a readable admission, or a version that there is."""
+    """Whether a row lacks a readable admission, a version that there is, or a code; each for the first of these."""
     without_id = pl.col("hadm_id").is_null()
-    return {"hadm_id": without_id, "icd_version": ~without_id & ~pl.col("icd_version").is_in(VERSIONS).fill_null(False)}
+    without_version = ~pl.col("icd_version").is_in(VERSIONS).fill_null(False)
+    return {
+        "hadm_id": without_id,
+        "icd_version": ~without_id & without_version,
+        "icd_code": ~without_id & ~without_version & without_code(),
+    }
+
+
+def without_code() -> pl.Expr:
+    """Whether a row has no code, or a word for none."""
+    return pl.col("icd_code").cast(pl.String).str.strip_chars().str.to_lowercase().is_in(NOTHING).fill_null(True)
 
 
 def _read(source: Source, own: pl.LazyFrame) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
@@ -91,7 +102,7 @@ def _read(source: Source, own: pl.LazyFrame) -> tuple[pl.DataFrame, pl.DataFrame
     raw = source.raw(DIAGNOSES_ICD)
     refuse_numeric_codes(source, raw.collect_schema()["icd_code"])
     rows = raw.select(source.typed(raw, DIAGNOSES_ICD))
-    whole = rows.filter(pl.col("icd_version").is_in(VERSIONS)).join(own, on="hadm_id", how="semi")
+    whole = rows.filter(pl.col("icd_version").is_in(VERSIONS) & ~without_code()).join(own, on="hadm_id", how="semi")
     counted = rows.select(pl.len().alias("rows"), *(is_so.sum().alias(column) for column, is_so in is_lost().items()))
     used, codes, met = collect_all([whole, codes_of(rows), counted], source.path)
     return used, codes, dict(met.row(0, named=True))

@@ -14,6 +14,7 @@ ENOUGH_CODES = 200
 MAX_ZERO = 1 / 3  # beyond it somebody has padded the codes: 04019 is no hypertension
 FEW = 3  # fewer codes of one or two digits may be anything
 SHORT, DECIMAL = r"^\d{1,2}(\.\d*)?$", r"^\d{4,}\.\d*$"
+OF_9 = r"^(\d|[Vv]|[Ee][089])"  # what is none of ICD-9, I509 and E119, has its own word: num_of_another_version
 VERSIONS = (9, 10)
 REMEDY = (
     "Export icd_code from the source as text, zeros included (SQL: CAST(icd_code AS VARCHAR); pandas: dtype=str). "
@@ -44,7 +45,7 @@ def refuse_lost_zeros(source: Source, codes: pl.DataFrame) -> None:
             or a third.
     """
     plain = pl.col("icd_code").str.strip_chars()
-    of_9 = codes.filter(pl.col("icd_version") == 9).select("num", code=plain).filter(pl.col("code") != "")
+    of_9 = codes.filter(pl.col("icd_version") == 9).select("num", code=plain).filter(pl.col("code").str.contains(OF_9))
     num_all = int(of_9["num"].sum())
     num_zero = _num(of_9, "^0")
     num_decimal, num_short = _num(of_9, DECIMAL), _num(of_9, SHORT)
@@ -66,13 +67,13 @@ def refuse_lost_zeros(source: Source, codes: pl.DataFrame) -> None:
 
 
 def num_of_another_version(codes: pl.DataFrame) -> int:
-    """How many codes begin as no code of their version does: with a letter in ICD-9 (but E and V), with a digit in
-    ICD-10."""
-    first = pl.col("icd_code").str.strip_chars().str.to_uppercase().str.slice(0, 1)
+    """How many codes begin as no code of their version does: with a letter in ICD-9 (but V, and E of causes), with a
+    digit in ICD-10."""
+    code = pl.col("icd_code").str.strip_chars()
     is_other = (
-        pl.when(pl.col("icd_version") == 9).then(~first.str.contains("[0-9EV]")).otherwise(~first.str.contains("[A-Z]"))
+        pl.when(pl.col("icd_version") == 9).then(~code.str.contains(OF_9)).otherwise(~code.str.contains("^[A-Za-z]"))
     )
-    return int(codes.filter(first != "").filter(is_other)["num"].sum())
+    return int(codes.filter(code != "").filter(is_other)["num"].sum())
 
 
 def _num(codes: pl.DataFrame, form: str) -> int:

@@ -124,7 +124,7 @@ def _read_table(source: Source, stored: pl.DataFrame, rules: Prepare) -> _Read:
     }
     bad[BAD_TIME] = _bad_times(whole, source, _of_type(columns, TIME), limit)
     if "dod" in whole.columns:
-        bad["dod_unreadable"] = _told(whole, is_unreadable(pl.col("dod"), pl.col(_stored("dod"))), "dod")
+        bad["dod_unreadable"] = _bad_days(whole, source, limit)
     names = [name for name in whole.columns if name != LINE and not name.endswith(_stored(""))]
     table, num_again = unique_rows(whole.select(names), key, source.path, rules.on_duplicate)
     lines: dict[str, list[int]] = {reason: its[LINE].to_list() for reason, its in bad.items()}
@@ -161,6 +161,19 @@ def _with_stored(source: Source, stored: pl.DataFrame, columns: Columns) -> pl.D
     texts = [pl.col(column).cast(pl.String, strict=False).alias(_stored(column)) for column in judged]
     flags = [pl.when(pl.col(name).is_in([0, 1])).then(name) for name in FLAGS if name in columns]
     return stored.select(LINE, *typed, *texts).with_columns(flags)
+
+
+def _bad_days(whole: pl.DataFrame, source: Source, max_bad_fraction: float) -> pl.DataFrame:
+    """Line and text of the rows with a day of death that is there and cannot be read.
+
+    Raises:
+        DataError: they are too many of those that are there: the dead would pass for living.
+    """
+    bad = _told(whole, is_unreadable(pl.col("dod"), pl.col(_stored("dod"))), "dod")
+    num_there = whole.height - whole[_stored("dod")].null_count()
+    rule = f"a date as 2150-03-10, or match {source.time_format}"
+    refuse_unreadable(source, "dod", bad.height, num_there, max_bad_fraction, rule=rule, first=_first(bad))
+    return bad
 
 
 def _told(whole: pl.DataFrame, is_bad: pl.Expr, column: str) -> pl.DataFrame:

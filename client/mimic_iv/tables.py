@@ -129,7 +129,7 @@ def require_root(ehr: EhrData) -> None:
             f"data.ehr.root must be a folder, got none at {ehr.root}. Set it in the site file, or mount its disk. "
             "[E101]"
         )
-    if not any(_candidates(ehr, name) for name in FOLDERS):
+    if not any(files_of(ehr, name) for name in FOLDERS):
         refuse_other_tables(ehr.root, "data.ehr.root")
 
 
@@ -142,7 +142,7 @@ def find_table(ehr: EhrData, name: str) -> Path:
     require_root(ehr)
     own: Path | None = getattr(ehr.tables, name)
     stem = f"{FOLDERS[name]}/{name}"
-    found = _candidates(ehr, name)
+    found = files_of(ehr, name)
     if len(found) > 1:
         names = " and ".join(path.relative_to(ehr.root).as_posix() for path in found)
         raise DataError(
@@ -157,7 +157,7 @@ def find_table(ehr: EhrData, name: str) -> Path:
     )
 
 
-def _candidates(ehr: EhrData, name: str) -> list[Path]:
+def files_of(ehr: EhrData, name: str) -> list[Path]:
     """The files that may be a table: the one that the site file names, else all of its name in ``hosp`` and ``icu``."""
     own: Path | None = getattr(ehr.tables, name)
     folders = (FOLDERS[name], *sorted({*FOLDERS.values()} - {FOLDERS[name]}))
@@ -202,6 +202,6 @@ def open_optional_table(ehr: EhrData, name: str) -> Source | None:
     try:
         return open_table(ehr, name)
     except DataError:
-        if getattr(ehr.tables, name) is not None or _candidates(ehr, name):
+        if getattr(ehr.tables, name) is not None or files_of(ehr, name):
             raise
         return None

@@ -208,14 +208,14 @@ def _unknown(mine: Sequence[Part], max_bad_fraction: float, label: str) -> Itera
         unit = own.unit.name or "units"
         yield (
             f"itemid {item_id} must be in {unit}, as data.ehr.units says, {got} If the rows are right, say it of those "
-            f"without a unit only: {{{item_id}: {{'': {unit}}}}}; if not, what they mean: {{{item_id}: {{'{key}': "
-            f"{unit}}}}}. [E205]"
+            f"without a unit only: {{{item_id}: {{'': {_word(unit)}}}}}; if not, what they mean: {{{item_id}: "
+            f"{{{_quoted(key)}: {_word(unit)}}}}}. [E205]"
         )
         return
     known = ", ".join(name or "units" for name in concept.units)
     yield (
         f"itemid {item_id} must be in a unit that is known for {concept.name} ({known}), {got} Set data.ehr.units: "
-        f"{{{item_id}: {{'{key}': UNIT}}}} (or drop in place of UNIT), or mend the export. [E205]"
+        f"{{{item_id}: {{{_quoted(key)}: UNIT}}}} (or drop in place of UNIT), or mend the export. [E205]"
     )
 
 
@@ -239,7 +239,7 @@ def _lost(mine: Sequence[Part], label: str) -> Iterator[str]:
 def _remedy_of_loss(part: Part, like: str | None) -> str:
     """What to do about values outside of all limits."""
     if like is None:
-        unit = part.unit or "units"
+        unit = _word(part.unit or "units")
         return (
             f"Set data.ehr.units: {{{part.item_id}: UNIT}} if they are in another unit, {{{part.item_id}: {unit}}} if "
             f"they are right, {{{part.item_id}: drop}} if the item is another one here."
@@ -247,7 +247,7 @@ def _remedy_of_loss(part: Part, like: str | None) -> str:
     if part.spellings:
         return _say(part, like)
     again = "in place of what it says" if part.own.is_stated or part.is_settled else "if it is"
-    return f"Set data.ehr.units: {{{part.item_id}: {like}}} {again}."
+    return f"Set data.ehr.units: {{{part.item_id}: {_word(like)}}} {again}."
 
 
 def _surprises(mine: Sequence[Part], label: str) -> Iterator[str]:
@@ -265,22 +265,33 @@ def _surprises(mine: Sequence[Part], label: str) -> Iterator[str]:
         elif part.own.is_stated and not part.is_confirmed:
             yield (
                 f"itemid {item_id} must be in {unit}, as data.ehr.units says, {got} Take it out of data.ehr.units, or "
-                f"say it again of values without a unit: {{{item_id}: {{'': {unit}}}}}. [E205]"
+                f"say it again of values without a unit: {{{item_id}: {{'': {_word(unit)}}}}}. [E205]"
             )
         elif not part.own.is_stated:
             where, key = ("", "{}") if len(mine) == 1 else (" where it says none", "{{'': {}}}")
             yield (
                 f"itemid {item_id} must be in {unit}{where}, {got} Set data.ehr.units: {{{item_id}: "
-                f"{key.format(like)}}} if it is, {{{item_id}: {key.format(unit)}}} if it is not. [E205]"
+                f"{key.format(_word(like))}}} if it is, {{{item_id}: {key.format(_word(unit))}}} if it is not. [E205]"
             )
 
 
 def _say(part: Part, like: str) -> str:
     """How a hospital says what a spelling means."""
+    spelling = _quoted(part.spellings[0])
     return (
-        f"Set data.ehr.units: {{{part.item_id}: {{'{part.spellings[0]}': {like}}}}} if it means that, "
-        f"{{{part.item_id}: {{'{part.spellings[0]}': {part.unit}}}}} if it is right."
+        f"Set data.ehr.units: {{{part.item_id}: {{{spelling}: {_word(like)}}}}} if it means that, "
+        f"{{{part.item_id}: {{{spelling}: {_word(part.unit)}}}}} if it is right."
     )
+
+
+def _quoted(text: str) -> str:
+    """A text as a site file has it in quotes."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _word(unit: str) -> str:
+    """A unit as a site file has it: a percent sign stands in quotes."""
+    return _quoted(unit) if unit.startswith("%") else unit
 
 
 def _is_usual(concept: Concept, unit: Unit, median: float) -> bool:

@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import polars as pl
 from rich.progress import Progress
 
 from client.mimic_iv.event_pass import EventTable
-from client.mimic_iv.files import TIME, Columns, collect, estimate_rows, is_unreadable
-from client.mimic_iv.icd_codes import DIAGNOSES_ICD
+from client.mimic_iv.files import LINE, TIME, Columns, collect, estimate_rows, is_unreadable
+from client.mimic_iv.icd_codes import DIAGNOSES_ICD, without_code
 from client.mimic_iv.icd_zeros import VERSIONS, codes_of, refuse_lost_zeros, refuse_numeric_codes
 from client.mimic_iv.labs import LABEVENTS
 from client.mimic_iv.measurements import counts_by_concept, declared, sample_of
 from client.mimic_iv.stays import ADMISSIONS, ICUSTAYS, PATIENTS
 from client.mimic_iv.tables import OPTIONAL_TABLES, Source, open_optional_table, open_table
-from client.mimic_iv.treatments import INTERVALS, require_ends, sample_of_treatments
+from client.mimic_iv.treatments import INTERVALS, items_of, require_ends, sample_of_treatments
 from client.mimic_iv.units import parts_of, require_units
 from client.mimic_iv.unreadable import form_of, is_too_many, refuse_unreadable
 from client.mimic_iv.urine import OUTPUTEVENTS
@@ -70,9 +71,10 @@ def check_table(
     events = EVENT_TABLES.get(name)
     needed, optional = TABLES[name], events.may_lack if events else {}
     columns = {**needed, **optional}
-    every_row = source.raw(dict.fromkeys(needed, pl.String), dict.fromkeys(optional, pl.String))
+    every_row = source.raw(dict.fromkeys(needed, pl.String), dict.fromkeys(optional, pl.String), with_lines=True)
     rows = _watched(every_row, source, progress) if is_deep else every_row.head(SAMPLE_ROWS)
-    counts = collect(_counts(source, rows, columns), source.path).row(0, named=True)
+    counted = _counts(source, rows, columns, _missing(source, rows, events, ehr))
+    counts = collect(counted, source.path).row(0, named=True)
     num_rows = counts["rows"]
     if not num_rows:
         yield Finding(source.label, "fail", "no rows", "Export the table again.", "E106", DataError.exit_status)
@@ -84,10 +86,21 @@ def check_table(
     for column, kind in columns.items():
         if num_bad := counts.get(f"{column} bad", 0):
             stops = is_too_many(num_bad, num_rows, max_bad_fraction) or 2 * num_bad > num_rows
-            found = _unreadable(source, column, kind, num_bad, num_rows, counts[f"{column} first"], stops=stops)
+            found = _unreadable(source, column, kind, num_rows, counts, stops=stops)
             is_hint = events is not None and column in events.hints
             yield replace(found, result="warn", fix="Such rows count as given.", exit_status=0) if is_hint else found
+        if num_missing := counts.get(f"{column} missing", 0):
+            told = f"{num_missing:,} of {num_rows:,} rows have no {column} (first: line {counts[f'{column} gap']:,})"
+            if is_too_many(num_missing, num_rows, max_bad_fraction):
+                yield Finding(
+                    source.label, "fail", told, f"Export {column} in every row.", "E105", DataError.exit_status
+                )
+            else:
+                yield Finding(source.label, "warn", told, "So few are skipped.", "E105")
     rows = every_row if is_deep else every_row.head(UNIT_ROWS)
+    if events and events.values and not is_deep and estimate_rows(source.path) > UNIT_ROWS:
+        # Of so few stays one that is measured daily would be the median: each counts once.
+        rows = rows.unique([events.key, "itemid", *events.hints], keep="first", maintain_order=True)
     if events:
         yield from _judged(source, events, ehr, rows, max_bad_fraction)
     if name == "diagnoses_icd":
@@ -114,14 +127,35 @@ def _watched(rows: pl.LazyFrame, source: Source, progress: Progress) -> pl.LazyF
     return rows.map_batches(advance, streamable=True)
 
 
-def _counts(source: Source, rows: pl.LazyFrame, columns: Columns) -> pl.LazyFrame:
-    """One row: the number of rows; for each column the texts that cannot be read as its type, and the first of them."""
+def _missing(source: Source, rows: pl.LazyFrame, events: EventTable | None, ehr: EhrData) -> dict[str, pl.Expr]:
+    """Column -> whether a row lacks what ``prepare`` cannot do without."""
+    if source.name == "diagnoses_icd":
+        return {column: pl.col(column).is_null() for column in ("hadm_id", "icd_version")} | {
+            "icd_code": without_code()
+        }
+    if events is None:  # ``prepare`` and ``check`` read these tables whole, and alike
+        return {}
+    concepts = [concept for concept in MEASURED if concept.table == source.name]
+    here = [item_id for concept in declared(ehr, concepts) for item_id in concept.item_ids]
+    item_ids = here or items_of(source.name, ehr)["itemid"].to_list()
+    (itemid,) = source.typed(rows, {"itemid": pl.Int64})
+    columns = [events.key, *(time for time in events.times if time not in events.open_ends)]
+    is_missing = {column: pl.col(column).is_null() & itemid.is_in(item_ids) for column in columns}
+    return {"itemid": pl.col("itemid").is_null(), **is_missing}
+
+
+def _counts(source: Source, rows: pl.LazyFrame, columns: Columns, missing: Mapping[str, pl.Expr]) -> pl.LazyFrame:
+    """One row: the number of rows; for each column the texts that cannot be read as its type, and the first of them
+    with its line; the rows that lack one that is needed, and the first line."""
     counts = [pl.len().alias("rows")]
+    for name, is_so in missing.items():
+        counts += [is_so.sum().alias(f"{name} missing"), pl.col(LINE).filter(is_so).first().alias(f"{name} gap")]
     for (name, kind), value in zip(columns.items(), source.typed(rows, columns), strict=True):
         if kind != pl.String:
             text = pl.col(name).cast(pl.String)
             is_bad = is_unreadable(value, text)
             counts += [is_bad.sum().alias(f"{name} bad"), text.filter(is_bad).first().alias(f"{name} first")]
+            counts += [pl.col(LINE).filter(is_bad).first().alias(f"{name} line"), text.count().alias(f"{name} there")]
     return rows.select(counts)
 
 
@@ -129,18 +163,21 @@ def _unreadable(
     source: Source,
     column: str,
     kind: type[pl.DataType] | pl.DataType,
-    num_bad: int,
     num_rows: int,
-    first: str,
+    counts: Mapping[str, Any],
     *,
     stops: bool,
 ) -> Finding:
     """The finding about values of the wrong form; their form is told, never a value."""
     if kind == TIME:
-        rule, code, fix = f"do not match {source.time_format}", "E103", "Set data.ehr.datetime_format."
+        others = [name for name, its in TABLES[source.name].items() if its == TIME and name != column]
+        are_read = any(2 * counts[f"{name} bad"] < counts[f"{name} there"] for name in others)
+        fix = "Export it in the form of the other times." if are_read else "Set data.ehr.datetime_format."
+        rule, code = f"do not match {source.time_format}", "E103"
     else:
         rule, code, fix = f"are no {'integers' if kind == pl.Int64 else 'numbers'}", "E105", "Export the table again."
-    found = f"{num_bad:,} of {num_rows:,} '{column}' values {rule} (first: form '{form_of(first)}')"
+    first = f"line {counts[f'{column} line']:,}, form '{form_of(counts[f'{column} first'])}'"
+    found = f"{counts[f'{column} bad']:,} of {num_rows:,} '{column}' values {rule} (first: {first})"
     if stops:
         return Finding(source.label, "fail", found, fix, code, DataError.exit_status)
     return Finding(source.label, "warn", found, "So few are skipped.", code)

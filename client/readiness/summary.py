@@ -16,7 +16,7 @@ LEFT_OUT = {
 }
 NOT_GIVEN = {
     "cancelled": "rows cancelled",
-    "nothing_given": "rows without rate or amount",
+    "nothing_given": "rows with a rate or an amount of 0",
     "used_without_end": "rows that have no end run until the prediction",
 }
 

@@ -148,16 +148,22 @@ def runs_of(folder: Path) -> list[Path]:
 
 
 def the_run(folder: Path, command: str) -> Path:
-    """The run that is meant by a folder: the only one of ``runs_of``. Where there is none, what is missing is told by
-    whoever reads it.
+    """The run that is meant by a folder: the only one of ``runs_of``, or what looks like a part of one: what is missing
+    is then told by whoever reads it.
 
     Raises:
         ConfigError: there are several; names them.
+        DataError: there is none.
     """
     found = runs_of(folder) if folder.exists() else []
     if len(found) > 1:
         commands = "\n".join(f"  lemof-server {command} {path}" for path in found)
         raise ConfigError(f"RUN must be one run, got a folder of {len(found)} runs: {folder}. Name one:\n{commands}")
+    if not found and not any((folder / name).exists() for name in ("plan.yaml", "metrics.json", "model/card.json")):
+        what = "one without a run" if folder.is_dir() else "no such folder"
+        raise DataError(
+            f"RUN must be the folder of a run, with plan.yaml and state/, got {what}: {folder}. Name a run."
+        )
     return found[0] if found else folder
 
 

@@ -203,6 +203,14 @@ def test_a_zone_in_a_time_format_is_refused(tmp_path: Path, section: str, zone: 
     assert str(told.value).endswith(f"(from site.yaml:data.{section[:3]}.datetime_format)")
 
 
+def test_a_time_format_without_percent_signs_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path, GOOD.replace("raw", "raw, datetime_format: YYYY-MM-DD HH24"))
+    with pytest.raises(
+        ConfigError, match=r"must have its parts as in %Y-%m-%d %H:%M:%S, got 'YYYY-MM-DD HH24'\. Write"
+    ):
+        load_site(path)
+
+
 def test_a_percent_sign_before_a_z_is_no_zone(tmp_path: Path) -> None:
     path = _write(tmp_path, GOOD.replace("raw", "raw, datetime_format: '%Y-%m-%d %H:%M:%S%%z'"))
     assert load_site(path).data.ehr.datetime_format.endswith("%%z")

@@ -17,7 +17,7 @@ VALUES: dict[str, dict[str, tuple[str, ...]]] = {
         "urgent": ("URGENT", "Urgent admission"),
         "surgical_same_day": ("SURGICAL SAME DAY ADMISSION", "Same-day surgery"),
         "elective": ("ELECTIVE", "Elective surgery", "Scheduled", "Planned"),
-        "other": ("NEWBORN", "Non-emergency", "non elective", "NOT URGENT", "facility", "osh"),
+        "other": ("NEWBORN", "Non-emergency", "Emergency: no", "non elective", "NOT URGENT", "facility", "osh"),
     },
     "admission_location": {
         "emergency_room": ("EMERGENCY ROOM", "EMERGENCY ROOM ADMIT", "Emergency Department"),
@@ -34,7 +34,7 @@ VALUES: dict[str, dict[str, tuple[str, ...]]] = {
         "trauma": ("Trauma SICU (TSICU)", "TSICU", "Surgery/Trauma"),
         "cardiac": ("Coronary Care Unit (CCU)", "Cardiac Vascular Intensive Care Unit (CVICU)", "CCU", "CSRU", "CSICU",
                     "CCU-CTICU", "Cardiac ICU", "Medicine/Cardiology", "mixed_cardiothoracic_icu"),
-        "medical": ("Medical Intensive Care Unit (MICU)", "MICU", "Med-Surg ICU", "medical_icu", "Medicine",
+        "medical": ("Medical Intensive Care Unit (MICU)", "MICU", "Med-Surg ICU", "medical_icu", "Medicine", "MICU - N",
                     "Medical/Surgical Intensive Care Unit (MICU/SICU)"),
         "surgical": ("Surgical Intensive Care Unit (SICU)", "SICU", "surgical_icu", "Surgery/Vascular/Intermediate"),
         "other": ("PACU", "Intensive Care Unit (ICU)", "general_icu", "NICU", "Critical Care Unit (CCU)",
@@ -51,7 +51,8 @@ VALUES: dict[str, dict[str, tuple[str, ...]]] = {
         "single": ("SINGLE", "Never married", "Unmarried", "S"),
         "widowed": ("WIDOWED", "Widow", "Widower", "W"),
         "divorced": ("DIVORCED", "D"),
-        "other": ("SEPARATED", "LIFE PARTNER", "UNKNOWN (DEFAULT)", "Not married"),
+        "other": ("SEPARATED", "LIFE PARTNER", "UNKNOWN (DEFAULT)", "Not married", "Formerly married",
+                  "Previously married", "ex-married", "Married - separated", "married (divorced)"),
     },
     "race": {
         "hispanic": ("HISPANIC OR LATINO", "Hispanic", "HISPANIC/LATINO - PUERTO RICAN", "Latina", "Hispanic - Black"),
@@ -63,7 +64,8 @@ VALUES: dict[str, dict[str, tuple[str, ...]]] = {
         "other": ("NOT HISPANIC OR LATINO", "NON-HISPANIC", "Not of Hispanic, Latino/a or Spanish origin", "Non-White",
                   "MULTIPLE RACE/ETHNICITY", "MULTI RACE ETHNICITY", "Mixed - White and Asian", "White/Black",
                   "not Asian or Black", "Native American", "Other/Unknown", "UNABLE TO OBTAIN",
-                  "NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER", "Pacific Islander (non-Asian)"),
+                  "NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER", "Pacific Islander (non-Asian)", "Hispanic: No",
+                  "HISPANIC - NO", "Hispanic or Latino: No", "Latino = N", "neither Hispanic nor Latino"),
     },
 }  # fmt: skip
 UNKNOWN = {

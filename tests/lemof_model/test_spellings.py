@@ -13,7 +13,8 @@ DIALECTS = {
     ],
     "umol/l": [
         *("umol/L", "\u00b5mol/L", "\u03bcmol/l", "mcmol/L", "micromol/L"),
-        *("\u00c2\u00b5mol/L", "\ufffdmol/L"),  # what another encoding makes of it
+        *("\u00c2\u00b5mol/L", "\ufffdmol/L", "?mol/L"),  # what another encoding makes of it
+        *("micromole/L", "micromoles/litre", "mikromol/l"),
     ],
     "10^3/ul": [
         *(
@@ -43,8 +44,10 @@ DIALECTS = {
         "degrees F",
         "F",
         "\u00b0 F",
+        "?F",
     ],
-    "c": ["\u00b0C", "deg. C", "degC", "\u2103", "C", "\ufffdC"],
+    "celsius": ["Celsius", "degrees Celsius", "Celsius degrees", "grad Celsius"],
+    "c": ["\u00b0C", "deg. C", "degC", "\u2103", "C", "\ufffdC", "?C", "C\u00b0", "C deg", "*C", "degs C"],
     "mmhg": ["mmHg", "mm Hg", "mm[Hg]", "mmHg.", "MMHG"],
     "/min": ["/min", "1/min", "min-1", "min^-1", "min\u207b\u00b9", "/minute"],
     "breaths/min": ["breaths/min", "breaths per minute", "Breaths / min", "{breaths}/min", "breaths/mins"],

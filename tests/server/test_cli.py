@@ -61,9 +61,10 @@ def test_verify_tells_another_plan(finished_run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["report", "nowhere"], 4, "must hold plan.yaml"),
+        (["report", "nowhere"], 4, "with plan.yaml and state/, got no such folder: nowhere. Name a run."),
+        (["report", "."], 4, "with plan.yaml and state/, got one without a run: .. Name a run."),
         (["runs", "nowhere"], 3, "DIR must be a folder"),
-        (["verify", "nowhere"], 4, "must hold model/card.json"),
+        (["verify", "nowhere"], 4, "RUN must be the folder of a run"),
         (["report"], 2, "Missing argument"),
         (["up"], 2, "No such command"),
     ],

@@ -15,6 +15,7 @@ from rich.console import Console
 from client.mimic_iv.prepare import prepare
 from client.mimic_iv.tables import FOLDERS
 from client.site import load_plan_sections, load_site
+from lemof_model.errors import DataError
 from simulation.cli import command
 from simulation.split import By, assign_patients, group_careunits, group_years, split
 from simulation.synthetic.generate import generate
@@ -163,6 +164,23 @@ def test_small_units_join_by_kind() -> None:
     ]
 
 
+def test_hospitals_have_names_of_their_own() -> None:
+    sizes = {"Medical ICU (MICU)": 9, "M\ufffddical ICU (MICU)": 8, "\u5185\u79d1": 7, "\u5916\u79d1": 6}
+    assert {name: len(units) for name, units in group_careunits(sizes, 4).items()} == dict.fromkeys(
+        ("micu", "micu_2", "site_1", "site_2"), 1
+    )
+
+
+def test_a_folder_that_lacks_a_table_is_told_without_a_site_file(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^--mimic must be a folder, got none at "):
+        split(tmp_path / "nowhere", None, tmp_path / "out", num_sites=2, by="random")
+    shutil.copytree(source, tmp_path / "mimic")
+    labs = next((tmp_path / "mimic/hosp").glob("labevents*"))
+    labs.rename(labs.with_name("labs.csv.gz"))
+    with pytest.raises(DataError, match=r"^--mimic must hold hosp/labevents as .csv, .csv.gz or .parquet, got none "):
+        split(tmp_path / "mimic", None, tmp_path / "out", num_sites=2, by="random")
+
+
 def test_years_join_their_neighbours() -> None:
     sizes = {"2020 - 2022": 9, "2008 - 2010": 9, "2011 - 2013": 9, "2014 - 2016": 1, "2017 - 2019": 1}
     assert list(group_years(sizes, 3)) == ["years_2008_2010", "years_2011_2019", "years_2020_2022"]
@@ -224,7 +242,7 @@ def test_hospital_without_a_stay_is_a_usage_error(
 def test_missing_sources_are_named(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["split", str(tmp_path / "out"), "--sites", "2", "--by", "random"]
     assert command([*arguments, "--mimic", str(tmp_path)]) == 4
-    assert "icustays" in capsys.readouterr().err
+    assert "--mimic must hold hosp/patients" in capsys.readouterr().err
     assert command([*arguments, "--mimic", str(source), "--ecg", str(source)]) == 4
     assert "--ecg must hold record_list.csv" in capsys.readouterr().err
 

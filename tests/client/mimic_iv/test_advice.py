@@ -114,6 +114,10 @@ def test_a_format_is_not_to_be_set_where_other_times_are_read(site_path: Path) -
         DataError, match=r"^deathtime must match .* Export it in the form of the other times\. \[E103\]$"
     ):
         make(site_path)
+    assert cli.run(["--site", str(site_path), "check", "--no-server"]) == 4
+    findings = json.loads((site_path.parent / "check.json").read_text())["findings"]
+    fixes = {found["fix"] for found in findings if found["result"] == "fail" and "deathtime" in found["found"]}
+    assert fixes == {"Export it in the form of the other times."}
 
 
 def test_more_may_be_lost_only_where_most_is_kept(site_path: Path) -> None:
@@ -123,3 +127,32 @@ def test_more_may_be_lost_only_where_most_is_kept(site_path: Path) -> None:
     more_charts(site_path, 30, charttime="noon")
     with pytest.raises(DataError, match=r"Set data\.ehr\.datetime_format, mend the export\. \[E103\]$"):
         make(site_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("chartevents", "charttime"),
+        ("chartevents", "stay_id"),
+        ("chartevents", "itemid"),
+        ("labevents", "subject_id"),
+        ("diagnoses_icd", "hadm_id"),
+        ("diagnoses_icd", "icd_version"),
+    ],
+)
+def test_check_tells_of_gaps_that_prepare_refuses(site_path: Path, table: str, column: str) -> None:
+    def with_gaps(rows: list[list[str]]) -> None:
+        gap = list(rows[1])
+        gap[rows[0].index(column)] = ""
+        rows.extend([gap] * 40)
+
+    change(site_path, FILES[table], with_gaps)
+    with pytest.raises(
+        DataError, match=rf"^{column} must .* got 4[01] of .*\(first: line \d+, form '\(empty\)'\)"
+    ) as told:
+        make(site_path)
+    assert "datetime_format" not in str(told.value)
+    assert cli.run(["--site", str(site_path), "check", "--no-server"]) == 4
+    findings = json.loads((site_path.parent / "check.json").read_text())["findings"]
+    (found,) = [line for line in findings if f" rows have no {column} (first: line " in line["found"]]
+    assert (found["result"], found["fix"]) == ("fail", f"Export {column} in every row.")

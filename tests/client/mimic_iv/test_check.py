@@ -60,7 +60,7 @@ def test_a_small_hospital(check: Run) -> None:
     assert {finding["result"] for finding in findings} == {"ok", "warn"}
     assert by_code(findings, "E901")["found"].startswith("2 after exclusions, limits.min_patients is 50")
     assert by_code(findings, "E103")["found"] == (
-        "1 of 10 'intime' values do not match %Y-%m-%d %H:%M:%S (first: form 'aaa a aaaa')"
+        "1 of 10 'intime' values do not match %Y-%m-%d %H:%M:%S (first: line 8, form 'aaa a aaaa')"
     )
     found = {finding["check"]: finding["found"] for finding in findings if finding["result"] == "ok"}
     assert found["icu/chartevents.csv.gz"].startswith("has its 4 columns, ")
@@ -272,7 +272,7 @@ def test_deep_reads_every_row(site_path: Path, check: Run, monkeypatch: pytest.M
     assert "E105" not in problems(check()[1])
     status, findings = check("--deep")
     assert status == 0
-    assert by_code(findings, "E105")["found"].endswith("'itemid' values are no integers (first: form 'a9')")
+    assert by_code(findings, "E105")["found"].endswith("'itemid' values are no integers (first: line 39, form 'a9')")
 
 
 def test_stays_that_lack_their_admission_are_told_once(site_path: Path, check: Run) -> None:

@@ -114,7 +114,7 @@ def test_every_row_of_diagnoses_is_counted_once(
     assert rejects == [("8", "id_unreadable"), ("9", "icd_version_unreadable"), ("11", "id_unreadable")]
     assert quality(cohort)["tables"]["diagnoses_icd"] == {
         "file": "diagnoses_icd.csv.gz", "rows": 10, "id_unreadable": 2, "icd_version_unreadable": 1,
-        "other_admissions": 2, "used": 5, "codes_of_another_version": 1,
+        "icd_code_missing": 0, "other_admissions": 2, "used": 5, "codes_of_another_version": 1,
     }  # fmt: skip
 
 

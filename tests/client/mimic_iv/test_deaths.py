@@ -13,6 +13,7 @@ from client import cli
 from client.labels import long_stay_of
 from client.mimic_iv.deaths import contradictions_of, with_ends, with_outcomes
 from client.mimic_iv.stays import contradictions_in, select_stays, with_courses
+from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec, Target
 from tests.client.mimic_iv.test_broken_tables import change, make
 from tests.client.mimic_iv.test_courses import at, icustays, tables_of
@@ -257,6 +258,18 @@ def test_a_day_of_death_in_its_own_form(site_path: Path, form: str) -> None:
     assert np.isnan(cohort.stays["icu_los_days"][0]) == (form != "%d.%m.%Y")
     unread = json.loads((cohort.path / "quality.json").read_text())["tables"]["patients"]["dod_unreadable"]
     assert unread == (form == "%d.%m.%Y")
+
+
+def test_days_of_death_that_cannot_be_read_are_refused(site_path: Path) -> None:
+    def day_first(rows: list[list[str]]) -> None:
+        rows.extend([[f"{number}", *rows[1][1:4], "04.01.2150"] for number in range(900, 911)])
+
+    change(site_path, "hosp/patients.csv.gz", day_first)
+    message = (
+        r"^dod must be a date as 2150-03-10, or match %Y.*, got 11 of 11 rows in which it is not \(first: line \d+, "
+    )
+    with pytest.raises(DataError, match=message):
+        make(site_path)
 
 
 def test_parquet_days_of_death(site_path: Path) -> None:

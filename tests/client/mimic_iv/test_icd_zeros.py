@@ -53,6 +53,29 @@ def test_200_codes_without_a_zero(site_path: Path) -> None:
     assert make(site_path).stays["sepsis"].tolist() == [True, False, False]
 
 
+def test_codes_of_icd_10_among_icd_9_are_told_as_such(site_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes(site_path, *("I509", "E119", "J189", "A419") * 60)
+    assert cli.run(["--site", str(site_path), "prepare"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "240 of 240 codes begin as none of their icd_version does: they are in no disease. Is icd_version" in told
+
+
+@pytest.mark.parametrize("code", ["", " ", "NULL"])
+def test_rows_without_a_code(site_path: Path, code: str) -> None:
+    codes(site_path, "0389", *[code] * 3)
+    cohort = make(site_path)
+    assert cohort.stays["sepsis"].tolist() == [True, False, False]
+    assert quality(cohort)["tables"]["diagnoses_icd"]["icd_code_missing"] == 3
+    codes(site_path, "0389", *[code] * 30)
+    with pytest.raises(
+        DataError, match=r"^icd_code must be there, got 30 of 31 rows in which it is not \(first: line 3, "
+    ):
+        make(site_path)
+    assert cli.run(["--site", str(site_path), "check", "--no-server"]) == 4
+    findings = json.loads((site_path.parent / "check.json").read_text())["findings"]
+    assert "30 of 31 rows have no icd_code (first: line 3)" in {line["found"] for line in findings}
+
+
 def test_codes_that_were_padded(site_path: Path) -> None:
     codes(site_path, *(code.zfill(5) for code in ("4019", "389", "25000", "5849") * 60))
     refused(site_path, r"and most must not, got 180 of 240 that do from hosp/diagnoses_icd\.csv\.gz\.")

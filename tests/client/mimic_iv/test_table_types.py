@@ -197,7 +197,7 @@ def test_an_id_that_is_no_whole_number_is_not_rounded(site_path: Path) -> None:
     not_whole = pl.when(pl.int_range(pl.len()) < 3).then(pl.lit(220045.5)).otherwise(pl.col("itemid"))
     to_parquet(site_path, "icu/chartevents", not_whole.alias("itemid"))
     assert quality(make(site_path))["tables"]["chartevents"]["itemid_unreadable"] == 3
-    assert "3 of 38 'itemid' values are no integers (first: form '999999.9')" in check(site_path)[2]
+    assert "3 of 38 'itemid' values are no integers (first: line 1, form '999999.9')" in check(site_path)[2]
 
 
 def test_numbers_with_a_decimal_comma_are_not_missing(site_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_rates_that_are_no_numbers_are_told_and_count_as_given(site_path: Path) 
     assert given(site_path, *[drip(rate="slow")] * 12)[0] == [1, 2, 1]
     (found,) = findings(site_path)
     assert (found["result"], found["fix"]) == ("warn", "Such rows count as given.")
-    assert found["found"] == "12 of 12 'rate' values are no numbers (first: form 'aaaa')"
+    assert found["found"] == "12 of 12 'rate' values are no numbers (first: line 2, form 'aaaa')"
 
 
 def test_columns_by_other_names(site_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from client import cli
 from client.mimic_iv.measurements import MILLIONTHS, converted
 from client.mimic_iv.words import MAX_STRANGE, STRANGE_TEXT, Words
+from client.preflight import raw_tables
 from lemof_model.concepts import LABS, VITALS
 from lemof_model.errors import DataError
 from lemof_model.features import MEASURED
@@ -311,6 +313,22 @@ def test_a_hospital_says_what_a_spelling_means(site_path: Path) -> None:
     assert [value(cohort, f"creatinine_{what}") for what in ("min", "max", "count")] == [1, 1, 305]
 
 
+@pytest.mark.parametrize(
+    ("item_id", "values", "advised"),
+    [
+        ("223835", ("%", 0.5, 30), ["{223835: {'%': fraction}}", "{223835: {'%': '%'}}"]),
+        ("220277", ("", 0.4, 30), ["{220277: UNIT}", "{220277: '%'}", "{220277: drop}"]),
+        ("220277", ("o'clock", 0.97, 60), ["{220277: {'o''clock': UNIT}}"]),
+    ],
+)
+def test_what_is_advised_can_be_written_so(site_path: Path, item_id: str, values: Values, advised: list[str]) -> None:
+    with_charts(site_path, item_id, values)
+    told = refused(site_path)
+    assert re.findall(r"\{\d+: (?:\{[^}]*\}|[^}]*)\}", told) == advised
+    for said in advised:
+        make(site_path, f", units: {said.replace('UNIT', 'fraction')}")
+
+
 def test_rows_that_contradict_what_a_hospital_states_are_refused(site_path: Path) -> None:
     with_labs(site_path, ("mg/dL", 1.0, 20), ("", 88.42, 300))
     assert refused(site_path, ", units: {50912: umol/L}") == (
@@ -419,7 +437,8 @@ def test_all_values_of_an_item_in_another_unit(
         with_labs(site_path, ("", number, 30), item_id=item_id)
     told = refused(site_path)
     assert told.startswith(f"itemid {item_id} must be in {own}, got a median of ") and f"looks like {unit}" in told
-    assert f"Set data.ehr.units: {{{item_id}: {unit}}} if it is, {{{item_id}: {own}}} if it is not." in told
+    written = {"%": "'%'"}.get(own, own)
+    assert f"Set data.ehr.units: {{{item_id}: {unit}}} if it is, {{{item_id}: {written}}} if it is not." in told
     assert value(make(site_path, f", units: {{{item_id}: {unit}}}"), name) == pytest.approx(canonical, rel=1e-5)
 
 
@@ -482,3 +501,11 @@ def test_a_hospital_adds_item_ids(site_path: Path) -> None:
     assert 9001 in told["concepts"]["temperature"]["item_ids"]
     assert told["concepts"]["temperature"]["units"]["9001"] == {"degC": 1, "without a unit": 3}
     assert 9004 in told["treatments"]["vasopressor"]["item_ids"]
+
+
+def test_one_patient_is_no_median_of_a_sample(site_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_tables, "UNIT_ROWS", 70)
+    with_charts(site_path, "224639", ("kg", 140, 40))
+    change(site_path, CHART, lambda rows: rows.extend([["10", "1", "2150-01-02 12:00:00", "1", ""]] * 40))
+    assert checked(site_path) == (0, [])
+    assert "which looks like lb" in checked(site_path, "--deep")[1][0]["found"]
