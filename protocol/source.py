@@ -24,6 +24,7 @@ LEFT_OUT = (
     "client/readiness/",
     "client/statement.py",
     "protocol/command_line.py",
+    "protocol/stage_page.py",
     "protocol/page_parts.py",
     "protocol/pages.py",
     "server/cli.py",

@@ -34,6 +34,7 @@ from protocol.messages import (
 from protocol.release import Form
 from protocol.source import source_digest
 from protocol.stage import Forms
+from protocol.stage_page import page
 from protocol.stages import STAGES as DECLARED
 from protocol.stages import STRATA
 from server.blocks import Model
@@ -211,3 +212,7 @@ def test_bootstraps_are_listed_only_on_held_out() -> None:
     assert all(set(forms) == {"histogram"} for forms in tuning.values())
     assert held_out["all/all/1"]["bootstrap"].shape == (3, len(lemof.SCORED), 40)
     assert set(held_out) - set(tuning) >= {"all/sex:female/0", "membership/attention/members"}
+
+
+def test_the_page_of_stages_is_printed_from_the_declarations(repository: Path) -> None:
+    assert (repository / "docs/stages.md").read_text(encoding="utf-8") == "".join(page())
