@@ -3,10 +3,12 @@
     census -> statistics -> encoders (rounds) -> meta (Newton) -> importance -> attention (rounds, omega_1 rides along)
     -> final (Newton) -> evaluation on tuning -> evaluation on held_out, once
 
-Each stage asks rounds (``rounds.py``), turns their sums into parameters, and adds these to the model.
+Each step asks rounds (``rounds.py``), turns their sums into parameters, and adds these to the state.
 """
 
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,35 +41,51 @@ NUM_STABILITY_DRAWS = 1000
 log = logging.getLogger("lemof")
 
 
+@dataclass(frozen=True)
+class State:
+    """What a study has found so far.
+
+    Attributes:
+        model: every parameter.
+        notes: of the stages, for the model card.
+        has_indicator: whether having an ECG varies among the stays that the learners are fitted on.
+        searches: the finished searches of the modality meta-learners.
+        ranking: the importance of the levels.
+        cuts: the cuts of every variant and population.
+        metrics: the evaluation on ``held_out``.
+    """
+
+    model: Model = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    has_indicator: bool = False
+    searches: Mapping[str, NewtonStage] = field(default_factory=dict)
+    ranking: Mapping[str, Any] = field(default_factory=dict)
+    cuts: dict[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+Step = Callable[[Rounds, State], State]
+
+
 def run_study(study: Study, transport: Transport, store: RunStore) -> Model:
     """Run the study to its end, or go on with it; the run folder then holds model, metrics and importance."""
     store.begin(study, source_digest())
-    rounds = Rounds(study, transport, store)
-    notes: dict[str, Any] = {}
-
-    has_indicator = take_census(rounds)
-    model: Model = statistics(rounds) | lemof.initial_networks(study)
-    model = train_blocks(rounds, model, EncodersRequest, MODALITIES, study.encoders, notes)
-    model, stages = meta(rounds, model, notes)
-    model, ranking = level_importance(rounds, model, stages)
-    model = attention(rounds, model, notes, has_indicator=has_indicator)
-    model = final(rounds, model, notes)
-    model, cuts = calibration(rounds, model)
-    held_out = rounds.ask(EvaluationRequest, split="held_out", model=model, keep_sites=True)
-
+    rounds, state = Rounds(study, transport, store), State()
+    for step in LEMOF:
+        state = step(rounds, state)
     card = {
         "plan_digest": study.digest, "source_digest": source_digest(), "versions": versions(), "sites": rounds.sites,
-        "stages": notes, "cuts": cuts, "few_sites": rounds.few_sites,
+        "stages": state.notes, "cuts": state.cuts, "few_sites": rounds.few_sites,
     }  # fmt: skip
-    store.write_model(model, card)
-    store.write_json("importance.json", ranking)
-    store.write_json("metrics.json", evaluation.metrics_of(held_out, study, model, cuts, rounds.privacy))
+    store.write_model(state.model, card)
+    store.write_json("importance.json", state.ranking)
+    store.write_json("metrics.json", state.metrics)
     store.write_timings()
-    return model
+    return state.model
 
 
-def take_census(rounds: Rounds) -> bool:
-    """Fix the participants. Returns whether having an ECG varies among the stays that the learners are fitted on."""
+def take_census(rounds: Rounds, state: State) -> State:
+    """Fix the participants, and find whether having an ECG varies among the stays that the learners are fitted on."""
     needs = ("train/ehr", "train/ecg", "stack/ehr", "stack/ecg")
     rounds.num_able = dict.fromkeys(("train/ehr", "stack/ehr"), rounds.study.min_sites)
     counted = rounds.ask(CensusRequest, schema_digest=schema_digest(), keep_sites=True, needs=needs)
@@ -86,21 +104,30 @@ def take_census(rounds: Rounds) -> bool:
             log.warning("few: only %s can train the %s block; its totals tell each what the others hold.",
                         " and ".join(able), modality)  # fmt: skip
     with_ecg, stays = (sum(counted.sites[s].counts.get(f"stack/{m}", 0) for s in rounds.sites) for m in MODALITIES)
-    return with_ecg != stays
+    return replace(state, has_indicator=with_ecg != stays)
 
 
-def statistics(rounds: Rounds) -> Model:
+def statistics(rounds: Rounds, state: State) -> State:
     """Mean and scale of every numeric feature from the federated sums. A hospital with a privacy budget sends none;
     where too few others are left to stand behind a total, published values do."""
     total = rounds.ask(StatisticsRequest)
     if rounds.privacy and len(total.answered("ehr")) < rounds.study.fewest_sites:
-        return lemof.prefixed("scaling", published.scaling())
-    sums = {name.removeprefix("ehr/"): value for name, value in total.sums.items()}
-    return lemof.prefixed("scaling", scaling_from(sums))
+        scaling = published.scaling()
+    else:
+        scaling = scaling_from({name.removeprefix("ehr/"): value for name, value in total.sums.items()})
+    return replace(state, model=state.model | lemof.prefixed("scaling", scaling))
 
 
-def meta(rounds: Rounds, model: Model, notes: dict[str, Any]) -> tuple[Model, dict[str, NewtonStage]]:
+def encoders(rounds: Rounds, state: State) -> State:
+    """Both modality networks by gradient rounds."""
+    model, notes = state.model | lemof.initial_networks(rounds.study), dict(state.notes)
+    model = train_blocks(rounds, model, EncodersRequest, MODALITIES, rounds.study.encoders, notes)
+    return replace(state, model=model, notes=notes)
+
+
+def meta(rounds: Rounds, state: State) -> State:
     """Both modality meta-learners (eq. 4) in one message a step; their mean inputs are the Shapley background."""
+    model, notes = dict(state.model), dict(state.notes)
     mean = [1 / NUM_LEVELS] * NUM_LEVELS if rounds.privacy else None
     stages = {m: NewtonStage(f"meta/{m}", NUM_LEVELS, rounds.study, noisy_start=mean) for m in MODALITIES}
     while not all(stage.is_done for stage in stages.values()):
@@ -116,16 +143,17 @@ def meta(rounds: Rounds, model: Model, notes: dict[str, Any]) -> tuple[Model, di
     for stage in stages.values():
         model[stage.name] = stage.search.found
         notes[stage.name] = stage.describe()
-    return model, stages
+    return replace(state, model=model, notes=notes, searches=stages)
 
 
-def level_importance(rounds: Rounds, model: Model, stages: dict[str, NewtonStage]) -> tuple[Model, dict[str, Any]]:
+def level_importance(rounds: Rounds, state: State) -> State:
     """Mean absolute Shapley value by level (eq. 5), the best level (eq. 6), and how stable that choice is. Noise of a
     hospital with a privacy budget may make sums negative, and how far it sways the choice is not known."""
+    model = state.model
     reply = rounds.ask(ImportanceRequest, model=model, keep_sites=True, needs=MODALITIES)
     ranking: dict[str, Any] = {}
     for modality in MODALITIES:
-        total, stage = reply.sums[f"{modality}/abs_shap"], stages[modality]
+        total, stage = reply.sums[f"{modality}/abs_shap"], state.searches[modality]
         theta, hessian = stage.search.found, stage.search.hessian
         assert hessian is not None
         rng = np.random.default_rng(derive_seed(rounds.study.seed, "stability", modality))
@@ -151,37 +179,50 @@ def level_importance(rounds: Rounds, model: Model, stages: dict[str, NewtonStage
             else importance.winner_counts(theta, hessian, total, num_draws=NUM_STABILITY_DRAWS, rng=rng),
             "best_level_without_site": without,
         }
-    model["best_level"] = np.array([ranking[m]["best_level"] for m in MODALITIES], dtype=np.int64)
-    return model, ranking
+    best = np.array([ranking[m]["best_level"] for m in MODALITIES], dtype=np.int64)
+    return replace(state, model=model | {"best_level": best}, ranking=ranking)
 
 
-def attention(rounds: Rounds, model: Model, notes: dict[str, Any], *, has_indicator: bool) -> Model:
+def attention(rounds: Rounds, state: State) -> State:
     """Two cross-fit attention heads (eq. 10-12) by gradient rounds; omega_1 (eq. 8) rides along by Newton steps."""
-    model |= lemof.initial_heads(rounds.study, model["best_level"])
-    num_inputs = 5 if has_indicator else 4
+    model, notes = state.model | lemof.initial_heads(rounds.study, state.model["best_level"]), dict(state.notes)
+    num_inputs = 5 if state.has_indicator else 4
     meta_ehr = np.eye(num_inputs)[2].tolist() if rounds.privacy else None  # every stay has an EHR
     ride = NewtonStage("omega_1", num_inputs, rounds.study, noisy_start=meta_ehr)
     names = [f"attention/{fold}" for fold in range(lemof.NUM_HEADS)]
     spec = rounds.study.attention.training
     model = train_blocks(rounds, model, AttentionRequest, names, spec, notes, ride)
     model["omega_1"] = ride.search.found
-    notes["omega_1"] = ride.describe()
-    return model
+    return replace(state, model=model, notes=notes | {"omega_1": ride.describe()})
 
 
-def final(rounds: Rounds, model: Model, notes: dict[str, Any]) -> Model:
+def final(rounds: Rounds, state: State) -> State:
     """The integrated decision (eq. 13) by Newton steps."""
+    model = dict(state.model)
     stage = NewtonStage("final", 2, rounds.study, noisy_start=[1.0, 0.0] if rounds.privacy else None)  # omega_1
     while not stage.is_done:
         model["final"] = stage.search.theta
         stage.advance(rounds.ask(FinalRequest, sites=stage.members, needs=["final"], model=model), "final")
     model["final"] = stage.search.found
-    notes["final"] = stage.describe()
-    return model
+    return replace(state, model=model, notes={**state.notes, "final": stage.describe()})
 
 
-def calibration(rounds: Rounds, model: Model) -> tuple[Model, dict[str, Any]]:
+def calibration(rounds: Rounds, state: State) -> State:
     """Platt's pair, bin edges and the three cuts of every variant and population, from ``tuning``."""
-    tuning = rounds.ask(EvaluationRequest, split="tuning", model=model, keep_sites=True)
+    tuning = rounds.ask(EvaluationRequest, split="tuning", model=state.model, keep_sites=True)
     found, cuts = evaluation.calibrate_and_cut(tuning, rounds.study)
-    return model | found, cuts
+    return replace(state, model=state.model | found, cuts=cuts)
+
+
+def held_out(rounds: Rounds, state: State) -> State:
+    """The metrics, once."""
+    reply = rounds.ask(EvaluationRequest, split="held_out", model=state.model, keep_sites=True)
+    metrics = evaluation.metrics_of(reply, rounds.study, state.model, state.cuts, rounds.privacy)
+    return replace(state, metrics=metrics)
+
+
+LEARNING: tuple[Step, ...] = (take_census, statistics, encoders, meta, level_importance, attention, final)
+"""Every parameter, from ``train`` and ``stack``."""
+
+LEMOF: tuple[Step, ...] = (*LEARNING, calibration, held_out)
+"""The method. A study by another one is another list."""

@@ -19,9 +19,9 @@ from lemof_model import lemof, training
 from lemof_model.errors import LemofError
 from lemof_model.study import MODALITIES, AttentionSpec, EncoderSpec, SplitSpec, Study, TrainingSpec
 from protocol.kinds import Newton
-from protocol.messages import AttentionRequest, EncodersRequest, FinalRequest, MetaRequest
+from protocol.messages import AttentionRequest, FinalRequest, MetaRequest
 from protocol.release import Part, View
-from server import blocks, coordinator
+from server import coordinator
 from server.blocks import Model
 from server.rounds import Rounds
 from server.run_store import RunStore
@@ -66,15 +66,10 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
         ),
     )
     rounds = Rounds(study, LocalTransport([site]), RunStore(folder / "run"))
-    notes: dict[str, object] = {}
-    has_indicator = coordinator.take_census(rounds)
-    model: Model = coordinator.statistics(rounds) | lemof.initial_networks(study)
-    model = blocks.train_blocks(rounds, model, EncodersRequest, MODALITIES, study.encoders, notes)
-    model, searches = coordinator.meta(rounds, model, notes)
-    model, _ = coordinator.level_importance(rounds, model, searches)
-    model = coordinator.attention(rounds, model, notes, has_indicator=has_indicator)
-    model = coordinator.final(rounds, model, notes)
-    return Learnt(open_hospital(load_site(site), study), study, model)
+    state = coordinator.State()
+    for step in coordinator.LEARNING:
+        state = step(rounds, state)
+    return Learnt(open_hospital(load_site(site), study), study, state.model)
 
 
 def inputs_of_learners(

@@ -10,7 +10,7 @@ from lemof_model.errors import TooLittleDataError
 from lemof_model.features import schema_digest
 from lemof_model.study import Study
 from protocol.messages import Answer, CensusRequest, MetaRequest, Refusal, Request
-from server.coordinator import take_census
+from server.coordinator import State, take_census
 from server.rounds import Rounds
 from server.run_store import RunStore
 from tests.studies import tiny_study
@@ -53,14 +53,14 @@ def test_two_hospitals_are_not_even_asked_unless_the_plan_allows_it(tmp_path: Pa
     with pytest.raises(TooLittleDataError, match=r"census needs 3 sites, got 2\. .*few_sites: allow in the plan"):
         rounds.ask(CensusRequest, schema_digest=schema_digest())
     assert hospitals.requests == []
-    take_census(rounds_of(hospitals, tmp_path / "allowed", tiny_study()))
+    take_census(rounds_of(hospitals, tmp_path / "allowed", tiny_study()), State())
     assert hospitals.requests[0].num_sites == 2
 
 
 def test_a_block_that_two_hospitals_can_train_stops_a_study_that_does_not_allow_it(tmp_path: Path) -> None:
     rounds = rounds_of(Hospitals("abcd", without_ecg="cd"), tmp_path, tiny_study(few_sites="refuse"))
     with pytest.raises(TooLittleDataError, match=r"sums of train/ecg from 3 sites at least \(few_sites\), got 2 of 4"):
-        take_census(rounds)
+        take_census(rounds, State())
     assert not list((tmp_path / "state").glob("*census*")), "a round that is refused is not kept"
 
 
@@ -69,7 +69,7 @@ def test_a_block_that_two_hospitals_can_train_is_named_and_stated_to_every_site(
 ) -> None:
     hospitals = Hospitals("abcd", without_ecg="cd")
     rounds = rounds_of(hospitals, tmp_path, tiny_study())
-    take_census(rounds)
+    take_census(rounds, State())
     assert rounds.few_sites == {"ecg": ["a", "b"]}
     assert "only a and b can train the ecg block" in caplog.text
     rounds.ask(MetaRequest, needs=["ecg", "ehr"])
@@ -79,6 +79,6 @@ def test_a_block_that_two_hospitals_can_train_is_named_and_stated_to_every_site(
 
 def test_with_three_hospitals_nobody_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rounds = rounds_of(Hospitals("abc"), tmp_path, tiny_study(few_sites="refuse"))
-    take_census(rounds)
+    take_census(rounds, State())
     assert rounds.few_sites == {} and "few:" not in caplog.text
     assert json.loads((tmp_path / "audit.jsonl").read_text().splitlines()[0])["stage"] == "census"
