@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lemof_model.attention import CrossModalAttention
 from lemof_model.encoders.registry import encoder_class
 from lemof_model.errors import DiskError, LemofError
 from lemof_model.stays import BatchOf, Rows, ecg_batches, ehr_batches
-from lemof_model.study import MODALITIES
+from lemof_model.study import MODALITIES, canonical_json
 
 Levels = dict[str, NDArray[np.float64]]
 
@@ -40,19 +41,20 @@ def batches_of(hospital: Hospital, modality: str, model: lemof.Model) -> BatchOf
 
 def levels(hospital: Hospital, model: lemof.Model, kind: str = "levels") -> Levels:
     """Level log-odds ``(N, 3)`` of every stay by modality; NaN where there is no ECG. ``kind`` names the cache."""
+    stays, found = hospital.stays, {}
+    for modality in MODALITIES:
 
-    def compute(folder: Path) -> None:
-        for modality in MODALITIES:
-            stays = hospital.stays
+        def compute(folder: Path, modality: str = modality) -> None:
             rows = np.flatnonzero(stays.has_ecg_N) if modality == "ecg" else np.arange(len(stays.split_N))
             out = np.full((len(stays.split_N), 3), np.nan)
             network = lemof.network(hospital.study, modality, model)
             if len(rows):
                 out[rows] = training.log_odds(network, batches_of(hospital, modality, model), rows)
-            np.save(folder / f"{modality}.npy", out)
+            np.save(folder / "levels.npy", out)
 
-    folder = cached(hospital, kind, _frozen(model), compute)
-    return {modality: np.load(folder / f"{modality}.npy") for modality in MODALITIES}
+        folder = cached(hospital, f"{kind}-{modality}", _encoder(hospital, modality, model), compute)
+        found[modality] = np.load(folder / "levels.npy")
+    return found
 
 
 class Tokens:
@@ -61,45 +63,43 @@ class Tokens:
     def __init__(self, hospital: Hospital, model: lemof.Model, kind: str = "tokens") -> None:
         self._stays = hospital.stays
         self._rows = np.concatenate([hospital.stays.rows(split) for split in ("stack", "tuning", "held_out")])
-        best = model["best_level"]
-        folder = cached(
-            hospital, kind, {**_frozen(model), "best_level": best}, lambda path: self._write(hospital, model, path)
-        )
-        self._tokens = {m: np.load(folder / f"{m}.npy", mmap_mode="r") for m in MODALITIES}
+        self._tokens: dict[str, NDArray[np.float32]] = {}
         self._position: dict[str, NDArray[np.int64]] = {}
-        for modality in MODALITIES:
-            position = np.full(len(self._stays.split_N), -1)
+        for modality, level in zip(MODALITIES, model["best_level"].tolist(), strict=True):
             rows = self._present(modality)
-            position[rows] = np.arange(len(rows))
-            self._position[modality] = position
+
+            def write(folder: Path, modality: str = modality, level: int = level) -> None:
+                self._write(hospital, model, modality, level, folder / "tokens.npy")
+
+            depends_on = _encoder(hospital, modality, model) | {"level": np.array(level), "rows": rows}
+            folder = cached(hospital, f"{kind}-{modality}", depends_on, write)
+            self._tokens[modality] = np.load(folder / "tokens.npy", mmap_mode="r")
+            self._position[modality] = np.full(len(self._stays.split_N), -1)
+            self._position[modality][rows] = np.arange(len(rows))
 
     def _present(self, modality: str) -> Rows:
         return self._rows[self._stays.has_ecg_N[self._rows]] if modality == "ecg" else self._rows
 
-    def _write(self, hospital: Hospital, model: lemof.Model, folder: Path) -> None:
-        """Run each encoder once over its rows, batch by batch to the disk."""
-        for index, modality in enumerate(MODALITIES):
-            network = lemof.network(hospital.study, modality, model).eval()
-            level, rows = int(model["best_level"][index]), self._present(modality)
-            batch_of = batches_of(hospital, modality, model)
+    def _write(self, hospital: Hospital, model: lemof.Model, modality: str, level: int, path: Path) -> None:
+        """Run an encoder once over its rows, batch by batch to the disk."""
+        network = lemof.network(hospital.study, modality, model).eval()
+        rows, batch_of = self._present(modality), batches_of(hospital, modality, model)
 
-            def tokens(inputs: Any, network: Any = network, level: int = level) -> torch.Tensor:
-                out: torch.Tensor = network.tokens(inputs, level)
-                return out
+        def tokens(inputs: Any) -> torch.Tensor:
+            out: torch.Tensor = network.tokens(inputs, level)
+            return out
 
-            store, filled = None, 0
-            for part in training.infer(tokens, batch_of, rows):
-                if store is None:
-                    store = np.lib.format.open_memmap(
-                        folder / f"{modality}.npy", "w+", np.float32, (len(rows), *part.shape[1:])
-                    )
-                store[filled : filled + len(part)] = part.numpy()
-                filled += len(part)
+        store, filled = None, 0
+        for part in training.infer(tokens, batch_of, rows):
             if store is None:
-                with torch.inference_mode():  # as many tokens as the encoder has, whoever is here
-                    np.save(folder / f"{modality}.npy", tokens(batch_of(rows)).numpy())
-            else:
-                store.flush()
+                store = np.lib.format.open_memmap(path, "w+", np.float32, (len(rows), *part.shape[1:]))
+            store[filled : filled + len(part)] = part.numpy()
+            filled += len(part)
+        if store is None:
+            with torch.inference_mode():  # as many tokens as the encoder has, whoever is here
+                np.save(path, tokens(batch_of(rows)).numpy())
+        else:
+            store.flush()
 
     def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Inputs of an attention head for these rows: ECG tokens (0 where missing), EHR tokens, ``has_ecg``.
@@ -131,20 +131,28 @@ def omega_2(hospital: Hospital, model: lemof.Model, rows: Rows, kind: str = "tok
     return np.concatenate([training.log_odds(head, tokens.batch, rows) for head in heads], axis=1)
 
 
-def _frozen(model: lemof.Model) -> dict[str, NDArray[Any]]:
-    """The part of the model that encoder outputs depend on."""
-    return {name: value for name, value in model.items() if name.startswith(("scaling/", "ecg/", "ehr/"))}
+def _encoder(hospital: Hospital, modality: str, model: lemof.Model) -> dict[str, NDArray[Any]]:
+    """What the outputs of one encoder depend on, beside the stays: not the other one, so it serves every pair."""
+    parts = (f"{modality}/",) if modality == "ecg" else (f"{modality}/", "scaling/")
+    spec = canonical_json(asdict(getattr(hospital.study, modality)))
+    return {"spec": text(spec)} | {name: value for name, value in model.items() if name.startswith(parts)}
+
+
+def text(value: str) -> NDArray[Any]:
+    """A text that a cache depends on."""
+    return np.frombuffer(value.encode(), np.uint8)
 
 
 def cached(
     hospital: Hospital, kind: str, depends_on: Mapping[str, NDArray[Any]], compute: Callable[[Path], None]
 ) -> Path:
-    """The folder that ``compute`` filled for these inputs; of each kind the newest three are kept.
+    """The folder that ``compute`` filled for these inputs and the hospital's stays; of each kind the newest three are
+    kept.
 
     Raises:
         DiskError: the cache cannot be written.
     """
-    digest = hashlib.sha256(f"{hospital.cohort_digest}{hospital.study.digest}".encode())
+    digest = hashlib.sha256(hospital.cohort_digest.encode() + hospital.stays.grid_row_N.tobytes())  # which rows of it
     for name in sorted(depends_on):
         digest.update(name.encode() + np.ascontiguousarray(depends_on[name]).tobytes())
     cache = hospital.folder / ".cache"

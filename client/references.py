@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.frozen import Tokens, batches_of, cached, levels, omega_2
+from client.frozen import Tokens, batches_of, cached, levels, omega_2, text
 from client.hospital import Hospital
 from lemof_model import importance, lemof, logistic, training
 from lemof_model.stays import CATEGORY_COLUMNS, Rows, feature_sums, scaling_from
@@ -25,7 +25,9 @@ def reference_scores(hospital: Hospital) -> dict[str, NDArray[np.float64]]:
     def compute(folder: Path) -> None:
         np.savez(folder / "scores.npz", gbdt_ehr=gbdt_ehr(hospital), local_only=local_only(hospital))
 
-    with np.load(cached(hospital, "references", {}, compute) / "scores.npz") as scores:
+    with np.load(
+        cached(hospital, "references", {"study": text(hospital.study.to_json())}, compute) / "scores.npz"
+    ) as scores:
         return {name: scores[name] for name in lemof.REFERENCES}
 
 

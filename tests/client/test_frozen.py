@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from client.site import load_site
 from lemof_model import lemof, training
 from lemof_model.errors import LemofError
 from lemof_model.stays import feature_sums, scaling_from
-from lemof_model.study import MODALITIES
+from lemof_model.study import MODALITIES, EncoderSpec
 from server.blocks import Model
 from tests.hospitals import write_hospital
 from tests.studies import tiny_study
@@ -99,6 +100,27 @@ def test_no_encoder_runs_a_second_time(hospital: Hospital, model: Model, monkeyp
         frozen.Tokens(hospital, {**model, "best_level": np.array([1, 3])})
 
 
+def test_an_encoder_serves_every_pair_that_it_is_in(
+    hospital: Hospital, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, tokens = frozen.levels(hospital, model), frozen.Tokens(hospital, model)
+    other = tiny_study(ecg=EncoderSpec("cnn", {"width": 8}), seed=99)
+    another = {name: value for name, value in model.items() if not name.startswith("ecg/")}
+    another |= lemof.prefixed("ecg", lemof.part(lemof.initial_networks(other), "ecg"))
+    ran, infer = [], training.infer
+
+    def noted(function: Any, batch_of: Any, rows: Any) -> Any:
+        ran.append(len(rows))
+        return infer(function, batch_of, rows)
+
+    monkeypatch.setattr(training, "infer", noted)
+    paired = dataclasses.replace(hospital, study=other)
+    np.testing.assert_array_equal(frozen.levels(paired, another)["ehr"], first["ehr"])
+    rows = hospital.stays.rows("stack")
+    np.testing.assert_array_equal(frozen.Tokens(paired, another).batch(rows)[1], tokens.batch(rows)[1])
+    assert len(ran) == 2, "the ECG encoder alone, for its levels and for its tokens"
+
+
 @pytest.mark.parametrize("what", ["ehr/heads.0.bias", "scaling/mean", "study", "cohort"])
 def test_whatever_it_depends_on_makes_it_new_and_the_old_one_goes(hospital: Hospital, model: Model, what: str) -> None:
     before = frozen.levels(hospital, model)["ehr"]
@@ -112,8 +134,10 @@ def test_whatever_it_depends_on_makes_it_new_and_the_old_one_goes(hospital: Hosp
     assert (np.abs(after - before).max() > 1e-3) == ("/" in what)
     for step in range(5):
         frozen.levels(hospital, {**model, "ehr/heads.0.bias": np.array([step], np.float32)})
-    kept = list((hospital.folder / ".cache").glob("levels-*"))
-    assert len(kept) == frozen.NUM_KEPT and all(len(list(folder.iterdir())) == 2 for folder in kept)
+    for modality in MODALITIES:
+        kept = list((hospital.folder / ".cache").glob(f"levels-{modality}-*"))
+        assert len(kept) <= frozen.NUM_KEPT and all(len(list(folder.iterdir())) == 1 for folder in kept)
+    assert len(kept) == frozen.NUM_KEPT
 
 
 def test_a_hospital_without_ecg_has_tokens_all_the_same(tmp_path: Path, model: Model) -> None:
