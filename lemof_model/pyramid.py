@@ -3,8 +3,8 @@
 Shapes: B batch, C leads, T time steps, hours or tokens, F features, G grid channels, K levels (3), D width.
 """
 
-from abc import abstractmethod
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +46,34 @@ class Level(NamedTuple):
     pooled_BD: Tensor
 
 
-class PyramidEncoder(nn.Module):
+class EncoderState(NamedTuple):
+    """What an encoder hands from one step to the next.
+
+    ``features``: a map ``(B, D, T)``, tokens ``(B, T, D)`` or a vector ``(B, D)``; the encoder's ``channel_axis`` says
+    where D is. Its level and its next step are computed from it, so this is what a fusion may alter between them.
+    ``carried``: what the steps need beside it and nobody alters: inputs that are read again, a prior, a sum.
+    ``penalty_B``: the encoder's own loss for each stay, of the steps so far, or None.
+    """
+
+    features: Tensor
+    carried: tuple[Tensor, ...] = ()
+    penalty_B: Tensor | None = None
+
+
+class PyramidEncoder(nn.Module, ABC):
     """The paper's PFN: exposes levels 1 (low), 2 (intermediate), 3 (high).
 
-    A subclass states the width of each level's tokens and of each pooled vector, so that heads and attention can be
-    built before any data is seen.
+    A subclass says how it starts (its stem), how it advances by a step, and what the step's level shows of the state.
+    The whole is composed of these here and nowhere else, so a fusion that acts between the levels runs the same
+    network. Nothing passes from step to step but the state. (``stem`` and ``step`` are no methods: convolutions and
+    their stored weights have these names.)
+
+    A subclass also states its widths, so that heads, attention and fusions can be built before any data is seen.
 
     Attributes:
+        token_widths, pooled_widths: D of each level's tokens and of its pooled vector.
+        state_widths: channels of the state's ``features`` after steps 1, 2 and 3.
+        channel_axis: where these channels are; 1 in maps and vectors, 2 in tokens.
         uses_grid: whether an EHR encoder reads the hourly grid; only then it is in the batch.
         lr_factor: multiplies the plan's learning rate, which one size of step does not suit all (``docs/log.md``).
         penalty_B: a loss of the encoder's own for each stay of the last forward pass, or None.
@@ -60,13 +81,33 @@ class PyramidEncoder(nn.Module):
 
     token_widths: tuple[int, int, int]
     pooled_widths: tuple[int, int, int]
+    state_widths: tuple[int, int, int]
+    channel_axis: int = 1
     uses_grid: bool = False
     lr_factor: float = 1.0
     penalty_B: Tensor | None = None
 
     @abstractmethod
+    def start(self, inputs: Inputs) -> EncoderState:
+        """Return the state before step 1."""
+
+    @abstractmethod
+    def advance(self, number: int, state: EncoderState) -> EncoderState:
+        """Take step ``number`` (1, 2 or 3) from the state that the one before it gave."""
+
+    @abstractmethod
+    def level(self, number: int, state: EncoderState) -> Level:
+        """What heads and attention read of the state after step ``number``."""
+
+    @final  # type: ignore[misc]  # torch declares it as an attribute
     def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
         """Return the three levels, lowest first."""
+        state, levels = self.start(inputs), []
+        for number in range(1, NUM_LEVELS + 1):
+            state = self.advance(number, state)
+            levels.append(self.level(number, state))
+        self.penalty_B = state.penalty_B
+        return levels[0], levels[1], levels[2]
 
 
 class ModalityNetwork(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemof_model.encoders.ecg_levels import NUM_LEADS, Augmentation, concat_pool, group_norm, time_tokens
-from lemof_model.pyramid import Inputs, Level, PyramidEncoder
+from lemof_model.pyramid import EncoderState, Inputs, Level, PyramidEncoder
 
 KERNELS = (8, 5, 3)
 STRIDES = (4, 2, 2)
@@ -38,6 +38,7 @@ class EcgCnn(PyramidEncoder):
         super().__init__()
         self.token_widths = (width, 2 * width, width)
         self.pooled_widths = (2 * width, 4 * width, 2 * width)
+        self.state_widths = self.token_widths
         self.num_tokens = num_tokens
         self.convs = nn.ModuleList(
             nn.Conv1d(n_in, n_out, kernel, stride, dilation * ((kernel - 1) // 2), dilation, bias=False)
@@ -49,12 +50,17 @@ class EcgCnn(PyramidEncoder):
         self.dropout = nn.Dropout(dropout)
         self.augment = Augmentation(augment)
 
-    def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
-        """Return the three levels of an ECG batch ``ecg_BCT`` in mV."""
+    def start(self, inputs: Inputs) -> EncoderState:
+        """Return an ECG batch ``ecg_BCT`` in mV as the first block sees it."""
         assert isinstance(inputs, Tensor)
-        x = self.augment(inputs)
-        levels = []
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = functional.relu(norm(conv(x)))
-            levels.append(Level(time_tokens(x, self.num_tokens), self.dropout(concat_pool(x))))
-        return levels[0], levels[1], levels[2]
+        return EncoderState(self.augment(inputs))
+
+    def advance(self, number: int, state: EncoderState) -> EncoderState:
+        """Return the map ``(B, D, T)`` after that block."""
+        conv, norm = self.convs[number - 1], self.norms[number - 1]
+        return EncoderState(functional.relu(norm(conv(state.features))))
+
+    def level(self, number: int, state: EncoderState) -> Level:
+        """Return the tokens and the pooled vector of the map."""
+        x_BDT = state.features
+        return Level(time_tokens(x_BDT, self.num_tokens), self.dropout(concat_pool(x_BDT)))

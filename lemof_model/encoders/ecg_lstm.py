@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemof_model.encoders.ecg_levels import NUM_LEADS, Augmentation, concat_pool, group_norm, time_tokens
-from lemof_model.pyramid import Inputs, Level, PyramidEncoder
+from lemof_model.pyramid import EncoderState, Inputs, Level, PyramidEncoder
 
 
 class EcgLstm(PyramidEncoder):
@@ -29,12 +29,14 @@ class EcgLstm(PyramidEncoder):
         ((2, 16, 8), (2, 24))
     """
 
+    channel_axis = 2
     lr_factor = 2.5
 
     def __init__(self, width: int = 32, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0) -> None:
         super().__init__()
         self.token_widths = (width, width, width)
         self.pooled_widths = (3 * width, 3 * width, 3 * width)
+        self.state_widths = self.token_widths
         self.num_tokens = num_tokens
         self.stem = nn.Conv1d(NUM_LEADS, width, 7, stride=5, padding=3, bias=False)
         self.stem_norm = group_norm(width)
@@ -44,15 +46,19 @@ class EcgLstm(PyramidEncoder):
         self.dropout = nn.Dropout(dropout)
         self.augment = Augmentation(augment)
 
-    def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
-        """Return the three levels of an ECG batch ``ecg_BCT`` in mV."""
+    def start(self, inputs: Inputs) -> EncoderState:
+        """Return the sequence ``(B, T, D)`` that the convolutions make of an ECG batch ``ecg_BCT`` in mV."""
         assert isinstance(inputs, Tensor)
         x_BDT = functional.relu(self.stem_norm(self.stem(self.augment(inputs))))
-        x_BTD = functional.relu(self.step_norm(self.step(x_BDT))).transpose(1, 2)
-        levels = []
-        for layer in self.layers:
-            x_BTD, _ = layer(x_BTD)
-            x_BDT = x_BTD.transpose(1, 2)
-            pooled = torch.cat([concat_pool(x_BDT), x_BDT[:, :, -1]], dim=1)
-            levels.append(Level(time_tokens(x_BDT, self.num_tokens), self.dropout(pooled)))
-        return levels[0], levels[1], levels[2]
+        return EncoderState(functional.relu(self.step_norm(self.step(x_BDT))).transpose(1, 2))
+
+    def advance(self, number: int, state: EncoderState) -> EncoderState:
+        """Return the hidden sequence ``(B, T, D)`` of that layer."""
+        hidden_BTD, _ = self.layers[number - 1](state.features)
+        return EncoderState(hidden_BTD)
+
+    def level(self, number: int, state: EncoderState) -> Level:
+        """Return the tokens and the pooled vector of the sequence."""
+        x_BDT = state.features.transpose(1, 2)
+        pooled = torch.cat([concat_pool(x_BDT), x_BDT[:, :, -1]], dim=1)
+        return Level(time_tokens(x_BDT, self.num_tokens), self.dropout(pooled))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemof_model.encoders.ecg_levels import NUM_LEADS, Augmentation, concat_pool, group_norm, time_tokens
-from lemof_model.pyramid import Inputs, Level, PyramidEncoder
+from lemof_model.pyramid import EncoderState, Inputs, Level, PyramidEncoder
 
 
 class ResidualBlock(nn.Module):
@@ -56,6 +56,7 @@ class EcgResNet(PyramidEncoder):
         super().__init__()
         self.token_widths = (width, width, width)
         self.pooled_widths = (2 * width, 2 * width, 2 * width)
+        self.state_widths = self.token_widths
         self.num_tokens = num_tokens
         self.stem = nn.Conv1d(NUM_LEADS, width, 7, stride=4, padding=3, bias=False)
         self.stem_norm = group_norm(width)
@@ -63,12 +64,16 @@ class EcgResNet(PyramidEncoder):
         self.dropout = nn.Dropout(dropout)
         self.augment = Augmentation(augment)
 
-    def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
-        """Return the three levels of an ECG batch ``ecg_BCT`` in mV."""
+    def start(self, inputs: Inputs) -> EncoderState:
+        """Return the stem's map of an ECG batch ``ecg_BCT`` in mV."""
         assert isinstance(inputs, Tensor)
-        x = functional.relu(self.stem_norm(self.stem(self.augment(inputs))))
-        levels = []
-        for block in self.blocks:
-            x = block(x)
-            levels.append(Level(time_tokens(x, self.num_tokens), self.dropout(concat_pool(x))))
-        return levels[0], levels[1], levels[2]
+        return EncoderState(functional.relu(self.stem_norm(self.stem(self.augment(inputs)))))
+
+    def advance(self, number: int, state: EncoderState) -> EncoderState:
+        """Return the map ``(B, D, T)`` after that block."""
+        return EncoderState(self.blocks[number - 1](state.features))
+
+    def level(self, number: int, state: EncoderState) -> Level:
+        """Return the tokens and the pooled vector of the map."""
+        x_BDT = state.features
+        return Level(time_tokens(x_BDT, self.num_tokens), self.dropout(concat_pool(x_BDT)))

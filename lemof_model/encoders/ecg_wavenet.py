@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemof_model.encoders.ecg_levels import NUM_LEADS, Augmentation, concat_pool, time_tokens
-from lemof_model.pyramid import Inputs, Level, PyramidEncoder
+from lemof_model.pyramid import EncoderState, Inputs, Level, PyramidEncoder
+from lemof_model.study import NUM_LEVELS
 
 KERNEL = 3
 STEM_WIDTH = 32
@@ -69,7 +70,8 @@ class EcgWaveNet(PyramidEncoder):
             )
         self.token_widths = (width, width, width)
         self.pooled_widths = (2 * width, 2 * width, 2 * width)
-        self.num_tokens = num_tokens
+        self.state_widths = (2 * width, 2 * width, width)
+        self.width, self.num_tokens = width, num_tokens
         self.stem = nn.Conv1d(NUM_LEADS, STEM_WIDTH, 7, stride=4, padding=3)
         self.step = nn.Conv1d(STEM_WIDTH, width, 5, stride=3, padding=2)
         self.num_layers = num_layers
@@ -79,16 +81,21 @@ class EcgWaveNet(PyramidEncoder):
         self.dropout = nn.Dropout(dropout)
         self.augment = Augmentation(augment)
 
-    def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
-        """Return the three levels of an ECG batch ``ecg_BCT`` in mV."""
+    def start(self, inputs: Inputs) -> EncoderState:
+        """Return what the stem makes of an ECG batch ``ecg_BCT`` in mV."""
         assert isinstance(inputs, Tensor)
-        x = self.step(functional.relu(self.stem(self.augment(inputs))))
-        skips = torch.zeros_like(x)
-        levels = []
-        for number, layer in enumerate(self.layers, start=1):
+        return EncoderState(self.step(functional.relu(self.stem(self.augment(inputs)))))
+
+    def advance(self, number: int, state: EncoderState) -> EncoderState:
+        """Return the residual stream after that stack, and behind it the sum of the skips; at the end these alone."""
+        x = state.features
+        x, skips = (x, torch.zeros_like(x)) if number == 1 else x.chunk(2, dim=1)
+        for layer in list(self.layers)[(number - 1) * self.num_layers : number * self.num_layers]:
             x, skip = layer(x)
             skips = skips + skip
-            if number % self.num_layers == 0:
-                level = functional.relu(skips)
-                levels.append(Level(time_tokens(level, self.num_tokens), self.dropout(concat_pool(level))))
-        return levels[0], levels[1], levels[2]
+        return EncoderState(skips if number == NUM_LEVELS else torch.cat([x, skips], dim=1))
+
+    def level(self, number: int, state: EncoderState) -> Level:
+        """Return the tokens and the pooled vector of the skips."""
+        x_BDT = functional.relu(state.features[:, -self.width :])
+        return Level(time_tokens(x_BDT, self.num_tokens), self.dropout(concat_pool(x_BDT)))

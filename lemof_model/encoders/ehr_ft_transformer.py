@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lemof_model.pyramid import EhrBatch, Inputs, Level, PyramidEncoder
+from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
 
 class FeatureTokens(nn.Module):
@@ -120,6 +120,8 @@ class FTTransformer(PyramidEncoder):
         ((2, 3, 8), (2, 8))
     """
 
+    channel_axis = 2
+
     def __init__(
         self,
         concepts: tuple[tuple[int, ...], ...],
@@ -133,6 +135,7 @@ class FTTransformer(PyramidEncoder):
         super().__init__()
         self.token_widths = (width, width, width)
         self.pooled_widths = (width, width, width)
+        self.state_widths = (width, width, width)
         self.feature_tokens = FeatureTokens(concepts, width)
         self.embeddings = nn.ModuleList(nn.Embedding(n, width) for n in num_categories)
         for weight in self.embeddings.parameters():
@@ -147,14 +150,18 @@ class FTTransformer(PyramidEncoder):
         for weights, places in zip(self.mean_ST, shown, strict=True):
             weights[list(places)] = 1 / len(places)
 
-    def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
-        """Return the three levels of an ``EhrBatch``."""
+    def start(self, inputs: Inputs) -> EncoderState:
+        """Return the tokens of an ``EhrBatch``, the class token first."""
         assert isinstance(inputs, EhrBatch)
         tokens = [self.feature_tokens(torch.cat([inputs.numeric_BF, inputs.missing_BF], dim=1))]
         tokens += [table(inputs.category_BF[:, i : i + 1]) for i, table in enumerate(self.embeddings)]
-        x = torch.cat(tokens, dim=1)
-        levels = []
-        for block, norm in zip(self.blocks, self.norms, strict=True):
-            x = block(x)
-            levels.append(Level(self.mean_ST @ x, functional.relu(norm(x[:, 0]))))
-        return levels[0], levels[1], levels[2]
+        return EncoderState(torch.cat(tokens, dim=1))
+
+    def advance(self, number: int, state: EncoderState) -> EncoderState:
+        """Return the tokens ``(B, T, D)`` after that block."""
+        return EncoderState(self.blocks[number - 1](state.features))
+
+    def level(self, number: int, state: EncoderState) -> Level:
+        """Return the means over systems, and the class token through the level's norm."""
+        x_BTD = state.features
+        return Level(self.mean_ST @ x_BTD, functional.relu(self.norms[number - 1](x_BTD[:, 0])))

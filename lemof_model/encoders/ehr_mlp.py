@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lemof_model.pyramid import EhrBatch, Inputs, Level, PyramidEncoder
+from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
 
 def flat_row(numeric_BF: Tensor, missing_BF: Tensor, category_BF: Tensor, num_categories: tuple[int, ...]) -> Tensor:
@@ -58,17 +58,22 @@ class MLP(PyramidEncoder):
         token = width // num_tokens
         self.token_widths = (token, token, token)
         self.pooled_widths = (width, width, width)
+        self.state_widths = (width, width, width)
         self.num_categories, self.num_tokens = num_categories, num_tokens
         num_inputs = 2 * num_numeric + sum(num_categories)
         self.layers = nn.ModuleList(nn.Linear(width if index else num_inputs, width) for index in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
-        """Return the three levels of an ``EhrBatch``."""
+    def start(self, inputs: Inputs) -> EncoderState:
+        """Return an ``EhrBatch`` as one row per stay."""
         assert isinstance(inputs, EhrBatch)
-        x = flat_row(inputs.numeric_BF, inputs.missing_BF, inputs.category_BF, self.num_categories)
-        levels = []
-        for layer in self.layers:
-            x = self.dropout(functional.relu(layer(x)))
-            levels.append(Level(cut_tokens(x, self.num_tokens), x))
-        return levels[0], levels[1], levels[2]
+        row = flat_row(inputs.numeric_BF, inputs.missing_BF, inputs.category_BF, self.num_categories)
+        return EncoderState(row)
+
+    def advance(self, number: int, state: EncoderState) -> EncoderState:
+        """Return the vector ``(B, D)`` after that layer."""
+        return EncoderState(self.dropout(functional.relu(self.layers[number - 1](state.features))))
+
+    def level(self, number: int, state: EncoderState) -> Level:
+        """Return the vector, and its pieces as tokens."""
+        return Level(cut_tokens(state.features, self.num_tokens), state.features)

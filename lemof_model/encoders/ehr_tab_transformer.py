@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from lemof_model.encoders.ehr_ft_transformer import SelfAttention
 from lemof_model.encoders.ehr_mlp import cut_tokens
-from lemof_model.pyramid import EhrBatch, Inputs, Level, PyramidEncoder
+from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
 NUM_LAYERS = 6
 SHARED_PART = 8
@@ -83,6 +83,7 @@ class TabTransformer(PyramidEncoder):
         ((2, 5, 8), (2, 16))
     """
 
+    channel_axis = 2
     lr_factor = 0.25
 
     def __init__(
@@ -102,7 +103,8 @@ class TabTransformer(PyramidEncoder):
             raise ValueError(f"width must be a multiple of {SHARED_PART}, got {width}")
         self.token_widths = (width, width, width)
         self.pooled_widths = (pooled_width, pooled_width, pooled_width)
-        self.num_tokens = num_tokens
+        self.state_widths = (width, width, width)
+        self.num_columns, self.num_tokens = len(num_categories), num_tokens
         self.embedding = ColumnEmbedding(num_categories, width)
         self.layers = nn.ModuleList(
             TransformerLayer(width, num_heads, attention_dropout, ffn_dropout) for _ in range(NUM_LAYERS)
@@ -113,18 +115,23 @@ class TabTransformer(PyramidEncoder):
         self.mlp_out = nn.ModuleList(nn.Linear(num_tokens * width, pooled_width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
-        """Return the three levels of an ``EhrBatch``."""
+    def start(self, inputs: Inputs) -> EncoderState:
+        """Return the columns of an ``EhrBatch`` as tokens; its numbers are carried beside them."""
         assert isinstance(inputs, EhrBatch)
-        x = self.embedding(inputs.category_BF)
         numbers = torch.cat([self.numeric_norm(inputs.numeric_BF), inputs.missing_BF], dim=1)
-        levels: list[Level] = []
-        for number, layer in enumerate(self.layers):
-            x = layer(x)
-            if number % 2:
-                level = len(levels)
-                hidden = functional.relu(self.mlp_in[level](torch.cat([x.flatten(1), numbers], dim=1)))
-                pooled = functional.relu(self.mlp_out[level](hidden))
-                tokens = torch.cat([x, cut_tokens(hidden, self.num_tokens)], dim=1)
-                levels.append(Level(tokens, self.dropout(pooled)))
-        return levels[0], levels[1], levels[2]
+        return EncoderState(self.embedding(inputs.category_BF), (numbers,))
+
+    def advance(self, number: int, state: EncoderState) -> EncoderState:
+        """Return the columns after two more layers, then the first hidden vector of the level's MLP as tokens."""
+        (numbers,) = state.carried
+        columns = state.features[:, : self.num_columns].contiguous()
+        for layer in list(self.layers)[2 * number - 2 : 2 * number]:
+            columns = layer(columns)
+        hidden = functional.relu(self.mlp_in[number - 1](torch.cat([columns.flatten(1), numbers], dim=1)))
+        tokens = torch.cat([columns, cut_tokens(hidden, self.num_tokens)], dim=1)
+        return EncoderState(tokens, state.carried)
+
+    def level(self, number: int, state: EncoderState) -> Level:
+        """Return the tokens as they are; the MLP's part of them makes the pooled vector."""
+        hidden = state.features[:, self.num_columns :].flatten(1)
+        return Level(state.features, self.dropout(functional.relu(self.mlp_out[number - 1](hidden))))

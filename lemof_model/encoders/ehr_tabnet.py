@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemof_model.encoders.ehr_mlp import cut_tokens
-from lemof_model.pyramid import EhrBatch, Inputs, Level, PyramidEncoder
+from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
 NUM_STEPS = 3
 NUM_SHARED = 2
@@ -116,6 +116,7 @@ class TabNet(PyramidEncoder):
         token, num_features = width // num_tokens, num_numeric + len(num_categories)
         self.token_widths = (token, token, token)
         self.pooled_widths = (width, width, width)
+        self.state_widths = (2 * width, 2 * width, width)
         self.width, self.num_tokens, self.gamma, self.sparsity = width, num_tokens, gamma, sparsity
         self.missing = MissingValue(num_numeric)
         self.embeddings = nn.ModuleList(nn.Embedding(n, 1) for n in num_categories)
@@ -127,24 +128,39 @@ class TabNet(PyramidEncoder):
         self.attention_norms = nn.ModuleList(nn.LayerNorm(num_features, ADDED_VARIANCE) for _ in range(NUM_STEPS))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
-        """Return the three levels of an ``EhrBatch``."""
+    def start(self, inputs: Inputs) -> EncoderState:
+        """Return what the first mask is chosen from; no decision yet, and every feature as dear as another."""
         assert isinstance(inputs, EhrBatch)
         numeric = inputs.numeric_BF + self.missing(inputs.missing_BF)
         categories = [table(inputs.category_BF[:, i]) for i, table in enumerate(self.embeddings)]
-        return self.steps(torch.cat([numeric, *categories], dim=1))
-
-    def steps(self, x_BF: Tensor) -> tuple[Level, Level, Level]:
-        """The decision steps over the features as numbers (there: eq. 1 and figure 4)."""
+        x_BF = torch.cat([numeric, *categories], dim=1)
         attended = self.transformers[0](x_BF, self.shared)[:, self.width :]
-        prior, decided = torch.ones_like(x_BF), x_BF.new_zeros(len(x_BF), self.width)
-        entropy_B, levels = x_BF.new_zeros(len(x_BF)), []
-        for linear, norm, transformer in zip(self.attention, self.attention_norms, self.transformers[1:], strict=True):
-            mask = sparsemax(norm(linear(attended)) * prior)
-            entropy_B = entropy_B - (mask * torch.log(mask + LOG_OF_ZERO)).sum(dim=1)
-            prior = prior * (self.gamma - mask)
-            decision, attended = transformer(mask * x_BF, self.shared).chunk(2, dim=1)
-            decided = decided + functional.relu(decision)
-            levels.append(Level(cut_tokens(decided, self.num_tokens), self.dropout(decided)))
-        self.penalty_B = self.sparsity * entropy_B / NUM_STEPS
-        return levels[0], levels[1], levels[2]
+        return EncoderState(
+            attended, (x_BF, torch.ones_like(x_BF), torch.zeros_like(attended), x_BF.new_zeros(len(x_BF)))
+        )
+
+    def advance(self, number: int, state: EncoderState) -> EncoderState:
+        """Return the step's decision, and behind it what the next mask is chosen from; at the end the decision alone.
+
+        Carried: the features, their prior, the sum of the decisions before, the entropy (there: eq. 1 and figure 4).
+        """
+        x_BF, prior_BF, decided, entropy_B = state.carried
+        if number > 1:
+            decided = self._decided(state)
+        scores_BF = self.attention_norms[number - 1](self.attention[number - 1](state.features[:, -self.width :]))
+        mask = sparsemax(scores_BF * prior_BF)
+        entropy_B = entropy_B - (mask * torch.log(mask + LOG_OF_ZERO)).sum(dim=1)
+        features = self.transformers[number](mask * x_BF, self.shared)
+        carried = (x_BF, prior_BF * (self.gamma - mask), decided, entropy_B)
+        penalty_B = self.sparsity * entropy_B / NUM_STEPS
+        return EncoderState(features[:, : self.width] if number == NUM_STEPS else features, carried, penalty_B)
+
+    def level(self, number: int, state: EncoderState) -> Level:
+        """Return the sum of the decisions, and its pieces as tokens."""
+        decided = self._decided(state)
+        return Level(cut_tokens(decided, self.num_tokens), self.dropout(decided))
+
+    def _decided(self, state: EncoderState) -> Tensor:
+        """The sum of the decisions up to the state's own. Shape: ``(B, D)``."""
+        before: Tensor = state.carried[2]
+        return before + functional.relu(state.features[:, : self.width])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemof_model.encoders.ehr_mlp import flat_row
-from lemof_model.pyramid import EhrBatch, Inputs, Level, PyramidEncoder
+from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
 HOURS_PER_DAY = 24.0
 MAX_TOKENS = 64
@@ -107,7 +107,7 @@ class TPC(PyramidEncoder):
         num_statics = 2 * len(static_columns) + sum(num_categories)
         num_always = 2 * num_channels + 1 + num_statics  # values, their freshness, the hour, the statics
         self.layers, self.reads, self.read_norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        maps, inputs, before = num_channels, 2, 0
+        maps, inputs, before, widths = num_channels, 2, 0, []
         sizes = {"num_temporal": num_temporal, "num_pointwise": num_pointwise, "kernel": kernel}
         for index in range(num_layers):
             dilation = max(index * (kernel - 1), 1)
@@ -117,12 +117,14 @@ class TPC(PyramidEncoder):
             before = maps * num_temporal + num_pointwise
             maps, inputs = maps + num_pointwise, 1 + num_temporal
             if (index + 1) % (num_layers // 3) == 0:
-                self.reads.append(nn.Linear(maps * inputs + num_statics, width))
+                widths.append(maps * inputs)
+                self.reads.append(nn.Linear(widths[-1] + num_statics, width))
                 self.read_norms.append(nn.LayerNorm(width))
+        self.state_widths = (widths[0], widths[1], widths[2])
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, inputs: Inputs) -> tuple[Level, Level, Level]:
-        """Return the three levels of an ``EhrBatch`` with its grid."""
+    def start(self, inputs: Inputs) -> EncoderState:
+        """Return the grid's maps ``(B, D, T)``, values beside their freshness."""
         assert isinstance(inputs, EhrBatch)
         value, fresh = inputs.grid_BTG.transpose(1, 2), inputs.measured_BTG.transpose(1, 2)
         batch, _, num_hours = value.shape
@@ -131,17 +133,28 @@ class TPC(PyramidEncoder):
         statics = statics[:, :, None].expand(-1, -1, num_hours)
         elapsed = (torch.arange(num_hours) / HOURS_PER_DAY).expand(batch, 1, num_hours)
         always = torch.cat([elapsed, value, fresh, statics], dim=1)
-        maps, skip, everything = torch.stack([value, fresh], dim=2).flatten(1, 2), value, always
-        levels: list[Level] = []
-        for number, layer in enumerate(self.layers, start=1):
+        maps = torch.stack([value, fresh], dim=2).flatten(1, 2)
+        return EncoderState(maps, (value, always, always, statics))
+
+    def advance(self, number: int, state: EncoderState) -> EncoderState:
+        """Return the maps after that third of the layers.
+
+        Carried: the results that later layers see by a way past the maps, as in a DenseNet, and the inputs.
+        """
+        maps, (skip, everything, always, statics) = state.features, state.carried
+        num_layers = len(self.layers) // 3
+        for layer in list(self.layers)[(number - 1) * num_layers : number * num_layers]:
             temporal, point = layer(maps, everything)
             old = torch.cat([skip[:, :, None], temporal.unflatten(1, (skip.shape[1], -1))], dim=2)
             new = point[:, :, None].expand(-1, -1, old.shape[2], -1)
             maps = functional.relu(torch.cat([old, new], dim=1)).flatten(1, 2)
             skip, everything = torch.cat([skip, point], dim=1), torch.cat([temporal, point, always], dim=1)
-            if number % (len(self.layers) // 3) == 0:
-                read = self.reads[len(levels)](torch.cat([statics, maps], dim=1).transpose(1, 2))
-                hours_BTD = functional.relu(self.read_norms[len(levels)](read))
-                tokens = functional.adaptive_avg_pool1d(hours_BTD.transpose(1, 2), min(num_hours, MAX_TOKENS))
-                levels.append(Level(tokens.transpose(1, 2), self.dropout(hours_BTD[:, -1])))
-        return levels[0], levels[1], levels[2]
+        return EncoderState(maps, (skip, everything, always, statics))
+
+    def level(self, number: int, state: EncoderState) -> Level:
+        """Return the hours of the maps, read beside the statics, and the last of them."""
+        _, _, _, statics = state.carried
+        read = self.reads[number - 1](torch.cat([statics, state.features], dim=1).transpose(1, 2))
+        hours_BTD = functional.relu(self.read_norms[number - 1](read))
+        tokens = functional.adaptive_avg_pool1d(hours_BTD.transpose(1, 2), min(hours_BTD.shape[1], MAX_TOKENS))
+        return Level(tokens.transpose(1, 2), self.dropout(hours_BTD[:, -1]))
