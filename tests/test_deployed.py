@@ -114,12 +114,10 @@ def altered_project(repository: Path, folder: Path) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(repository / name, folder)
     door = folder / "client/egress.py"
-    opened = door.read_text().replace(
-        "return [group for group in groups if ", "return [group for group in groups if 1 or "
-    )
+    opened = door.read_text().replace("too_small = held_back(hospital, limits, groups)", "too_small = set[str]()")
     assert opened != door.read_text()
     door.write_text(opened)
-    for name in ("app", "egress", "stages"):
+    for name in ("packets", "egress", "stages"):
         path = folder / f"client/{name}.py"
         path.write_text(path.read_text() + MARK.format(path=str(folder / f"{name} was imported")))
     return folder
