@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,8 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def seen(sites: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[EncodersSeen]:
     watched = EncodersSeen(LocalTransport(sites))
+    for site in sites:  # what one pair froze would serve the next
+        shutil.rmtree(load_site(site).prepare.output / ".cache", ignore_errors=True)
 
     def references(hospital: Hospital) -> dict[str, NDArray[np.float64]]:
         """What a hospital trains alone runs encoders of its own, which are not the study's."""
