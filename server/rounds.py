@@ -116,8 +116,11 @@ class Rounds:
         codes = {refusal.code for refusal in refusals} or {TooLittleDataError.exit_status}
         error = error_with(codes.pop()) if len(codes) == 1 else NetworkError
         said = "".join(f"\n  {refusal.site}: {refusal.reason}" for refusal in refusals)
-        held_back = [site for site, reply in replies.items() if isinstance(reply, Answer) and group in reply.too_small]
+        answered = {site: reply for site, reply in replies.items() if isinstance(reply, Answer)}
+        held_back = [site for site, reply in answered.items() if group in reply.too_small]
         said += "".join(f"\n  {site} held {group} back: too few patients in it, or in a rest." for site in held_back)
+        has_none = [site for site, reply in answered.items() if group not in (*reply.counts, *reply.too_small)]
+        said += "".join(f"\n  {site} has none of {group}." for site in has_none if group)
         rule, advice = ("min_sites", "") if quorum == needed else ("few_sites", f"{_FEW}\n")
         raise error(
             f"{stage} needs {f'sums of {group}' if group else 'answers'} from {needed} sites at least ({rule}), got "
