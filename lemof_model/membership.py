@@ -40,12 +40,6 @@ def margins(log_odds_N: Float, labels_N: NDArray[Any]) -> Float:
     return np.asarray((2.0 * labels_N - 1.0) * log_odds_N)
 
 
-def histogram(margin_N: Float) -> NDArray[np.int32]:
-    """Stays per bin of their margin, ``(B,)``."""
-    counts: NDArray[np.int32] = metrics.histograms(margin_N[None], [EDGES])[0]
-    return counts
-
-
 def attack(members_B: NDArray[Any], others_B: NDArray[Any]) -> dict[str, Any] | None:
     """How well a threshold on the margin tells members from others; None without both.
 

@@ -88,7 +88,10 @@ def test_a_stage_reads_what_it_declares_and_nothing_else(tmp_path: Path) -> None
     for request in every_request(tiny_study()):
         reads = DECLARED[request.stage].reads
         declared = {name: value for name, value in request.model.items() if name.split("/")[0] in reads}
-        answer = stages.answer(site, dataclasses.replace(request, model=declared))
+        try:
+            answer = stages.answer(site, dataclasses.replace(request, model=declared))
+        except KeyError as missing:
+            pytest.fail(f"{request.stage} reads {missing}, and declares {reads}")
         assert isinstance(answer, Answer), f"{request.stage} reads more of the model than {reads}: {answer.reason}"
         for part in reads:
             less = {name: value for name, value in declared.items() if name.split("/")[0] != part}
