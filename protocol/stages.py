@@ -73,7 +73,7 @@ def _terms(view: View, group: str) -> Part:
 STATISTICS = Stage(
     request=StatisticsRequest,
     does=("means and scales of the features",),
-    says="count, value and squared value of each numeric feature that was measured in at least `min_cell` stays",
+    says="count, value and squared value of each numeric feature that was measured in at least min_cell stays",
     reads=(),
     releases=(  # without a share: other hospitals' sums, or published values, scale the features of one with a budget
         Sums(groups=lambda request: ("ehr",), part=_terms, minimum="patients", counted_by="num_present",
