@@ -17,8 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from client.mimic_iv import ecg_record, ecg_samples
-from client.mimic_iv.ecg_waveforms import write_ecgs
+from client.prepare.ecg import record as ecg_record
+from client.prepare.ecg import samples as ecg_samples
+from client.prepare.ecg.waveforms import write_ecgs
 from client.site import EcgData, load_site
 from lemof_model.features import ECG_HZ, ECG_LEADS
 

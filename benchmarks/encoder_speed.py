@@ -20,8 +20,8 @@ from rows import Row
 from rtdl_revisiting_models import MLP, FTTransformer
 from torch import Tensor, nn
 
-from client import frozen
-from client.hospital import Hospital
+from client.cohort import frozen
+from client.cohort.hospital import Hospital
 from lemof_model import lemof, training
 from lemof_model.encoders.ehr_mlp import flat_row
 from lemof_model.encoders.registry import build_network

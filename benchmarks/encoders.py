@@ -35,11 +35,11 @@ from rows import Row, finish
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from client import frozen
-from client.cohort import load_cohort
-from client.hospital import open_hospital
-from client.labels import long_stay_of
-from client.mimic_iv.prepare import prepare
+from client.cohort import frozen
+from client.cohort.hospital import open_hospital
+from client.cohort.labels import long_stay_of
+from client.cohort.store import load_cohort
+from client.prepare.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model import lemof, logistic, training
 from lemof_model.encoders.registry import ENCODERS

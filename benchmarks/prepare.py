@@ -38,9 +38,9 @@ from rich.console import Console
 from rich.progress import track
 from rows import Row, finish
 
-from client.mimic_iv.first_day import first_days
-from client.mimic_iv.stays import StayTables, read_stay_tables, select_stays, with_courses, with_left_out
-from client.mimic_iv.vitals import read_vitals
+from client.layouts.mimic_iv.stays import StayTables, read_stay_tables, select_stays, with_courses, with_left_out
+from client.layouts.mimic_iv.vitals import read_vitals
+from client.prepare.first_day import first_days
 from client.site import SiteConfig, load_site
 from lemof_model.concepts import VITALS
 from lemof_model.study import CohortSpec
@@ -206,7 +206,7 @@ def batch_milliseconds(site_file: Path) -> float:
     """The median time of a random batch of ECGs from a warm cohort, in the dtype and unit of training."""
     import torch
 
-    from client.hospital import open_hospital
+    from client.cohort.hospital import open_hospital
     from lemof_model.stays import ecg_batches
     from protocol.plan import load_plan
 

@@ -34,10 +34,10 @@ from privacy_studies import VARIANTS, Found, Run, run_one
 from rows import Row, finish
 from threadpoolctl import threadpool_limits
 
-from client import frozen
-from client.dp_sgd import Block, train_private
-from client.hospital import Hospital, open_hospital
-from client.privacy import SecureRandom
+from client.budget.dp_sgd import Block, train_private
+from client.budget.noise import SecureRandom
+from client.cohort import frozen
+from client.cohort.hospital import Hospital, open_hospital
 from client.site import load_site
 from lemof_model import lemof, membership, training
 from lemof_model.encoders.registry import build_network

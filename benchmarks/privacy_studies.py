@@ -19,8 +19,9 @@ from encoders import PLAN
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from client import frozen, stages
-from client.hospital import Hospital, open_hospital
+from client.cohort import frozen
+from client.cohort.hospital import Hospital, open_hospital
+from client.door import stages
 from client.site import load_site
 from lemof_model import lemof, membership
 from lemof_model.study import AttentionSpec, EncoderSpec, Study, TrainingSpec

@@ -78,7 +78,7 @@ def join(
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     if context.invoked_subcommand is None:
-        from client.launch import join as join_federation
+        from client.join.launch import join as join_federation
 
         path = _site_file(context)
         raise typer.Exit(join_federation(load_site(path), path))
@@ -103,7 +103,7 @@ def check(
 
     Example: lemof-client --site hospital_a check --plan plan.yaml
     """
-    from client.check import check as check_site
+    from client.checks.check import check as check_site
 
     console = _console()
     report = check_site(_site_file(context), plan, console, is_deep=deep, asks_server=server)
@@ -128,9 +128,9 @@ def prepare(
     Example: lemof-client --site hospital_a prepare --plan plan.yaml
     """
     try:
-        from client.mimic_iv.prepare import prepare as prepare_cohort
-        from client.readiness.page import read_quality, write_page
-        from client.readiness.summary import show_summary
+        from client.checks.page import read_quality, write_page
+        from client.checks.summary import show_summary
+        from client.prepare.prepare import prepare as prepare_cohort
 
         config, console = load_site(_site_file(context)), _console()
         cohort = prepare_cohort(config, load_plan_sections(plan), console, force=force, workers=workers)
@@ -169,10 +169,10 @@ def dry_run(
 
     Example: lemof-client --site hospital_a dry-run --plan plan.yaml
     """
-    from client.dry_run import NUM_REQUESTS, lines_of, write
-    from client.dry_run import dry_run as run_every_stage
-    from client.launch import stale_line
-    from client.progress import Shown
+    from client.checks.dry_run import NUM_REQUESTS, lines_of, write
+    from client.checks.dry_run import dry_run as run_every_stage
+    from client.join.launch import stale_line
+    from protocol.progress import Shown
 
     site_file = _site_file(context)
     config, study = load_site(site_file), load_study(plan)
@@ -199,8 +199,8 @@ def ledger(
 
     Example: lemof-client --site hospital_a ledger
     """
-    from client.ledger import read_ledger
-    from client.statement import rows_of, statement
+    from client.budget.ledger import read_ledger
+    from client.budget.statement import rows_of, statement
 
     if context.invoked_subcommand is not None:
         return
@@ -233,8 +233,8 @@ def verify_ledger(
 
     Example: lemof-client --site hospital_a ledger verify
     """
-    from client.ledger import read_ledger
-    from client.statement import verify
+    from client.budget.ledger import read_ledger
+    from client.budget.statement import verify
 
     entries = read_ledger(_privacy(context).ledger)
     epsilon = verify(entries)

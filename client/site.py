@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from client.accounting import Budget
+from client.budget.accounting import Budget
 from client.site_items import Items, Units, read_items, read_units
 from lemof_model.errors import ConfigError, shown
 from lemof_model.study import CohortSpec, SplitSpec, Study, Target

@@ -49,7 +49,7 @@ class Feature:
     high: float | None = None
 
 
-# Known from the codes of earlier, ended admissions. Prefixes: client/mimic_iv/comorbidities.py.
+# Known from the codes of earlier, ended admissions. Prefixes: client/layouts/mimic_iv/comorbidities.py.
 COMORBIDITIES: tuple[str, ...] = (
     "myocardial_infarct",
     "congestive_heart_failure",
@@ -184,7 +184,7 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
     "heart": ("troponin_t", "ck_mb", "nt_probnp"),
 }  # fmt: skip
 
-# Evaluation is also reported by discharge disease (prefixes: client/mimic_iv/diagnoses.py). Never a feature.
+# Evaluation is also reported by discharge disease (prefixes: client/layouts/mimic_iv/diagnoses.py). Never a feature.
 DISEASES: tuple[str, ...] = (
     "diabetes",
     "lung_cancer",

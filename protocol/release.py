@@ -85,7 +85,7 @@ class Group:
 
 
 class View(Protocol):
-    """A hospital as one request sees it (``client/view.py`` says what each is)."""
+    """A hospital as one request sees it (``client/door/view.py`` says what each is)."""
 
     name: str
     request: Any

@@ -20,7 +20,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
-from client.app import make_app
+from client.join.app import make_app
 from lemof_model.errors import LemofError
 from server.run import run_plan
 from server.transport import FlowerTransport, Transport

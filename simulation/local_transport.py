@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from client.packets import answer_packet
+from client.door.packets import answer_packet
 from client.site import SiteConfig, load_site
 from lemof_model.errors import ConfigError
 from protocol.messages import Answer, Packet, Refusal, Request, answer_from_packet

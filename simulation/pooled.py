@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from client.cohort import ECG_SHAPE, load_cohort, replacing, write_cohort
+from client.cohort.store import ECG_SHAPE, load_cohort, replacing, write_cohort
 from client.site import load_site
 from lemof_model.errors import DataError
 from lemof_model.study import SplitSpec, Target

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from client.progress import Shown
 from protocol.messages import Answer, Refusal, Request
+from protocol.progress import Shown
 from protocol.stages import STAGES, WIDTH
 from server.transport import Transport
 

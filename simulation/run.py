@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from client.progress import Shown
 from client.site import load_site
 from lemof_model.errors import ConfigError
 from protocol.plan import load_plan
+from protocol.progress import Shown
 from protocol.stages import times_asked
 from server.run import run_plan
 from simulation.local_transport import LocalTransport

@@ -1,7 +1,7 @@
 """The rows of a table, shared out to hospitals by patient, each as it stands.
 
 Csv stays text and parquet what it is, row after row in the table's order; a text that is not UTF-8 keeps its bytes. An
-id is read as ``prepare`` reads it (``client.mimic_iv.ids``), and every row of a known patient arrives: the rows of
+id is read as ``prepare`` reads it (``layouts.mimic_iv.ids``), and every row of a known patient arrives: the rows of
 source and hospitals are counted and compared.
 """
 
@@ -16,9 +16,9 @@ from typing import BinaryIO, Literal, cast
 
 import polars as pl
 
-from client.mimic_iv.files import EncodingError, collect, collect_all, header_of
-from client.mimic_iv.ids import as_text
-from client.mimic_iv.tables import Source
+from client.layouts.mimic_iv.files import EncodingError, collect, collect_all, header_of
+from client.layouts.mimic_iv.ids import as_text
+from client.layouts.mimic_iv.tables import Source
 from lemof_model.errors import DataError
 
 log = logging.getLogger("lemof")

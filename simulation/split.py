@@ -18,15 +18,15 @@ import polars as pl
 from rich.console import Console
 from rich.progress import track
 
-from client.mimic_iv.files import collect, is_unreadable
-from client.mimic_iv.ids import ROUNDED, as_text, text_ids
-from client.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, Source, files_of, open_optional_table, open_table
-from client.mimic_iv.unreadable import form_of, is_too_many
-from client.owner_only import owner_only
+from client.layouts.mimic_iv.files import collect, is_unreadable
+from client.layouts.mimic_iv.ids import ROUNDED, as_text, text_ids
+from client.layouts.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, Source, files_of, open_optional_table, open_table
+from client.layouts.mimic_iv.unreadable import form_of, is_too_many
 from client.site import EhrData
 from lemof_model.categories import category_of
 from lemof_model.errors import DataError, LemofError
 from lemof_model.study import Target
+from protocol.owner_only import owner_only
 from simulation.shares import Shares, read_source
 from simulation.site_file import require_empty, write_site_file
 

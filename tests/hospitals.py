@@ -7,7 +7,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from client.cohort import ECG_SHAPE, STAY_COLUMNS, write_cohort
+from client.cohort.store import ECG_SHAPE, STAY_COLUMNS, write_cohort
 from lemof_model.features import DISEASES, FEATURES, GRID_CHANNELS
 from lemof_model.splits import patient_hash_of
 from lemof_model.study import CohortSpec, SplitSpec, Target

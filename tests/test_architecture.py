@@ -91,7 +91,7 @@ def test_the_bundle_is_the_packages_and_nothing_else(repository: Path) -> None:
 def test_the_run_config_has_the_keys_a_coordinator_may_set(repository: Path) -> None:
     app = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
     assert app["config"] == {"plan": "", "out": "", "resume": False}
-    assert app["components"] == {"serverapp": "server.app:app", "clientapp": "client.app:app"}
+    assert app["components"] == {"serverapp": "server.app:app", "clientapp": "client.join.app:app"}
 
 
 def test_the_lock_pins_what_pyproject_asks_for(repository: Path) -> None:

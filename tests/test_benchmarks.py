@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from client.cohort import load_cohort
+from client.cohort.store import load_cohort
 from tests.hospitals import write_hospital
 
 KEYS = ["what", "against", "value", "unit", "ratio", "goal", "holds"]

@@ -113,7 +113,7 @@ def altered_project(repository: Path, folder: Path) -> Path:
         shutil.copytree(repository / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(repository / name, folder)
-    door = folder / "client/egress.py"
+    door = folder / "client/door/egress.py"
     opened = door.read_text().replace("too_small = held_back(hospital, limits, groups)", "too_small = set[str]()")
     assert opened != door.read_text()
     door.write_text(opened)
@@ -228,7 +228,7 @@ def answering_process(site_file: Path) -> int:
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             arguments = (folder / "cmdline").read_text().split("\0")
-            if str(site_file) in arguments and "from client.node import main; main()" in arguments:
+            if str(site_file) in arguments and "from client.join.node import main; main()" in arguments:
                 return int(folder.name)
     raise AssertionError(f"nobody answers for {site_file}")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from client import stages
-from client.hospital import open_hospital
+from client.cohort.hospital import open_hospital
+from client.door import stages
 from client.site import load_site
 from lemof_model import lemof, training
 from lemof_model.encoders.registry import ENCODERS

@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from client import frozen, stages
-from client.hospital import Hospital, open_hospital
+from client.cohort import frozen
+from client.cohort.hospital import Hospital, open_hospital
+from client.door import stages
 from client.site import load_site
 from lemof_model import lemof, training
 from lemof_model.errors import LemofError

@@ -22,8 +22,8 @@ import yaml
 from numpy.typing import NDArray
 from torch.nn.modules.module import register_module_forward_hook
 
-from client.hospital import Hospital, open_hospital
-from client.references import reference_scores
+from client.cohort.hospital import Hospital, open_hospital
+from client.cohort.references import reference_scores
 from client.site import load_site
 from lemof_model import lemof
 from lemof_model.encoders.registry import ENCODERS
@@ -106,7 +106,7 @@ def seen(sites: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Encoder
         watched.now = asked
         return scores
 
-    monkeypatch.setattr("client.view.reference_scores", references)
+    monkeypatch.setattr("client.door.view.reference_scores", references)
     handle = register_module_forward_hook(watched.hook)
     yield watched
     handle.remove()

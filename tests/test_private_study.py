@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 import yaml
 
-from client import accounting, stages
-from client.hospital import Hospital
-from client.ledger import read_ledger
+from client.budget import accounting
+from client.budget.ledger import read_ledger
+from client.budget.statement import verify
+from client.cohort.hospital import Hospital
+from client.door import stages
 from client.site import load_site
-from client.statement import verify
 from lemof_model import lemof
 from lemof_model.errors import BudgetError, LemofError
 from lemof_model.features import DISEASES, schema_digest
@@ -75,7 +76,7 @@ def _without_references() -> Iterator[None]:
         return {name: np.full(len(hospital.stays.split_N), np.nan) for name in lemof.REFERENCES}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("client.view.reference_scores", nothing)
+        patch.setattr("client.door.view.reference_scores", nothing)
         yield
 
 

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
-from client import frozen
-from client.hospital import Hospital, open_hospital
+from client.cohort import frozen
+from client.cohort.hospital import Hospital, open_hospital
 from client.site import load_site
 from lemof_model import lemof, training
 from lemof_model.encoders.registry import build_network
@@ -85,7 +85,7 @@ def without_references(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(hospital: Hospital) -> dict[str, NDArray[np.float64]]:
         return {name: np.full(len(hospital.stays.split_N), np.nan) for name in lemof.REFERENCES}
 
-    monkeypatch.setattr("client.view.reference_scores", nothing)
+    monkeypatch.setattr("client.door.view.reference_scores", nothing)
 
 
 # --- one hospital is a plain loop -------------------------------------------------------------------------------------

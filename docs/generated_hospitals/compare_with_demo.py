@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from client.mimic_iv.prepare import prepare
+from client.prepare.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.features import FEATURES
 

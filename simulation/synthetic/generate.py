@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from client.progress import Shown
+from protocol.progress import Shown
 from simulation.generated import mark
 from simulation.processes import interrupts_held, processes
 from simulation.site_file import require_empty

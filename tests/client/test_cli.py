@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from client import cli
-from client.mimic_iv import prepare as prepare_module
+from client.prepare import prepare as prepare_module
 
 SITE = "version: 1\nsite: {name: a}\ndata: {ehr: {root: raw}}\n"
 
@@ -94,9 +94,9 @@ def test_join_gets_site_and_path(site_file: str, monkeypatch: pytest.MonkeyPatch
     import sys
     from types import ModuleType
 
-    launch = ModuleType("client.launch")
+    launch = ModuleType("client.join.launch")
     launch.join = lambda site, path: 7 if (site.site.name, str(path)) == ("a", site_file) else 1  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "client.launch", launch)
+    monkeypatch.setitem(sys.modules, "client.join.launch", launch)
     assert cli.run(["--site", site_file]) == 7
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.accounting import Budget
+from client.budget.accounting import Budget
 from client.site import PlanSections, find_site_file, load_plan_sections, load_site, load_study
 from lemof_model.errors import ConfigError
 from lemof_model.study import CohortSpec, SplitSpec, Target

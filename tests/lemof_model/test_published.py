@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from client.cli import run
-from client.cohort import load_cohort
+from client.cohort.store import load_cohort
 from lemof_model import published
 from lemof_model.features import CONCEPTS, FEATURES
 from lemof_model.stays import NUMERIC_COLUMNS, scaling_from

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError, meta, nodes
 
-from client.readiness.template import TEMPLATE as READINESS
+from client.checks.template import TEMPLATE as READINESS
 from protocol.page_parts import BASE, PARTS
 from protocol.pages import TEMPLATES, Bar, Cell, Interval, Scale, Styled, Table, render
 from protocol.source import PACKAGES
@@ -35,7 +35,7 @@ def test_the_templates_are_these_and_no_other_code_makes_html(repository: Path) 
     }
     assert {text for _, text in found} == set(ALL.values())
     assert {name for name, _ in found} == {
-        "protocol/page_parts.py", "server/report/template.py", "client/readiness/template.py"
+        "protocol/page_parts.py", "server/report/template.py", "client/checks/template.py"
     }  # fmt: skip
 
 

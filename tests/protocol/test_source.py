@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from client.mimic_iv import program
-from client.mimic_iv.program import files_of_preparation
+from client.prepare import program
+from client.prepare.program import files_of_preparation
 from protocol.source import LEFT_OUT, PACKAGES, code_of, source_digest
 
 
@@ -79,8 +79,8 @@ def test_a_copy_has_the_digests_of_the_original(tree: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["server/report/words.py", "server/cli.py", "client/cli.py", "client/check.py", "client/readiness/page.py",
-     "client/preflight/machine.py", "protocol/pages.py"],
+    ["server/report/words.py", "server/cli.py", "client/cli.py", "client/checks/check.py", "client/checks/page.py",
+     "client/checks/machine.py", "protocol/pages.py"],
 )  # fmt: skip
 def test_a_comma_in_what_is_told_changes_nothing(tree: Path, name: str) -> None:
     with changed(tree, name, a_comma):
@@ -96,12 +96,13 @@ def test_comments_and_docstrings_of_any_file_change_nothing(tree: Path, package:
 
 
 OF_STUDIES = [
-    "client/egress.py", "client/stages.py", "client/accounting.py", "client/ledger.py", "client/site.py",
-    "lemof_model/study.py", "lemof_model/training.py", "lemof_model/encoders/ecg_resnet.py", "server/aggregation.py",
-    "server/evaluation.py", "server/rounds.py",
+    "client/door/egress.py", "client/door/stages.py", "client/budget/accounting.py", "client/budget/ledger.py",
+    "client/site.py", "lemof_model/study.py", "lemof_model/training.py", "lemof_model/encoders/ecg_resnet.py",
+    "server/aggregation.py", "server/evaluation.py", "server/rounds.py",
 ]  # fmt: skip
-OF_COHORTS = ["lemof_model/concepts.py", "lemof_model/splits.py", "client/cohort.py", "client/mimic_iv/tables.py",
-              "client/mimic_iv/first_day.py", "client/mimic_iv/ecg_record.py"]  # fmt: skip
+OF_COHORTS = ["lemof_model/concepts.py", "lemof_model/splits.py", "client/cohort/store.py",
+              "client/layouts/mimic_iv/tables.py",
+              "client/prepare/first_day.py", "client/prepare/ecg/record.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OF_STUDIES + OF_COHORTS)
@@ -122,8 +123,12 @@ def test_a_new_file_that_preparation_leans_on_counts_for_cohorts(tree: Path) -> 
     found = []
     for number in (1, 2):
         with (
-            changed(tree, "client/mimic_iv/vitals.py", lambda text: f"{text}\nfrom client.mimic_iv import brand_new\n"),
-            changed(tree, "client/mimic_iv/brand_new.py", f"X = {number}\n{{}}".format),
+            changed(
+                tree,
+                "client/layouts/mimic_iv/vitals.py",
+                lambda text: f"{text}\nfrom client.layouts.mimic_iv import brand_new\n",
+            ),
+            changed(tree, "client/layouts/mimic_iv/brand_new.py", f"X = {number}\n{{}}".format),
         ):
             found.append(digests(tree)[1])
     assert len({*found, program.source_digest()}) == 3
@@ -144,8 +149,9 @@ def test_what_is_left_out_is_there_and_nothing_that_counts_leans_on_it(repositor
 
 def test_a_cohort_leans_on_all_of_its_package_and_on_no_training(repository: Path) -> None:
     files = files_of_preparation(repository)
-    own = {path.relative_to(repository).as_posix() for path in (repository / "client/mimic_iv").glob("*.py")}
-    assert own - files == {"client/mimic_iv/schema_page.py"}
+    rooms = (repository / "client/layouts", repository / "client/prepare")
+    own = {path.relative_to(repository).as_posix() for room in rooms for path in room.rglob("*.py")}
+    assert own - files == {"client/layouts/mimic_iv/schema_page.py"}
     assert {name.split("/")[0] for name in files} == {"client", "lemof_model", "protocol"}
     assert not [
         name for name in files if re.search(r"encoders|training|stages|privacy|egress|accounting|messages", name)

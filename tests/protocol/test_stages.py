@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import egress, stages
-from client.hospital import open_hospital
+from client.cohort.hospital import open_hospital
+from client.door import egress, stages
 from client.site import STAGES, load_site
 from lemof_model import lemof
 from lemof_model.encoders.registry import ENCODERS

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, roc_auc_score
 
-from client import frozen, references
-from client.hospital import Hospital, open_hospital
+from client.cohort import frozen, references
+from client.cohort.hospital import Hospital, open_hospital
 from client.site import load_site
 from lemof_model import lemof
 from lemof_model.features import DISEASES

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy import stats
 
-from client import view
-from client.hospital import Hospital
-from client.mimic_iv.prepare import prepare
+from client.cohort.hospital import Hospital
+from client.door import view
+from client.prepare.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.lemof import REFERENCES
 from protocol.plan import load_plan

@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from client.mimic_iv.diagnoses import PREFIXES, with_diseases
-from client.mimic_iv.icd_codes import read_groups
-from client.mimic_iv.statics import static_features, with_statics
-from client.mimic_iv.stays import StayTables, select_stays
+from client.layouts.mimic_iv.diagnoses import PREFIXES, with_diseases
+from client.layouts.mimic_iv.icd_codes import read_groups
+from client.layouts.mimic_iv.statics import static_features, with_statics
+from client.layouts.mimic_iv.stays import StayTables, select_stays
 from client.site import EhrData
 from lemof_model.features import COMORBIDITIES, DISEASES, STATICS
 from lemof_model.study import CohortSpec, digest_json

@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from client.mimic_iv.tables import FOLDERS
+from client.layouts.mimic_iv.tables import FOLDERS
 from lemof_model.errors import DataError
 from simulation import shares
 from simulation import split as split_module
 from simulation.split import read_patients, split
-from tests.client.mimic_iv.test_broken_tables import Rows, read, write
-from tests.client.mimic_iv.test_ids import PSEUDONYMS, WRITINGS, Writing
+from tests.client.prepare.test_broken_tables import Rows, read, write
+from tests.client.prepare.test_ids import PSEUDONYMS, WRITINGS, Writing
 
 HEADERS = {
     "patients": "subject_id,gender,anchor_age,anchor_year,anchor_year_group",

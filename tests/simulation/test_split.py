@@ -12,8 +12,8 @@ import pytest
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
-from client.mimic_iv.prepare import prepare
-from client.mimic_iv.tables import FOLDERS
+from client.layouts.mimic_iv.tables import FOLDERS
+from client.prepare.prepare import prepare
 from client.site import load_plan_sections, load_site
 from lemof_model.errors import DataError
 from simulation.cli import command

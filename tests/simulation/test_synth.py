@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import OneHotEncoder
 
-from client.mimic_iv.prepare import prepare
+from client.prepare.prepare import prepare
 from client.site import load_plan_sections, load_site
 from lemof_model.errors import ConfigError
 from lemof_model.stays import CATEGORY_COLUMNS, NUMERIC_COLUMNS, feature_sums, scaling_from

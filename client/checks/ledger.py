@@ -1,0 +1,32 @@
+"""The privacy ledger: that it is as it was written, that it goes with the plan, and that something is left."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from client.budget import accounting
+from client.budget.ledger import read_ledger, require_same_splits
+from client.budget.statement import verify
+from client.checks.findings import Finding, failures
+from client.site import Privacy
+from lemof_model.errors import BudgetError
+from lemof_model.study import SplitSpec, Study
+
+
+def check_ledger(privacy: Privacy, splits: SplitSpec | None) -> Iterator[Finding]:
+    """Whether a new study could begin on what is left; ``splits`` are the plan's, if there is one. Nothing is changed.
+
+    Raises:
+        LedgerError: a line was changed, moved or cut.
+    """
+    name, entries = "privacy ledger", read_ledger(privacy.ledger)
+    epsilon = verify(entries)
+    try:
+        if splits is not None:
+            require_same_splits(entries, splits)
+        before = accounting.rdp(charge for entry in entries for charge in entry.charges)
+        accounting.schedule(Study(), privacy.budget, before=before, own=accounting.no_curves())
+    except BudgetError as error:
+        (finding,) = failures(name, error)
+        yield dataclasses.replace(finding, result="warn", exit_status=0)
+    else:
+        yield Finding(name, "ok", f"epsilon {epsilon:.3f} of {privacy.epsilon:g} spent in {len(entries):,} answers")

@@ -1,0 +1,1 @@
+"""The cohort: what ``prepare`` has written, and a hospital opened for a study."""

@@ -1,0 +1,1 @@
+"""Joining a federation and staying in it."""

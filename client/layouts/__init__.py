@@ -1,0 +1,1 @@
+"""Layouts: how hospitals name and store what the schema means."""

@@ -1,0 +1,244 @@
+"""Ventilation, vasopressors and renal replacement: what was given from one time to another, cut to the first day.
+
+A treatment counts by its own times. Its row is often stored when it ends, yet everyone at the bedside sees it run, so
+``storetime`` is not looked at; what lies behind the prediction is cut off. What has no end yet runs until then. A row
+that says that nothing was given (rewritten, cancelled, no rate, no amount) does not count.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from client.layouts.mimic_iv.event_pass import (
+    HOURS_BEFORE,
+    USED,
+    EventTable,
+    OnRows,
+    Outcome,
+    Rules,
+    first_of,
+    run_pass,
+    seconds_since_admission,
+)
+from client.layouts.mimic_iv.files import collect
+from client.layouts.mimic_iv.tables import Source, open_table
+from client.layouts.mimic_iv.units import shown
+from client.layouts.mimic_iv.unreadable import HANDFUL
+from client.layouts.mimic_iv.words import Words, texts_of
+from client.site import EhrData, SiteConfig
+from lemof_model.concepts import TREATMENTS
+from lemof_model.errors import DataError
+from lemof_model.items import Treatment
+
+STATUS = "statusdescription"
+ENDS = ("starttime", "endtime")
+INTERVALS = {
+    "inputevents": EventTable(
+        "stay_id", ENDS, open_ends=("endtime",), hints={STATUS: pl.String, "amount": pl.Float64, "rate": pl.Float64}
+    ),
+    "procedureevents": EventTable(
+        "stay_id", ENDS, open_ends=("endtime",), hints={STATUS: pl.String, "value": pl.Float64}
+    ),
+}
+INTERVAL_COLUMNS = {"row": pl.UInt32, "treatment": pl.UInt8, "drug": pl.UInt8, "begin": pl.Int32, "end": pl.Int32}
+CANCELLED, NOTHING_GIVEN, WITHOUT_END, STRANGE_STATUS = (
+    "cancelled", "nothing_given", "used_without_end", "used_of_unknown_status",
+)  # fmt: skip
+MAX_WITHOUT_END = 0.5  # share of the used rows: a table of which nothing ends tells no hours
+
+# What a status says of a row. MetaVision's own: MIT-LCP/mimic-code#47 (what is rewritten was never given; a pause or a
+# stop ends a row that was). Others: the status of an administration in FHIR, the actions of medication records.
+GIVEN = frozenset(
+    "finishedrunning|changedose/rate|changed|stopped|paused|bolus|flushed|running|active|in progress|completed|complete"
+    "|given|given by other|finished|started|restarted|continued|infusing|new bag|new syringe|rate change|rate verify"
+    "|rate/dose change|rate/dose verify|bolus from bag|started bolus|finished bolus|on hold|reported".split("|")
+)
+NOT_GIVEN = frozenset(
+    "held|mar hold|missed|omitted|aborted|planned|scheduled|pending|due|ordered|not started".split("|")
+)
+TAKEN_BACK = re.compile(r"\b(rewritten|cancell?ed|deleted|void(ed)?|in error|not (given|done|administered)|refused)\b")
+PUSH_SECONDS = 60  # MIMIC-IV stores what is given at once as a row of a minute
+
+
+def plain_status(text: str) -> str:
+    """A status in small letters, with blanks for marks between words, and not more than one.
+
+    Example:
+        >>> plain_status(" Entered-in-Error"), plain_status("FinishedRunning")
+        ('entered in error', 'finishedrunning')
+    """
+    return re.sub(r"[\s_-]+", " ", re.sub(r"[\[\](){}]", "", text).strip().lower())
+
+
+def is_given(status: str, not_given: Sequence[str] = ()) -> bool | None:
+    """Whether a row of this plain status was given; None if nobody knows. ``not_given`` are a hospital's own words.
+
+    Example:
+        >>> is_given("finishedrunning"), is_given("rewritten"), is_given("canceled entry"), is_given("storniert")
+        (True, False, False, None)
+    """
+    if status in NOT_GIVEN or status in {plain_status(word) for word in not_given} or TAKEN_BACK.search(status):
+        return False
+    return True if status in GIVEN else None
+
+
+def declared(ehr: EhrData) -> list[Treatment]:
+    """The treatments as the site file has them: with its own items."""
+    return [treatment.declared(ehr.items_of(treatment.name)) for treatment in TREATMENTS]
+
+
+def items_of(table: str, ehr: EhrData) -> pl.DataFrame:
+    """Every item of a table of treatments: what it treats, and with which of its drugs."""
+    rows = [
+        {"itemid": item_id, "treatment": code, "drug": drug}
+        for code, treatment in enumerate(declared(ehr))
+        if treatment.table == table
+        for drug, (_, item_ids) in enumerate(treatment.drugs)
+        for item_id in item_ids
+    ]
+    return pl.DataFrame(rows, {"itemid": pl.Int64, "treatment": pl.UInt8, "drug": pl.UInt8})
+
+
+def read_treatments(
+    table: str,
+    site: SiteConfig,
+    stays: pl.DataFrame,
+    window_hours: int,
+    target: Path,
+    on_rows: OnRows = lambda _: None,
+) -> Outcome:
+    """One pass over inputevents or procedureevents: the treatments of the cohort's first days go to ``target``.
+
+    Raises:
+        DataError: the table is damaged, too many of its times cannot be read, or most of it does not end.
+        DiskError: the treatments do not fit on the disk.
+    """
+    ehr, limit = site.data.ehr, site.prepare.max_bad_fraction
+    source, columns = open_table(ehr, table), INTERVALS[table]
+    first, last = -HOURS_BEFORE * 3600, window_hours * 3600
+    begin, is_open = seconds_since_admission("starttime"), pl.col("endtime").is_null()
+    end = pl.when(is_open).then(last).otherwise(seconds_since_admission("endtime"))
+    rules = Rules(
+        item_ids=items_of(table, ehr)["itemid"].to_list(),
+        dropped={
+            "ends_before_it_begins": ~is_open & (end < begin),
+            # What began before the day and never ended: nobody knows when it did.
+            "outside_first_day": (end < first) | (begin > last) | (is_open & (begin < first)),
+        },
+        kept=[
+            pl.col("row").cast(pl.UInt32),
+            "itemid",
+            begin.clip(first, last).cast(pl.Int32).alias("begin"),
+            end.clip(first, last).cast(pl.Int32).alias("end"),
+            *columns.times,
+            *columns.hints,
+            "again",
+        ],
+    )
+    raw = target.with_suffix(".raw")
+    outcome = run_pass(source, columns, rules, stays, raw, max_bad_fraction=limit, on_rows=on_rows)
+    judged = _judged(pl.scan_ipc(raw), columns, items_of(table, ehr), ehr, raw)
+    raw.unlink()
+    judged.filter(pl.col("fate") == USED).select(list(INTERVAL_COLUMNS)).write_parquet(target)
+    counts, strange = told_of(judged, ehr)
+    counts = {**outcome.counts, **counts}
+    require_ends(source, counts, limit)
+    item_ids = {treatment.name: list(treatment.item_ids) for treatment in declared(ehr) if treatment.table == table}
+    return replace(outcome, counts=counts, told={"statuses": strange, "item_ids": item_ids})
+
+
+def sample_of_treatments(
+    source: Source, table: EventTable, rows: pl.LazyFrame, ehr: EhrData
+) -> tuple[dict[str, int], dict[str, int]]:
+    """``told_of`` raw rows (all columns as text), if every one were of a first day.
+
+    Raises:
+        DataError: the table is damaged.
+    """
+    items = items_of(source.name, ehr)
+    columns = {name: kind for name, kind in table.columns.items() if name != table.key} | dict(table.hints)
+    is_wanted = pl.col("itemid").is_in(items["itemid"].to_list()) & pl.col("starttime").is_not_null()
+    wanted = rows.select(*source.typed(rows, columns)).filter(is_wanted).with_columns(again=pl.lit(False))
+    return told_of(_judged(wanted, table, items, ehr, source.path), ehr)
+
+
+def _judged(rows: pl.LazyFrame, table: EventTable, items: pl.DataFrame, ehr: EhrData, path: Path) -> pl.DataFrame:
+    """Rows of treatments with their ``treatment`` and ``drug``, their ``status`` and their ``fate``.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    words = Words(texts_of(rows, STATUS, path), sorted(GIVEN), plain_status)
+    cancelled = [n for n in range(1, words.num) if is_given(words.meant_by(n) or "", ehr.not_given) is False]
+    fate = first_of([pl.col("status").is_in(cancelled), _nothing_given(table).fill_null(False)])
+    judged = words.numbered(rows, STATUS, "status").join(items.lazy(), on="itemid", how="left").with_columns(fate=fate)
+    named = pl.col("fate").replace_strict(range(3), [CANCELLED, NOTHING_GIVEN, USED], return_dtype=pl.String)
+    return words.in_words(collect(judged, path).with_columns(named), "status")
+
+
+def _nothing_given(table: EventTable) -> pl.Expr:
+    """Whether a row has neither rate nor amount: nothing ran, or for no time. What is given at once has no rate."""
+    seconds = (pl.col("endtime") - pl.col("starttime")).dt.total_seconds()
+    if "rate" not in table.hints:
+        return pl.col("value") <= 0
+    rate, amount = pl.col("rate"), pl.col("amount")
+    is_push = (amount > 0) & (pl.col(STATUS).str.to_lowercase().str.contains("bolus") | (seconds <= PUSH_SECONDS))
+    no_rate = (rate == 0) & ~is_push.fill_null(False)
+    no_amount = (amount == 0) & (rate.is_null() | (seconds == 0))
+    return (rate < 0) | (amount < 0) | no_rate | no_amount
+
+
+def told_of(judged: pl.DataFrame, ehr: EhrData) -> tuple[dict[str, int], dict[str, int]]:
+    """How many rows are used, cancelled or say that nothing was given, and of the used ones how many have no end, and a
+    status that nobody knows; and these statuses, as they may be shown. A row counts for each stay of its patient."""
+    used = judged.filter(pl.col("fate") == USED)
+    by_status = used.drop_nulls("status").group_by("status").len().sort("status")
+    strange = {shown(status): num for status, num in by_status.iter_rows() if is_given(status, ehr.not_given) is None}
+    counts = {fate: judged.filter(pl.col("fate") == fate).height for fate in (CANCELLED, NOTHING_GIVEN, USED)}
+    more = {WITHOUT_END: used["endtime"].null_count(), STRANGE_STATUS: sum(strange.values())}
+    return counts | {name: num for name, num in more.items() if num}, strange
+
+
+def require_ends(source: Source, counts: Mapping[str, Any], max_bad_fraction: float) -> None:
+    """Refuse a table of which most rows have no end.
+
+    Raises:
+        DataError: they are too many.
+    """
+    num, num_open = counts[USED], counts.get(WITHOUT_END, 0)
+    if num_open > max(MAX_WITHOUT_END, max_bad_fraction) * num and num_open > HANDFUL:
+        raise DataError(
+            f"endtime must be there of what has ended, got {num_open:,} of {num:,} rows without it from "
+            f"{source.label}. Export it, or raise prepare.max_bad_fraction. [E103]"
+        )
+
+
+def treatment_features(intervals: pl.DataFrame, tables: frozenset[str], num_stays: int) -> NDArray[np.float32]:
+    """The columns of all treatments: 0 where one was not given, NaN everywhere if the site lacks its table.
+
+    Hours are those in which at least one of its items ran: overlaps count once. Bags of one drug are one drug.
+
+    Shape:
+        intervals: rows of ``INTERVAL_COLUMNS``; result: (num_stays, number of summaries)
+    """
+    begin_after = pl.max_horizontal("begin", pl.col("end").cum_max().shift().over("row", "treatment"))
+    by_stay = (
+        intervals.sort("row", "treatment", "begin", "end", "drug")
+        .with_columns(seconds=(pl.col("end") - begin_after).clip(lower_bound=0))
+        .group_by("row", "treatment")
+        .agg(given=pl.lit(1.0), hours=pl.col("seconds").sum() / 3600, drugs=pl.col("drug").n_unique())
+    )
+    columns = []
+    for code, treatment in enumerate(TREATMENTS):
+        mine = by_stay.filter(pl.col("treatment") == code)
+        for summary in treatment.summaries:
+            column = np.full(num_stays, 0.0 if treatment.table in tables else np.nan, np.float32)
+            column[mine["row"].to_numpy()] = mine[summary].to_numpy()
+            columns.append(column)
+    return np.stack(columns, axis=1)

@@ -1,0 +1,1 @@
+"""WFDB records as arrays: headers, samples, leads, resampling, and what is wrong with them."""
