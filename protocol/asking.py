@@ -28,9 +28,8 @@ MOST_SIZE = 4_096
 Shapes = dict[str, tuple[tuple[int, ...], ...]]
 
 
-def check_request(request: Request, *, is_whole: bool) -> None:
-    """Refuse what no answer may hold, and arrays that the plan does not imply; with ``is_whole`` also a model without
-    what the stage reads.
+def check_request(request: Request) -> None:
+    """Refuse what no answer may hold, arrays that the plan does not imply, and a model without what the stage reads.
 
     Raises:
         DoorError: names the first thing that is wrong, and nothing of the hospital.
@@ -54,8 +53,7 @@ def check_request(request: Request, *, is_whole: bool) -> None:
             raise DoorError(
                 f"{name} must be in rising order, got others from the coordinator. Nothing was sent. Sort them."
             )
-    needed = [name for name in shapes if name.split("/")[0] in stage.reads] if is_whole else []
-    missing = [name for name in needed if name not in request.model]
+    missing = [name for name in shapes if name.split("/")[0] in stage.reads and name not in request.model]
     if missing:
         raise DoorError(
             f"{request.stage} must come with the whole model so far, got none of {missing[0]} from the coordinator. "

@@ -132,7 +132,7 @@ def _stage(site: SiteConfig, hospital: Hospital, request: Request, times: int, b
     noise = Noise(budget.schedule) if budget else None
     told: dict[str, Any] = {"stage": name, "times": times, "bytes": 0, "groups": {}, "left_out": [], "arrays": []}
     try:
-        egress.admit(site.limits, request)
+        egress.admit(site, request)
         if noise is None:
             groups, most = stages.groups_of(hospital, request), None
         else:

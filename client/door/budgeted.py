@@ -15,13 +15,9 @@ from client.door import egress
 from client.door.view import HospitalView
 from client.site import SiteConfig
 from lemof_model.errors import BudgetError, DoorError, LemofError, TooLittleDataError
-from lemof_model.study import Study
-from protocol.asking import check_request
 from protocol.messages import Answer, CensusRequest, Refusal, Request, answer_from_packet
 from protocol.release import Group, Reach
 from protocol.stages import STAGES
-
-LEAST_CLIP = 1e-6
 
 
 def answer(site: SiteConfig, hospital: Hospital, request: Request) -> Answer | Refusal:
@@ -34,8 +30,6 @@ def answer(site: SiteConfig, hospital: Hospital, request: Request) -> Answer | R
         BudgetError: what is asked would pass the budget; nothing is charged.
     """
     assert site.privacy is not None
-    check_request(request, is_whole=True)
-    _require_clipping(request.study)
     with open_ledger(site.privacy.ledger, site.privacy.budget) as ledger:
         if (stored := ledger.stored(request)) is not None:
             return answer_from_packet(stored)
@@ -74,16 +68,6 @@ def _refused(site: SiteConfig, request: Request, error: Exception) -> Refusal:
     if isinstance(error, TooLittleDataError) and not isinstance(error, BudgetError):
         return refusal
     return dataclasses.replace(refusal, code=DoorError.exit_status, reason=LemofError.told_outside or "")
-
-
-def _require_clipping(study: Study) -> None:
-    """Refuse a plan under which gradients are not clipped, before any noise is drawn."""
-    for section, spec in (("encoders", study.encoders), ("attention.training", study.attention.training)):
-        if spec.max_grad_norm < LEAST_CLIP:
-            raise DoorError(
-                f"{section}.max_grad_norm must be from {LEAST_CLIP:g} to 1e+06 where a hospital has a privacy budget, "
-                f"got {spec.max_grad_norm:g} from the plan. Nothing was sent. Change the plan."
-            )
 
 
 def groups_of(hospital: Hospital, request: Request, noise: Noise) -> list[Group]:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from client.cohort.hospital import Hospital
 from client.door.minimum import held_back
-from client.site import Limits
-from lemof_model.errors import DoorError, LemofError, NotAllowedError, TooLittleDataError
-from lemof_model.study import FEW_SITES
+from client.site import Limits, SiteConfig
+from lemof_model.errors import DoorError, LemofError, NotAllowedError, TooLittleDataError, VersionError
+from lemof_model.features import schema_digest
+from lemof_model.study import FEW_SITES, Study
 from protocol.asking import check_request
-from protocol.messages import Answer, Packet, Refusal, Request
+from protocol.messages import Answer, CensusRequest, Packet, Refusal, Request
 from protocol.release import Form, Group
 from protocol.source import source_digest, versions
 from protocol.stage import Forms
@@ -32,17 +33,20 @@ from protocol.stages import STAGES
 log = logging.getLogger("lemof.door")
 
 MAX_COUNT = 2**31 - 1
+LEAST_CLIP = 1e-6
 
 _NOTHING_SENT = "Nothing was sent. This is not what the plan implies: install the same lemof release on both sides."
 
 
-def admit(limits: Limits, request: Request) -> None:
+def admit(site: SiteConfig, request: Request) -> None:
     """Refuse a request that the hospital does not take part in, before anything is computed.
 
     Raises:
         NotAllowedError: a stage that the site file forbids, or a total over too few hospitals.
+        VersionError: the columns of a cohort do not mean the same on both sides.
         DoorError: the request asks for what no answer may hold, or brings numbers that are none.
     """
+    limits = site.limits
     if request.stage not in limits.stages:
         raise NotAllowedError(
             f"{request.stage} must be among the stages that the hospital allows (limits.stages), got a request for it. "
@@ -54,7 +58,24 @@ def admit(limits: Limits, request: Request) -> None:
             "each would learn what the others hold. Nothing was sent. Invite more, or say few_sites: allow in the plan "
             "and limits.few_sites: allow in every site file."
         )
-    check_request(request, is_whole=False)
+    if isinstance(request, CensusRequest) and request.schema_digest != schema_digest():
+        raise VersionError(
+            f"The feature schema digest must be {schema_digest()[:12]}, got {request.schema_digest[:12]} from the "
+            "coordinator. Install the same lemof release on both sides."
+        )
+    if site.privacy is not None:
+        _require_clipping(request.study)
+    check_request(request)
+
+
+def _require_clipping(study: Study) -> None:
+    """Refuse a plan under which gradients are not clipped, before any noise is drawn."""
+    for section, spec in (("encoders", study.encoders), ("attention.training", study.attention.training)):
+        if spec.max_grad_norm < LEAST_CLIP:
+            raise DoorError(
+                f"{section}.max_grad_norm must be from {LEAST_CLIP:g} to 1e+06 where a hospital has a privacy budget, "
+                f"got {spec.max_grad_norm:g} from the plan. Nothing was sent. Change the plan."
+            )
 
 
 def release(

@@ -26,7 +26,7 @@ def model(**changed: Any) -> dict[str, NDArray[Any]]:
 
 
 def test_a_whole_model_passes() -> None:
-    check_request(ImportanceRequest(study=STUDY, round=9, model=model()), is_whole=True)
+    check_request(ImportanceRequest(study=STUDY, round=9, model=model()))
 
 
 @pytest.mark.parametrize(
@@ -48,20 +48,20 @@ def test_a_whole_model_passes() -> None:
 )
 def test_arrays_that_the_plan_does_not_imply_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(DoorError, match=message):
-        check_request(ImportanceRequest(study=STUDY, round=9, model=model(**changed)), is_whole=False)
+        check_request(ImportanceRequest(study=STUDY, round=9, model=model(**changed)))
 
 
-def test_a_model_that_lacks_what_the_stage_reads_is_refused_whoever_is_at_the_hospital() -> None:
+def test_a_model_that_lacks_what_the_stage_reads_is_refused() -> None:
     lacking = {name: value for name, value in model().items() if not name.startswith("ecg/")}
-    check_request(MetaRequest(study=STUDY, round=9, model=lacking), is_whole=False)
     with pytest.raises(DoorError, match="the whole model so far, got none of ecg/"):
-        check_request(MetaRequest(study=STUDY, round=9, model=lacking), is_whole=True)
+        check_request(MetaRequest(study=STUDY, round=9, model=lacking))
 
 
 def test_edges_in_another_order_are_refused_for_a_bin_would_depend_on_other_stays() -> None:
     edges = np.linspace(-8.0, 8.0, NUM_BINS + 1)
     request = EvaluationRequest(study=STUDY, round=9, split="held_out", model={"edges/all/full": edges})
-    check_request(request, is_whole=False)
+    with pytest.raises(DoorError, match="the whole model so far"):  # the edges themselves pass
+        check_request(request)
     swapped = {"edges/all/full": edges[::-1].copy()}
     with pytest.raises(DoorError, match="edges/all/full must be in rising order"):
-        check_request(EvaluationRequest(study=STUDY, round=9, split="held_out", model=swapped), is_whole=False)
+        check_request(EvaluationRequest(study=STUDY, round=9, split="held_out", model=swapped))

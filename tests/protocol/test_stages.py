@@ -96,7 +96,7 @@ def test_a_stage_reads_what_it_declares_and_nothing_else(tmp_path: Path) -> None
         for part in reads:
             less = {name: value for name, value in declared.items() if name.split("/")[0] != part}
             with pytest.raises(DoorError):
-                check_request(dataclasses.replace(request, model=less), is_whole=True)
+                check_request(dataclasses.replace(request, model=less))
 
 
 def test_a_stage_that_is_declared_incompletely_says_what_is_missing() -> None:

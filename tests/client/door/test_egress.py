@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from client.cohort.census import Census
 from client.door import egress, stages
-from client.site import Limits, load_site
+from client.site import Limits, SiteConfig, load_site
 from lemof_model import lemof
 from lemof_model.errors import DoorError, LemofError, NotAllowedError, TooLittleDataError
 from lemof_model.stays import NUMERIC_COLUMNS
@@ -247,7 +247,7 @@ def test_a_census_over_too_few_patients_tells_nothing() -> None:
 
 
 def admit(request: Request, **limits: Any) -> None:
-    egress.admit(Limits(**limits), request)
+    egress.admit(cast(SiteConfig, SimpleNamespace(limits=Limits(**limits), privacy=None)), request)
 
 
 def test_a_stage_that_the_site_forbids_is_refused_by_name() -> None:

@@ -195,7 +195,7 @@ def test_a_cohort_that_is_not_there_is_refused_without_its_path(
 ) -> None:
     file = tmp_path / "site.yaml"
     file.write_text("version: 1\nsite: {name: empty}\ndata: {ehr: {root: .}}\n")
-    answer = stages.answer(load_site(file), EvaluationRequest(study=study, round=1, num_sites=3, split="held_out"))
+    answer = stages.answer(load_site(file), StatisticsRequest(study=study, round=1, num_sites=3))
     assert not isinstance(answer, Answer)
     assert (answer.code, answer.reason) == (4, DataError.told_outside)
     assert str(tmp_path) not in answer.reason
