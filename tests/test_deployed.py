@@ -118,7 +118,7 @@ def altered_project(repository: Path, folder: Path) -> Path:
     assert opened != door.read_text()
     door.write_text(opened)
     for name in ("packets", "egress", "stages"):
-        path = folder / f"client/{name}.py"
+        path = folder / f"client/door/{name}.py"
         path.write_text(path.read_text() + MARK.format(path=str(folder / f"{name} was imported")))
     return folder
 
