@@ -25,8 +25,7 @@ from client.layouts.mimic_iv.roots import refuse_other_record_list, refuse_other
 from protocol.command_line import run_command
 from server.report import words
 from server.report.run_files import full_of
-from simulation.split import By
-from simulation.split import split as split_mimic
+from simulation.site_file import By
 
 log = logging.getLogger("lemof")
 app = typer.Typer(
@@ -186,6 +185,7 @@ def split(
     Example: lemof-sim split --mimic mimiciv/3.1 --ecg mimic-iv-ecg/1.0 hospitals --sites 4 --by careunit
     """
     from simulation.generated import is_marked, mark
+    from simulation.split import split as split_mimic
 
     _require_roots(mimic, ecg)
     with _left_behind(out):

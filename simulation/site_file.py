@@ -1,10 +1,13 @@
 """The folder and the site file of a hospital that this machine made: its data, and limits that fit its size."""
 
 from pathlib import Path
+from typing import Literal
 
 from lemof_model.errors import DiskError
 
 SMALL_HOSPITAL_STAYS = 500
+By = Literal["careunit", "year", "dirichlet", "random"]
+"""What patients are shared out to hospitals by."""
 
 _LIMITS = """\
 # All hospitals of a simulation are in one hand, so totals over one or two of them give nothing away.

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, count, pairwise
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -28,9 +27,8 @@ from lemof_model.errors import DataError, LemofError
 from lemof_model.study import Target
 from protocol.owner_only import owner_only
 from simulation.shares import Shares, read_source
-from simulation.site_file import require_empty, write_site_file
+from simulation.site_file import By, require_empty, write_site_file
 
-By = Literal["careunit", "year", "dirichlet", "random"]
 PARTIAL = ".partial"
 
 

@@ -17,7 +17,8 @@ from client.prepare.prepare import prepare
 from client.site import load_plan_sections, load_site
 from lemof_model.errors import DataError
 from simulation.cli import command
-from simulation.split import By, assign_patients, group_careunits, group_years, split
+from simulation.site_file import By
+from simulation.split import assign_patients, group_careunits, group_years, split
 from simulation.synthetic.generate import generate
 
 NUM_STAYS = 90
