@@ -15,6 +15,7 @@ Shapes: N stays, K levels. Log-odds everywhere; a modality that a stay lacks has
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from lemof_model import logistic
 from lemof_model.attention import CrossModalAttention
 from lemof_model.encoders.registry import build_network
 from lemof_model.pyramid import ModalityNetwork
-from lemof_model.study import MODALITIES, AttentionSpec, Study
+from lemof_model.study import MODALITIES, AttentionSpec, EncoderSpec, Study
 from lemof_model.training import derive_seed, from_arrays, to_arrays
 
 Float = NDArray[np.float64]
@@ -72,14 +73,19 @@ def network(study: Study, modality: str, model: Model) -> ModalityNetwork:
 
 def build_head(study: Study, best_level: NDArray[np.int64], seed: int = 0) -> CrossModalAttention:
     """An attention head for the two best levels."""
-    ecg, ehr = (
-        build_network(modality, getattr(study, modality)).encoder.token_widths[level - 1]
-        for modality, level in zip(MODALITIES, best_level.tolist(), strict=True)
-    )
+    specs = [(modality, getattr(study, modality)) for modality in MODALITIES]
+    widths = (_token_widths(modality, spec.name, tuple(spec.sizes.items())) for modality, spec in specs)
+    ecg, ehr = (of_levels[level - 1] for of_levels, level in zip(widths, best_level.tolist(), strict=True))
     spec: AttentionSpec = study.attention
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return CrossModalAttention(ecg, ehr, width=spec.width, dropout=spec.dropout)
+
+
+@lru_cache(maxsize=32)
+def _token_widths(modality: str, name: str, sizes: tuple[tuple[str, float], ...]) -> tuple[int, int, int]:
+    """The widths of an encoder's tokens by level; asked for in every round of a head, and only an encoder knows."""
+    return build_network(modality, EncoderSpec(name, dict(sizes))).encoder.token_widths
 
 
 def initial_heads(study: Study, best_level: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from lemof_model.errors import ConfigError
@@ -284,6 +285,11 @@ class Study:
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces. ``digest`` is taken over it."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
+        """Made once: a hospital asks for it a dozen times in a message."""
         return canonical_json(dataclasses.asdict(self))
 
     @classmethod

@@ -75,6 +75,7 @@ def code_of(source: str) -> str:
     return "".join(f"{line}\n" for line in kept)
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of this package and of the libraries that decide results."""
     return {name: version(name) for name in LIBRARIES}
