@@ -1,4 +1,4 @@
-"""A method is a list of stages, in the order in which they are taken; the order is written here alone.
+"""A method is a list of stages, in the order in which they are taken; LeMoF is one (``stages.py``).
 
 Whoever conducts a method says how each stage is done there: the coordinator by rounds over hospitals
 (``server/coordinator.py``), a hospital on its own rows (``client/cohort/alone.py``). The dry run and the door's tests
@@ -15,16 +15,14 @@ from protocol.messages import Request
 from protocol.release import Release
 from protocol.source import source_digest
 from protocol.stage import Stage
-from protocol.stages import STAGES
+from protocol.stages import EVALUATION, LEMOF
 
 Method = Sequence[Stage]
 Kind = type[Release]
 Step = TypeVar("Step")
 
-LEMOF: Method = tuple(STAGES.values())
-"""The method of the paper (docs/method.md, section 2)."""
-LEARNING: Method = tuple(stage for stage in LEMOF if stage.name != "evaluation")
-"""Every parameter of it, from ``train`` and ``stack``."""
+LEARNING: Method = tuple(stage for stage in LEMOF if stage is not EVALUATION)
+"""Every parameter of LeMoF, from ``train`` and ``stack``."""
 
 
 def steps_of(

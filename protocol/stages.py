@@ -368,7 +368,7 @@ def _scores_of(split: str, members: Sequence[str], share: float | None) -> Histo
 
 
 def _margins(split: str, view: View, group: str) -> Part:
-    """Margins of a learner's members, or of others. The limit is held over either outcome: the scores are counted by
+    """Margins of a network's members, or of others. The limit is held over either outcome: the scores are counted by
     outcome, and would tell the small one as what is left."""
     stays, rows, model = view.stays, view.stays.rows(split), view.request.model
     if group.split("/")[1] == "encoders":
@@ -403,12 +403,13 @@ EVALUATION = Stage(
         _scores_of("held_out", STRATA, None),
         _margins_of("train", ("membership/encoders/members",), 0.05),
         _margins_of("stack", ("membership/attention/members",), 0.03),
-        _margins_of("held_out", tuple(f"membership/{learner}/others" for learner in membership.LEARNERS), 0.15),
+        _margins_of("held_out", tuple(f"membership/{network}/others" for network in membership.NETWORKS), 0.15),
     ),
 )
 
-STAGES: dict[str, Stage] = {
-    stage.name: stage for stage in (CENSUS, STATISTICS, ENCODERS, META, IMPORTANCE, ATTENTION, FINAL, EVALUATION)
-}
-"""All that a hospital can be asked, in the order of LeMoF (``method.py``)."""
+LEMOF = (CENSUS, STATISTICS, ENCODERS, META, IMPORTANCE, ATTENTION, FINAL, EVALUATION)
+"""The method of the paper (docs/method.md, section 2): the order is written here alone (``method.py``)."""
+METHODS = (LEMOF,)
+STAGES: dict[str, Stage] = {stage.name: stage for method in METHODS for stage in method}
+"""All that a hospital can be asked."""
 WIDTH = max(len(does) for stage in STAGES.values() for does in stage.does)

@@ -1,4 +1,4 @@
-"""How the coordinator does each stage of a method (docs/method.md, section 2); ``protocol/method.py`` has their order.
+"""How the coordinator does each stage of a method (docs/method.md, section 2), in its order (``protocol/method.py``).
 
     census -> statistics -> encoders (rounds) -> meta (Newton) -> importance -> attention (rounds, omega_1 rides along)
     -> final (Newton) -> evaluation on tuning -> evaluation on held_out, once
@@ -19,7 +19,7 @@ from lemof_model.features import schema_digest
 from lemof_model.stays import scaling_from
 from lemof_model.study import FEW_SITES, MODALITIES, Study
 from lemof_model.training import derive_seed
-from protocol import method
+from protocol import method, stages
 from protocol.kinds import Newton, Trained
 from protocol.messages import CensusRequest, EvaluationRequest, ImportanceRequest, StatisticsRequest
 from protocol.source import source_digest, versions
@@ -68,7 +68,7 @@ def run_study(study: Study, transport: Transport, store: RunStore, steps: Sequen
     are those of another method than LeMoF."""
     store.begin(study, source_digest())
     rounds, state = Rounds(study, transport, store), State()
-    for step in steps or LEMOF:
+    for step in LEMOF if steps is None else steps:
         state = step(rounds, state)
     card = {
         "plan_digest": study.digest, "source_digest": source_digest(), "versions": versions(), "sites": rounds.sites,
@@ -117,7 +117,13 @@ def statistics(rounds: Rounds, state: State) -> State:
 
 
 def trained(stage: Stage, blocks: Sequence[str] = ()) -> Step:
-    """Networks of a stage (all of them, or these) by gradient rounds; a logistic learner of it rides along."""
+    """Networks of a stage (all of them, or these) by gradient rounds; a logistic learner of it rides along.
+
+    Raises:
+        TypeError: more than one learner, or one whose group has another name.
+    """
+    if len(stage.learners) > 1 or any(group != one.theta for group, one in stage.learners.items()):
+        raise TypeError(f"stage {stage.name}: one learner may ride along, in a group of its name in the model")
 
     def step(rounds: Rounds, state: State) -> State:
         assert stage.trained is not None
@@ -223,14 +229,14 @@ def evaluate(rounds: Rounds, state: State) -> State:
     return replace(state, model=model, cuts=cuts, metrics=metrics)
 
 
-def steps(stages: method.Method) -> tuple[Step, ...]:
+def steps(of: method.Method) -> tuple[Step, ...]:
     """How the coordinator does each stage of a method."""
     by_name = {
         "census": take_census, "statistics": statistics, "meta": meta, "importance": level_importance,
         "evaluation": evaluate,
     }  # fmt: skip
-    return method.steps_of(stages, by_name, {Trained: trained, Newton: fitted}, who="the coordinator")
+    return method.steps_of(of, by_name, {Trained: trained, Newton: fitted}, who="the coordinator")
 
 
 LEARNING = steps(method.LEARNING)
-LEMOF = steps(method.LEMOF)
+LEMOF = steps(stages.LEMOF)

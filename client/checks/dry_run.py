@@ -22,15 +22,15 @@ from client.site import Privacy, SiteConfig
 from lemof_model.errors import DiskError, LemofError
 from lemof_model.study import Study
 from protocol.messages import Answer, CensusRequest, EvaluationRequest, Request
-from protocol.method import LEMOF, requests_of
+from protocol.method import Method, requests_of
 from protocol.owner_only import write_owner_only
 from protocol.progress import Shown
-from protocol.stages import STAGES, WIDTH
+from protocol.stages import LEMOF, STAGES, WIDTH
 
 NUM_REQUESTS = sum(len(stage.probes) for stage in LEMOF)
 
 
-def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None) -> dict[str, Any]:
+def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None, method: Method = LEMOF) -> dict[str, Any]:
     """Everything that would leave, stage by stage, as plain values; nothing is sent, charged or stored. Each stage is
     told to ``shown``.
 
@@ -43,7 +43,7 @@ def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None) -> dict[
         hospital = open_hospital(site, study)
         budget = _Plan(site.privacy, study) if site.privacy else None
         found = []
-        asked = requests_of(study, is_private=budget is not None)
+        asked = requests_of(study, is_private=budget is not None, method=method)
         for number, (request, times) in enumerate(asked, start=1):
             doing = STAGES[request.stage].doing(request)
             if shown:

@@ -1,7 +1,7 @@
 """A method on one hospital alone: how its stages are done on rows at hand, with nobody to ask.
 
 What a network is trained on and a learner fitted on is what the stages declare (``protocol/stages.py``), in the order
-of the method (``protocol/method.py``): a hospital alone differs from a federation in whose numbers come together only.
+of the method: a hospital alone differs from a federation in whose numbers come together only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -181,12 +181,12 @@ def _rounds(
     return kept
 
 
-def steps(stages: method.Method) -> tuple[Step, ...]:
+def steps(of: method.Method) -> tuple[Step, ...]:
     """How a hospital alone does each stage of a method."""
     by_name: dict[str, Step] = {
         "census": census, "statistics": statistics, "meta": meta, "importance": level_importance,
     }  # fmt: skip
-    return method.steps_of(stages, by_name, {Trained: trained, Newton: fitted}, who="a hospital alone")
+    return method.steps_of(of, by_name, {Trained: trained, Newton: fitted}, who="a hospital alone")
 
 
 LEMOF = steps(method.LEARNING)

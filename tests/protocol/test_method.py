@@ -8,15 +8,11 @@ import pytest
 from client.cohort import alone
 from lemof_model.study import Study
 from protocol.asking import check_request, shapes_of_model
-from protocol.method import LEARNING, LEMOF, requests_of, steps_of, untrained
+from protocol.method import LEARNING, requests_of, steps_of, untrained
 from protocol.stage import Stage
-from protocol.stages import CENSUS, IMPORTANCE, META, STAGES, STATISTICS
+from protocol.stages import ATTENTION, CENSUS, IMPORTANCE, LEMOF, META, STATISTICS
 from server import coordinator
 from tests.studies import tiny_study
-
-
-def test_every_stage_that_can_be_asked_is_in_lemof_and_learning_is_all_of_it_but_the_evaluation() -> None:
-    assert [stage.name for stage in LEMOF] == list(STAGES) == [*(stage.name for stage in LEARNING), "evaluation"]
 
 
 @pytest.mark.parametrize("is_private", [False, True])
@@ -58,5 +54,10 @@ def test_a_stage_that_a_conductor_cannot_do_is_named() -> None:
     for conductor, who in ((coordinator, "the coordinator"), (alone, "a hospital alone")):
         with pytest.raises(TypeError, match=f"stage ages: {who} must know how to do it"):
             conductor.steps((*LEARNING[:4], unknown))
+    two = dataclasses.replace(
+        META, releases=(*META.releases, *ATTENTION.releases), finds=(*META.finds, *ATTENTION.finds)
+    )
+    with pytest.raises(TypeError, match="stage meta: one learner may ride along"):
+        coordinator.trained(two)
     with pytest.raises(TypeError, match="stage census: nobody must know how to do it"):
         steps_of((CENSUS,), {}, {}, who="nobody")

@@ -24,12 +24,12 @@ from protocol.messages import (
     MetaRequest,
     Request,
 )
-from protocol.method import LEMOF, requests_of, untrained
+from protocol.method import requests_of, untrained
 from protocol.release import Form
 from protocol.stage import Forms
 from protocol.stage_page import page
+from protocol.stages import LEMOF, STRATA
 from protocol.stages import STAGES as DECLARED
-from protocol.stages import STRATA
 from server.blocks import Model
 from tests.hospitals import write_hospital
 from tests.studies import tiny_study
@@ -121,9 +121,9 @@ def test_subgroups_do_not_add_up_to_what_is_held_back(tmp_path: Path, threshold_
     study, smallest = tiny_study(target=Target(threshold_days=threshold_days)), 11
     site = load_site(write_hospital(tmp_path, num_stays=500, min_patients=12, min_cell=smallest))
     hospital = open_hospital(site, study)
-    is_male = hospital.groups["sex:male"].copy()
+    is_male = hospital.subgroups["sex:male"].copy()
     is_male[np.flatnonzero(is_male)[::12]] = False  # neither the one nor the other
-    hospital = dataclasses.replace(hospital, groups=hospital.groups | {"sex:male": is_male})
+    hospital = dataclasses.replace(hospital, subgroups=hospital.subgroups | {"sex:male": is_male})
     request = EvaluationRequest(study=study, round=1, model=whole_model(study), split="held_out")
     told = egress.release(hospital, site.limits, request, stages.groups_of(hospital, request)).counts
     split = hospital.stays.select(hospital.stays.rows("held_out"))
@@ -160,7 +160,7 @@ def test_no_shape_depends_on_the_number_of_stays(tmp_path: Path) -> None:
 
 def test_the_groups_of_an_evaluation_are_those_of_a_hospital(tmp_path: Path) -> None:
     hospital = open_hospital(load_site(write_hospital(tmp_path)), tiny_study())
-    assert set(STRATA) == set(hospital.groups)
+    assert set(STRATA) == set(hospital.subgroups)
 
 
 def test_every_stage_is_known_to_the_site_file_and_to_the_list() -> None:
