@@ -3,9 +3,11 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 
 from client.cohort import alone
+from lemof_model import lemof
 from lemof_model.study import Study
 from protocol.asking import check_request, shapes_of_model
 from protocol.method import LEARNING, requests_of, steps_of, untrained
@@ -61,3 +63,13 @@ def test_a_stage_that_a_conductor_cannot_do_is_named() -> None:
         coordinator.trained(two)
     with pytest.raises(TypeError, match="stage census: nobody must know how to do it"):
         steps_of((CENSUS,), {}, {}, who="nobody")
+
+
+def test_learners_start_at_what_is_best_when_nothing_is_known() -> None:
+    """The mean of the levels; the prediction of the EHR, which every stay has; that of omega_1 (docs/privacy.md)."""
+    model, levels_NK = untrained(LEMOF, tiny_study()), np.random.default_rng(0).uniform(-2, 2, (2, 9, 3))
+    levels = {"ecg": np.where(np.arange(9)[:, None] % 3, levels_NK[0], np.nan), "ehr": levels_NK[1]}
+    scores = lemof.predict(levels, np.arange(9.0), model, tiny_study())
+    np.testing.assert_allclose(scores["ehr_single"], levels["ehr"].mean(axis=1))
+    np.testing.assert_array_equal(scores["m1"], scores["ehr_single"])
+    np.testing.assert_array_equal(scores["full"], scores["m1"])
