@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from numpy.typing import NDArray
-
 from lemof_model.errors import DoorError
+from lemof_model.lemof import Model
 from lemof_model.study import Study
 from protocol.kinds import Newton, Trained
 from protocol.messages import Request
@@ -18,8 +17,6 @@ from protocol.release import Form, Group, Noise, Reach, Release, View
 
 Forms = dict[str, dict[str, Form]]
 """The arrays of each group that an answer may have."""
-
-Model = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +126,19 @@ class Stage:
         """The largest norm of every array that an answer under a budget may hold, by ``group/name``."""
         private = [release for release in self.releases if release.is_private(request)]
         return {name: norm for release in private for name, norm in release.norms(request, reach).items()}
+
+
+def by_name(stages: Iterable[Stage]) -> dict[str, Stage]:
+    """Stages by their names; several methods may have one, and then it is the same.
+
+    Raises:
+        TypeError: two are declared under one name.
+    """
+    found: dict[str, Stage] = {}
+    for stage in stages:
+        if found.setdefault(stage.name, stage) is not stage:
+            raise TypeError(f"stage {stage.name}: it must be declared once, got two of this name")
+    return found
 
 
 def _joined(groups: Iterable[Group]) -> list[Group]:

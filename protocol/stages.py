@@ -30,7 +30,7 @@ from protocol.messages import (
     StatisticsRequest,
 )
 from protocol.release import Part, Share, View
-from protocol.stage import Stage
+from protocol.stage import Stage, by_name
 
 # --- census: who takes part -------------------------------------------------------------------------------------------
 
@@ -410,6 +410,6 @@ EVALUATION = Stage(
 LEMOF = (CENSUS, STATISTICS, ENCODERS, META, IMPORTANCE, ATTENTION, FINAL, EVALUATION)
 """The method of the paper (docs/method.md, section 2): the order is written here alone (``method.py``)."""
 METHODS = (LEMOF,)
-STAGES: dict[str, Stage] = {stage.name: stage for method in METHODS for stage in method}
+STAGES = by_name(stage for method in METHODS for stage in method)
 """All that a hospital can be asked."""
 WIDTH = max(len(does) for stage in STAGES.values() for does in stage.does)

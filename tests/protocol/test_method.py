@@ -11,7 +11,7 @@ from lemof_model import lemof
 from lemof_model.study import Study
 from protocol.asking import check_request, shapes_of_model
 from protocol.method import LEARNING, requests_of, steps_of, untrained
-from protocol.stage import Stage
+from protocol.stage import Stage, by_name
 from protocol.stages import ATTENTION, CENSUS, IMPORTANCE, LEMOF, META, STATISTICS
 from server import coordinator
 from tests.studies import tiny_study
@@ -46,6 +46,12 @@ def test_an_order_in_which_something_is_read_before_it_is_found_is_refused(
     for conductor in (coordinator, alone):
         with pytest.raises(TypeError, match=message):
             conductor.steps(stages)
+
+
+def test_methods_share_a_stage_and_do_not_declare_another_by_its_name() -> None:
+    assert by_name((*LEMOF, CENSUS, META)) == by_name(LEMOF)
+    with pytest.raises(TypeError, match="stage meta: it must be declared once, got two"):
+        by_name((*LEMOF, dataclasses.replace(META, says="something else")))
 
 
 def test_a_stage_that_a_conductor_cannot_do_is_named() -> None:
