@@ -93,6 +93,7 @@ class Alone:
 
     def omega_2(self, rows: Rows) -> Float:
         """Log-odds of both heads for some rows outside ``train``, (len(rows), 2)."""
+        assert np.isin(rows, self.outside_train).all(), "what heads make of train tells nothing"
         return self._omega_2[rows]
 
 
