@@ -44,11 +44,10 @@ from client.site import PlanSections, load_site
 from lemof_model import lemof, logistic, training
 from lemof_model.encoders.registry import ENCODERS
 from lemof_model.study import MODALITIES, EncoderSpec, Study
-from protocol.messages import EncodersRequest
+from protocol import stages
 from protocol.plan import load_plan
 from protocol.source import source_digest
 from server import coordinator
-from server.blocks import train_blocks
 from server.rounds import Rounds
 from server.run_store import RunStore
 from simulation.local_transport import LocalTransport
@@ -92,9 +91,10 @@ def train_alone(run: Run) -> tuple[float, float]:
         store = RunStore(Path(folder))
         store.begin(study, source_digest())
         rounds = Rounds(study, LocalTransport(run.site_files), store)
-        state = coordinator.statistics(rounds, coordinator.take_census(rounds, coordinator.State()))
-        model = state.model | lemof.initial_networks(study)
-        model = train_blocks(rounds, model, EncodersRequest, [run.modality], study.encoders, {})
+        state, scaled = coordinator.State(), coordinator.steps((stages.CENSUS, stages.STATISTICS))
+        for step in (*scaled, coordinator.trained(stages.ENCODERS, [run.modality])):
+            state = step(rounds, state)
+        model = state.model
     stack, held_out = (pooled(run, model, split) for split in ("stack", "held_out"))
     theta = logistic.fit(lemof.g_inputs(stack.level_NK, study), stack.long_stay_N, study.logistic.c)
     score_N = logistic.decision(theta, lemof.g_inputs(held_out.level_NK, study))

@@ -25,7 +25,7 @@ from simulation.synthetic import treatments
 from simulation.synthetic.courses import SHOWN, Shown, draw_coefficients, heart_rate_at, written
 from simulation.synthetic.diagnoses import diagnoses_table
 from simulation.synthetic.heart import draw_hearts
-from simulation.synthetic.process import Hospital, Latents, Process, draw_latents
+from simulation.synthetic.process import Latents, Process, SyntheticHospital, draw_latents
 from simulation.synthetic.recording import draw_ecg, write_ecg
 from simulation.synthetic.records import (
     admissions_table,
@@ -284,7 +284,7 @@ def _write_ecgs(
     folder: Path,
     stays: pl.DataFrame,
     process: Process,
-    hospital: Hospital,
+    hospital: SyntheticHospital,
     latents: Latents,
     num_ecgs: int,
     rng: np.random.Generator,

@@ -34,7 +34,7 @@ from privacy_studies import VARIANTS, Found, Run, run_one
 from rows import Row, finish
 from threadpoolctl import threadpool_limits
 
-from client.budget.dp_sgd import Block, train_private
+from client.budget.dp_sgd import Network, train_private
 from client.budget.noise import SecureRandom
 from client.cohort import frozen
 from client.cohort.hospital import Hospital, open_hospital
@@ -65,7 +65,7 @@ def study_rows(runs: Sequence[Run], found: Sequence[Found]) -> Iterator[Row]:
             each = "seeds: " + ", ".join("-" if value is None else f"{value:.3f}" for value in said)
             stated = [value for value in said if value is not None]
             yield Row(f"{what}: full, {population}, as reported", each, mean(stated) if stated else None, "AUROC")
-        for learner in membership.LEARNERS:
+        for learner in membership.NETWORKS:
             yield from attack_rows(f"{what}: attack on {learner}", [one.attack[learner] for one in own])
         if plan == "private":
             spent = max(one.spent for one in own)
@@ -108,7 +108,7 @@ def step_row(hospital: Hospital, modality: str, name: str) -> Row:
 
     def private() -> None:
         train_private(
-            {modality: Block(network, batch_of, rows)}, label_N, rows, spec, noise_multiplier=1.0, sample_rate=1.0,
+            {modality: Network(network, batch_of, rows)}, label_N, rows, spec, noise_multiplier=1.0, sample_rate=1.0,
             steps=STEPS, batch_size=STEP_STAYS, random=SecureRandom(), number=1,
         )  # fmt: skip
 
@@ -142,7 +142,7 @@ def draw(runs: Sequence[Run], found: Sequence[Found], file: Path) -> None:
         if trees:
             axes.axhline(mean(trees), color="gray", linestyle=":", label="trees, no budget")
         axes.set(title=f"held_out, {population}", ylabel="AUROC")
-    for learner in membership.LEARNERS:
+    for learner in membership.NETWORKS:
         line(panels[2], learner, [[one.attack[learner]["auroc"] for one in group] for group in groups])
     panels[2].axhline(0.5, color="gray", linestyle=":")
     panels[2].set(title="membership attack", ylabel="AUROC")

@@ -152,7 +152,7 @@ def attacks(hospitals: Sequence[Hospital], model: lemof.Model) -> dict[str, dict
             if group.name.startswith("membership/"):
                 counts[group.name] = counts.get(group.name, 0) + group.sums["histogram"]
     found = {}
-    for learner in membership.LEARNERS:
+    for learner in membership.NETWORKS:
         attack = membership.attack(*(counts[f"membership/{learner}/{who}"] for who in ("members", "others")))
         assert attack is not None
         found[learner] = attack

@@ -131,10 +131,15 @@ def omega_1_rows(levels: Mapping[str, Float], model: Model, study: Study, *, has
     return rows
 
 
+def has_indicator(model: Model) -> bool:
+    """Whether omega_1 reads ``has_ecg``: the number of coefficients tells."""
+    return len(model["omega_1"]) == 6
+
+
 def omega_1_log_odds(levels: Mapping[str, Float], model: Model, study: Study) -> Float:
-    """omega_1 (M1). The number of coefficients tells whether the indicator is in."""
-    theta = model["omega_1"]
-    return logistic.decision(theta, omega_1_rows(levels, model, study, has_indicator=len(theta) == 6))
+    """omega_1 (M1)."""
+    rows = omega_1_rows(levels, model, study, has_indicator=has_indicator(model))
+    return logistic.decision(model["omega_1"], rows)
 
 
 def cross_fit(omega_2_N2: Float, fold_N: NDArray[np.int64], in_stack_N: NDArray[np.bool_]) -> Float:

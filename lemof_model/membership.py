@@ -19,8 +19,8 @@ from lemof_model import metrics
 
 Float = NDArray[np.float64]
 
-LEARNERS = {"encoders": "train", "attention": "stack"}
-"""What is attacked, and the split that holds its members."""
+NETWORKS = {"encoders": "train", "attention": "stack"}
+"""The networks that are attacked, by the stage that trains them, and the split that holds their members."""
 
 NUM_BINS = 200
 EDGES: Float = np.linspace(-8.0, 8.0, NUM_BINS + 1)

@@ -128,12 +128,24 @@ class Newton(Release):
     Hessian: the server's steps heed it.
 
     Attributes:
-        theta: name of the coefficients in the model; ``sizes`` how many there may be.
+        theta: name of the coefficients in the model.
+        start: weights of the inputs that are best when nothing is known; the intercept is 0.
+        has_ecg: whether an input more tells of the ECG, where having one varies; its first weight is 0.
     """
 
     theta: str
-    sizes: tuple[int, ...]
+    start: tuple[float, ...]
+    has_ecg: bool = False
     mechanisms: ClassVar[int] = 2
+
+    def first(self, *, has_indicator: bool) -> Float:
+        """The coefficients that it begins with; ``has_indicator`` if having an ECG varies."""
+        return np.array([*self.start, *([0.0] if self.has_ecg and has_indicator else []), 0.0])
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many coefficients there may be."""
+        return tuple(sorted({len(self.first(has_indicator=varies)) for varies in (False, True)}))
 
     def forms(self, request: Any, group: str) -> dict[str, Form]:
         """Gradient, Hessian, loss, variances of noise, number of errors."""

@@ -9,16 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lemof_model.errors import DoorError
+from lemof_model.lemof import Model
 from lemof_model.study import Study
-from protocol.kinds import Trained
+from protocol.kinds import Newton, Trained
 from protocol.messages import Request
 from protocol.release import Form, Group, Noise, Reach, Release, View
 
 Forms = dict[str, dict[str, Form]]
 """The arrays of each group that an answer may have."""
-
-PARTS_OF_MODEL = ("scaling", "ecg", "ehr", "meta", "background", "best_level", "omega_1", "attention", "final")
-"""First words of the names in a model, in the order in which a study finds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,8 @@ class Stage:
         says: what leaves a hospital, for people.
         reads: the parts of the model that an answer needs: all of each, or none of the answer.
         releases: what leaves.
+        finds: the parts of the model that are made of the answers: first words of their names.
+        begin: these parts before any answer, by the study and the model so far; of learners the release says it.
         times: how often a study asks at most; the second argument is the number of Newton steps.
         probes: fields of the requests that show all of it in a dry run, with every value that they may have.
     """
@@ -40,15 +40,18 @@ class Stage:
     says: str
     reads: tuple[str, ...]
     releases: tuple[Release, ...]
+    finds: tuple[str, ...] = ()
+    begin: Callable[[Study, Model], Model] = lambda study, model: {}
     times: Callable[[Study, int], int] = lambda study, num_steps: 1
     probes: tuple[Mapping[str, Any], ...] = ({},)
 
     def __post_init__(self) -> None:
-        unknown = [part for part in self.reads if part not in PARTS_OF_MODEL]
+        learnt = [*self.blocks, *(learner.theta for learner in self.learners.values())]
+        unknown = [name for name in learnt if name.split("/")[0] not in self.finds]
         problems = [] if all(self.does) and len(self.does) == len(self.probes) else ["does must tell of each probe"]
         problems += [] if self.says else ["says must tell what leaves a hospital"]
         problems += [] if self.releases else ["releases must name what leaves"]
-        problems += [f"reads must name parts of the model, got {', '.join(unknown)}"] if unknown else []
+        problems += [f"finds must name what is learnt, got none of {', '.join(unknown)}"] if unknown else []
         if problems:
             raise TypeError(f"stage {self.name}: {'; '.join(problems)}")
 
@@ -61,6 +64,21 @@ class Stage:
     def trained(self) -> Trained | None:
         """What tells how its networks are trained, if it trains any."""
         return next((release for release in self.releases if isinstance(release, Trained)), None)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The networks that it trains."""
+        return tuple(block for release in self.releases for block in release.blocks)
+
+    @property
+    def learners(self) -> dict[str, Newton]:
+        """The logistic learners that it fits, by their group."""
+        return {str(*r.groups(None)): r for r in self.releases if isinstance(r, Newton)}
+
+    def untrained(self, study: Study, model: Model) -> Model:
+        """What it finds, before any answer: networks of the study's seed, and learners at their start."""
+        first = {learner.theta: learner.first(has_indicator=True) for learner in self.learners.values()}
+        return {**self.begin(study, model), **first}
 
     def doing(self, request: Any) -> str:
         """What is done at a request, in a few words."""
@@ -86,8 +104,8 @@ class Stage:
         """Refuse blocks and values that are not declared; after it a request is one of the probes."""
         known = {name: [probe[name] for probe in self.probes] for name in self.probes[0]}
         asked = {name: [getattr(request, name)] for name in known}
-        if blocks := [block for release in self.releases for block in release.blocks]:
-            known["blocks"], asked["blocks"] = blocks, request.blocks.split()
+        if self.blocks:
+            known["blocks"], asked["blocks"] = list(self.blocks), request.blocks.split()
         for name, values in asked.items():
             if strange := sorted(set(values) - set(known[name])):
                 raise DoorError(
@@ -108,6 +126,19 @@ class Stage:
         """The largest norm of every array that an answer under a budget may hold, by ``group/name``."""
         private = [release for release in self.releases if release.is_private(request)]
         return {name: norm for release in private for name, norm in release.norms(request, reach).items()}
+
+
+def by_name(stages: Iterable[Stage]) -> dict[str, Stage]:
+    """Stages by their names; several methods may have one, and then it is the same.
+
+    Raises:
+        TypeError: two are declared under one name.
+    """
+    found: dict[str, Stage] = {}
+    for stage in stages:
+        if found.setdefault(stage.name, stage) is not stage:
+            raise TypeError(f"stage {stage.name}: it must be declared once, got two of this name")
+    return found
 
 
 def _joined(groups: Iterable[Group]) -> list[Group]:

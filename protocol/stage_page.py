@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from lemof_model.study import SPLITS, Study
+from protocol.method import times_asked
 from protocol.release import Share
-from protocol.stages import STAGES, times_asked
+from protocol.stages import STAGES
 
 HEAD = """\
 # The stages of a study

@@ -4,6 +4,7 @@
 
 Everything that has to know of a stage reads its declaration here: the hospital's engine and door, the check of a
 request, the plan of noise, the dry run, the site file's list of stages, the report's audit, and a table of the docs.
+The file is a long one, so that all that may leave stands in one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from protocol.messages import (
     StatisticsRequest,
 )
 from protocol.release import Part, Share, View
-from protocol.stage import Stage
+from protocol.stage import Stage, by_name
 
 # --- census: who takes part -------------------------------------------------------------------------------------------
 
@@ -75,6 +76,9 @@ STATISTICS = Stage(
     does=("means and scales of the features",),
     says="count, value and squared value of each numeric feature that was measured in at least min_cell stays",
     reads=(),
+    finds=("scaling",),
+    begin=lambda study, model: {f"scaling/{name}": np.full(len(NUMERIC_COLUMNS), value, np.float32)
+                                for name, value in (("mean", 0.0), ("scale", 1.0))},
     releases=(  # without a share: other hospitals' sums, or published values, scale the features of one with a budget
         Sums(groups=lambda request: ("ehr",), part=_terms, minimum="patients", counted_by="num_present",
              arrays=dict.fromkeys(("num_present", "x", "x2"), len(NUMERIC_COLUMNS))),
@@ -126,6 +130,8 @@ ENCODERS = Stage(
     does=("training the encoders",),
     says="network weights times number of stays; tuning loss",
     reads=("scaling", "ecg", "ehr"),
+    finds=MODALITIES,
+    begin=lambda study, model: lemof.initial_networks(study),
     times=lambda study, num_steps: study.encoders.num_rounds + 1,
     releases=(
         Sums(groups=lambda request: [f"tuning/{m}" for m in MODALITIES], part=_network_losses, minimum="cell",
@@ -167,13 +173,16 @@ META = Stage(
     does=("weighing the levels of each encoder",),
     says="gradient, Hessian, loss and number of errors of two logistic learners; sums of their inputs",
     reads=("scaling", "ecg", "ehr", "meta"),
+    finds=("meta", "background"),
+    begin=lambda study, model: {f"background/{m}": np.zeros(NUM_LEVELS) for m in MODALITIES},
     times=lambda study, num_steps: num_steps,
     releases=tuple(
         release
         for share in (Share("stack", "meta", 0.25),)
         for m in MODALITIES
         for release in (
-            Newton(**_of_stack(m), part=level_inputs, share=share, theta=f"meta/{m}", sizes=(NUM_LEVELS + 1,)),
+            Newton(**_of_stack(m), part=level_inputs, share=share, theta=f"meta/{m}",
+                   start=(1 / NUM_LEVELS,) * NUM_LEVELS),
             Sums(**_of_stack(m), part=_input_vectors, share=share, arrays={"inputs": NUM_LEVELS},
                  bound=lambda *_: RADIUS),
         )
@@ -201,6 +210,8 @@ IMPORTANCE = Stage(
     does=("ranking the levels",),
     says="absolute Shapley values of three levels for each modality",
     reads=("scaling", "ecg", "ehr", "meta", "background"),
+    finds=("best_level",),
+    begin=lambda study, model: {"best_level": np.array([NUM_LEVELS] * len(MODALITIES))},
     releases=tuple(
         Sums(**_of_stack(m), part=_shapley, share=Share("stack", "importance", 0.04), arrays={"abs_shap": NUM_LEVELS},
              bound=_shapley_bound)
@@ -212,7 +223,6 @@ IMPORTANCE = Stage(
 # --- attention: rounds of the cross-fit heads (eq. 10-12); omega_1 (eq. 8) rides along --------------------------------
 
 HEADS = tuple(f"attention/{fold}" for fold in range(lemof.NUM_HEADS))
-OMEGA_1_SIZES = (5, 6)  # without and with has_ecg
 
 
 def best_levels(model: Mapping[str, Any]) -> tuple[int, ...]:
@@ -241,7 +251,7 @@ def head_shapes(request: Any, head: str) -> Mapping[str, tuple[int, ...]]:
 def omega_1_inputs(view: View, group: str) -> Part:
     """What omega_1 reads on ``stack``; with ``has_ecg`` where the coefficients have a place for it."""
     rows, model = view.stays.rows(LEARNER_SPLIT), view.request.model
-    has_indicator = len(model["omega_1"]) == OMEGA_1_SIZES[1]
+    has_indicator = lemof.has_indicator(model)
     inputs = lemof.omega_1_rows(view.levels, model, view.study, has_indicator=has_indicator)
     return Part(rows, view.bounded(inputs[rows]))
 
@@ -267,10 +277,13 @@ ATTENTION = Stage(
     does=("training the attention",),
     says="weights of two heads times number of stays; tuning loss; of a third learner, omega_1, the same as above",
     reads=("scaling", "ecg", "ehr", "meta", "best_level", "omega_1", "attention"),
+    finds=("omega_1", "attention"),
+    begin=lambda study, model: lemof.initial_heads(study, model["best_level"]),
     times=lambda study, num_steps: max(study.attention.training.num_rounds + 1, num_steps),
     releases=(
         Newton(groups=lambda request: ("omega_1",), part=omega_1_inputs, minimum="patients", theta="omega_1",
-               sizes=OMEGA_1_SIZES, share=Share("stack", "omega_1", 0.15), counted=lambda *_: "stack/ehr"),
+               start=(0.0, 0.0, 1.0, 0.0), has_ecg=True, share=Share("stack", "omega_1", 0.15),
+               counted=lambda *_: "stack/ehr"),  # every stay has an EHR: its meta prediction
         Sums(groups=lambda request: [f"tuning/{head}" for head in HEADS], part=_head_losses, minimum="cell",
              share=LOSSES, arrays={"loss": 0}, bound=lambda *_: LOSS_LIMIT, counted=lambda *_: "tuning/ehr",
              messages=lambda study: study.attention.training.num_rounds + 1),
@@ -301,10 +314,11 @@ FINAL = Stage(
     does=("fitting the last decision",),
     says="of the last logistic learner the same as of those above",
     reads=("scaling", "ecg", "ehr", "meta", "best_level", "omega_1", "attention", "final"),
+    finds=("final",),
     times=lambda study, num_steps: num_steps,
     releases=(
-        Newton(groups=lambda request: ("final",), part=final_inputs, minimum="patients", theta="final", sizes=(3,),
-               share=Share("stack", "final", 0.15), counted=lambda *_: "stack/ehr"),
+        Newton(groups=lambda request: ("final",), part=final_inputs, minimum="patients", theta="final",
+               start=(1.0, 0.0), share=Share("stack", "final", 0.15), counted=lambda *_: "stack/ehr"),
     ),
 )  # fmt: skip
 
@@ -354,7 +368,7 @@ def _scores_of(split: str, members: Sequence[str], share: float | None) -> Histo
 
 
 def _margins(split: str, view: View, group: str) -> Part:
-    """Margins of a learner's members, or of others. The limit is held over either outcome: the scores are counted by
+    """Margins of a network's members, or of others. The limit is held over either outcome: the scores are counted by
     outcome, and would tell the small one as what is left."""
     stays, rows, model = view.stays, view.stays.rows(split), view.request.model
     if group.split("/")[1] == "encoders":
@@ -381,6 +395,7 @@ EVALUATION = Stage(
     says="score histograms by outcome, for all stays, diseases and subgroups; on held-out patients also bootstrap "
     "ones, and two of the membership audit for each learner",
     reads=("scaling", "ecg", "ehr", "meta", "best_level", "omega_1", "attention", "final"),
+    finds=("calibration", "edges"),
     probes=tuple({"split": split} for split in JUDGED),
     releases=(
         _scores_of("tuning", ("all",), 0.5),
@@ -388,19 +403,13 @@ EVALUATION = Stage(
         _scores_of("held_out", STRATA, None),
         _margins_of("train", ("membership/encoders/members",), 0.05),
         _margins_of("stack", ("membership/attention/members",), 0.03),
-        _margins_of("held_out", tuple(f"membership/{learner}/others" for learner in membership.LEARNERS), 0.15),
+        _margins_of("held_out", tuple(f"membership/{network}/others" for network in membership.NETWORKS), 0.15),
     ),
 )
 
-STAGES: dict[str, Stage] = {
-    stage.name: stage for stage in (CENSUS, STATISTICS, ENCODERS, META, IMPORTANCE, ATTENTION, FINAL, EVALUATION)
-}
-"""In the order in which a study asks them."""
+LEMOF = (CENSUS, STATISTICS, ENCODERS, META, IMPORTANCE, ATTENTION, FINAL, EVALUATION)
+"""The method of the paper (docs/method.md, section 2): the order is written here alone (``method.py``)."""
+METHODS = (LEMOF,)
+STAGES = by_name(stage for method in METHODS for stage in method)
+"""All that a hospital can be asked."""
 WIDTH = max(len(does) for stage in STAGES.values() for does in stage.does)
-
-
-def times_asked(study: Study, *, is_private: bool = False) -> dict[str, int]:
-    """How often each stage is asked at most, as long as no hospital leaves; sums of a hospital with a privacy budget
-    allow one Newton step."""
-    num_steps = 1 if is_private else study.logistic.max_steps
-    return {name: stage.times(study, num_steps) * len(stage.probes) for name, stage in STAGES.items()}

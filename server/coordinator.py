@@ -1,13 +1,14 @@
-"""The whole study on one screen: stage after stage, as in the table of the method (docs/method.md, section 3).
+"""How the coordinator does each stage of a method (docs/method.md, section 2), in its order (``protocol/method.py``).
 
     census -> statistics -> encoders (rounds) -> meta (Newton) -> importance -> attention (rounds, omega_1 rides along)
     -> final (Newton) -> evaluation on tuning -> evaluation on held_out, once
 
-Each step asks rounds (``rounds.py``), turns their sums into parameters, and adds these to the state.
+Each step asks rounds (``rounds.py``), turns their sums into parameters, and adds these to the state. Networks are
+trained and logistic learners fitted in one way, whatever the stage; the others have a step of their own.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,19 +17,14 @@ import numpy as np
 from lemof_model import importance, lemof, published
 from lemof_model.features import schema_digest
 from lemof_model.stays import scaling_from
-from lemof_model.study import FEW_SITES, MODALITIES, NUM_LEVELS, Study
+from lemof_model.study import FEW_SITES, MODALITIES, Study
 from lemof_model.training import derive_seed
-from protocol.messages import (
-    AttentionRequest,
-    CensusRequest,
-    EncodersRequest,
-    EvaluationRequest,
-    FinalRequest,
-    ImportanceRequest,
-    MetaRequest,
-    StatisticsRequest,
-)
+from protocol import method, stages
+from protocol.kinds import Newton, Trained
+from protocol.messages import CensusRequest, EvaluationRequest, ImportanceRequest, StatisticsRequest
 from protocol.source import source_digest, versions
+from protocol.stage import Stage
+from protocol.stages import META, STAGES
 from server import evaluation
 from server.blocks import Model, train_blocks
 from server.newton_stage import NewtonStage
@@ -49,7 +45,7 @@ class State:
         model: every parameter.
         notes: of the stages, for the model card.
         has_indicator: whether having an ECG varies among the stays that the learners are fitted on.
-        searches: the finished searches of the modality meta-learners.
+        searches: the finished searches of logistic learners, by their name in the model.
         ranking: the importance of the levels.
         cuts: the cuts of every variant and population.
         metrics: the evaluation on ``held_out``.
@@ -67,11 +63,12 @@ class State:
 Step = Callable[[Rounds, State], State]
 
 
-def run_study(study: Study, transport: Transport, store: RunStore) -> Model:
-    """Run the study to its end, or go on with it; the run folder then holds model, metrics and importance."""
+def run_study(study: Study, transport: Transport, store: RunStore, steps: Sequence[Step] | None = None) -> Model:
+    """Run the study to its end, or go on with it; the run folder then holds model, metrics and importance. ``steps``
+    are those of another method than LeMoF."""
     store.begin(study, source_digest())
     rounds, state = Rounds(study, transport, store), State()
-    for step in LEMOF:
+    for step in LEMOF if steps is None else steps:
         state = step(rounds, state)
     card = {
         "plan_digest": study.digest, "source_digest": source_digest(), "versions": versions(), "sites": rounds.sites,
@@ -92,11 +89,12 @@ def take_census(rounds: Rounds, state: State) -> State:
     rounds.sites = counted.answered("train/ehr")
     rounds.cohorts = {site: counted.sites[site].cohort_digest for site in rounds.sites}
 
-    def num_able(modality: str, *splits: str) -> int:
-        return min(len(set(rounds.sites).intersection(counted.answered(f"{split}/{modality}"))) for split in splits)
+    def num_able(*groups: str) -> int:
+        return min(len(set(rounds.sites).intersection(counted.answered(group))) for group in groups)
 
-    rounds.num_able = {modality: num_able(modality, "train", "stack") for modality in MODALITIES}
-    rounds.num_able |= dict.fromkeys(("omega_1", "final"), num_able("ehr", "stack"))
+    learners = [(group, one) for stage in STAGES.values() for group, one in stage.learners.items()]
+    rounds.num_able = {group: num_able(one.counted(None, group)) for group, one in learners}
+    rounds.num_able |= {modality: num_able(f"train/{modality}", f"stack/{modality}") for modality in MODALITIES}
     for modality in MODALITIES:
         able = [s for s in rounds.sites if {f"train/{modality}", f"stack/{modality}"} <= set(counted.sites[s].counts)]
         if len(able) < FEW_SITES:
@@ -118,32 +116,69 @@ def statistics(rounds: Rounds, state: State) -> State:
     return replace(state, model=state.model | lemof.prefixed("scaling", scaling))
 
 
-def encoders(rounds: Rounds, state: State) -> State:
-    """Both modality networks by gradient rounds."""
-    model, notes = state.model | lemof.initial_networks(rounds.study), dict(state.notes)
-    model = train_blocks(rounds, model, EncodersRequest, MODALITIES, rounds.study.encoders, notes)
-    return replace(state, model=model, notes=notes)
+def trained(stage: Stage, blocks: Sequence[str] = ()) -> Step:
+    """Networks of a stage (all of them, or these) by gradient rounds; a logistic learner of it rides along.
+
+    Raises:
+        TypeError: more than one learner, or one whose group has another name.
+    """
+    if len(stage.learners) > 1 or any(group != one.theta for group, one in stage.learners.items()):
+        raise TypeError(f"stage {stage.name}: one learner may ride along, in a group of its name in the model")
+
+    def step(rounds: Rounds, state: State) -> State:
+        assert stage.trained is not None
+        model, notes = {**state.model, **stage.begin(rounds.study, state.model)}, dict(state.notes)
+        searches = _searches(stage, rounds, state)
+        ride = next(iter(searches.values()), None)
+        spec = stage.trained.spec(rounds.study)
+        model = train_blocks(rounds, model, stage.request, blocks or stage.blocks, spec, notes, ride)
+        return _fitted(replace(state, model=model, notes=notes), searches)
+
+    return step
+
+
+def fitted(stage: Stage) -> Step:
+    """Logistic learners of a stage by Newton steps, all of them in one message a step."""
+
+    def step(rounds: Rounds, state: State) -> State:
+        model, searches = dict(state.model), _searches(stage, rounds, state)
+        while open_ones := {group: one for group, one in searches.items() if not one.is_done}:
+            model |= {one.name: one.search.theta for one in searches.values()}
+            known = [set(one.members) for one in searches.values() if one.members is not None]
+            sites = sorted(set.union(*known)) if known else None
+            reply = rounds.ask(stage.request, sites=sites, needs=list(open_ones), keep_sites=True, model=model)
+            for group, one in open_ones.items():
+                one.advance(reply, group)
+        return _fitted(state, searches)
+
+    return step
+
+
+def _searches(stage: Stage, rounds: Rounds, state: State) -> dict[str, NewtonStage]:
+    """A search for each learner of a stage, by its group."""
+    found = {}
+    for group, learner in stage.learners.items():
+        start = learner.first(has_indicator=state.has_indicator)[:-1].tolist()
+        noisy_start = start if rounds.privacy else None
+        found[group] = NewtonStage(learner.theta, len(start), rounds.study, noisy_start=noisy_start)
+    return found
+
+
+def _fitted(state: State, searches: Mapping[str, NewtonStage]) -> State:
+    """The state with what searches found."""
+    by_name = {one.name: one for one in searches.values()}
+    theta = {name: one.search.found for name, one in by_name.items()}
+    notes = {name: one.describe() for name, one in by_name.items()}
+    return replace(
+        state, model=state.model | theta, notes={**state.notes, **notes}, searches={**state.searches, **by_name}
+    )
 
 
 def meta(rounds: Rounds, state: State) -> State:
-    """Both modality meta-learners (eq. 4) in one message a step; their mean inputs are the Shapley background."""
-    model, notes = dict(state.model), dict(state.notes)
-    mean = [1 / NUM_LEVELS] * NUM_LEVELS if rounds.privacy else None
-    stages = {m: NewtonStage(f"meta/{m}", NUM_LEVELS, rounds.study, noisy_start=mean) for m in MODALITIES}
-    while not all(stage.is_done for stage in stages.values()):
-        for stage in stages.values():
-            model[stage.name] = stage.search.theta
-        known = [set(stage.members) for stage in stages.values() if stage.members is not None]
-        sites = sorted(set.union(*known)) if known else None
-        open_ones = {modality: stage for modality, stage in stages.items() if not stage.is_done}
-        reply = rounds.ask(MetaRequest, sites=sites, needs=list(open_ones), keep_sites=True, model=model)
-        for modality, stage in open_ones.items():
-            stage.advance(reply, modality)
-            model[f"background/{modality}"] = reply.sums[f"{modality}/inputs"] / reply.counts[modality]
-    for stage in stages.values():
-        model[stage.name] = stage.search.found
-        notes[stage.name] = stage.describe()
-    return replace(state, model=model, notes=notes, searches=stages)
+    """Both modality meta-learners (eq. 4); their mean inputs are the Shapley background."""
+    state = fitted(META)(rounds, state)
+    means = {f"background/{group}": state.searches[f"meta/{group}"].mean("inputs", group) for group in META.learners}
+    return replace(state, model=state.model | means)
 
 
 def level_importance(rounds: Rounds, state: State) -> State:
@@ -153,7 +188,7 @@ def level_importance(rounds: Rounds, state: State) -> State:
     reply = rounds.ask(ImportanceRequest, model=model, keep_sites=True, needs=MODALITIES)
     ranking: dict[str, Any] = {}
     for modality in MODALITIES:
-        total, stage = reply.sums[f"{modality}/abs_shap"], state.searches[modality]
+        total, stage = reply.sums[f"{modality}/abs_shap"], state.searches[f"meta/{modality}"]
         theta, hessian = stage.search.found, stage.search.hessian
         assert hessian is not None
         rng = np.random.default_rng(derive_seed(rounds.study.seed, "stability", modality))
@@ -183,46 +218,25 @@ def level_importance(rounds: Rounds, state: State) -> State:
     return replace(state, model=model | {"best_level": best}, ranking=ranking)
 
 
-def attention(rounds: Rounds, state: State) -> State:
-    """Two cross-fit attention heads (eq. 10-12) by gradient rounds; omega_1 (eq. 8) rides along by Newton steps."""
-    model, notes = state.model | lemof.initial_heads(rounds.study, state.model["best_level"]), dict(state.notes)
-    num_inputs = 5 if state.has_indicator else 4
-    meta_ehr = np.eye(num_inputs)[2].tolist() if rounds.privacy else None  # every stay has an EHR
-    ride = NewtonStage("omega_1", num_inputs, rounds.study, noisy_start=meta_ehr)
-    names = [f"attention/{fold}" for fold in range(lemof.NUM_HEADS)]
-    spec = rounds.study.attention.training
-    model = train_blocks(rounds, model, AttentionRequest, names, spec, notes, ride)
-    model["omega_1"] = ride.search.found
-    return replace(state, model=model, notes=notes | {"omega_1": ride.describe()})
-
-
-def final(rounds: Rounds, state: State) -> State:
-    """The integrated decision (eq. 13) by Newton steps."""
-    model = dict(state.model)
-    stage = NewtonStage("final", 2, rounds.study, noisy_start=[1.0, 0.0] if rounds.privacy else None)  # omega_1
-    while not stage.is_done:
-        model["final"] = stage.search.theta
-        stage.advance(rounds.ask(FinalRequest, sites=stage.members, needs=["final"], model=model), "final")
-    model["final"] = stage.search.found
-    return replace(state, model=model, notes={**state.notes, "final": stage.describe()})
-
-
-def calibration(rounds: Rounds, state: State) -> State:
-    """Platt's pair, bin edges and the three cuts of every variant and population, from ``tuning``."""
+def evaluate(rounds: Rounds, state: State) -> State:
+    """Platt's pair, bin edges and the three cuts of every variant and population, from ``tuning``; then the metrics on
+    ``held_out``, once."""
     tuning = rounds.ask(EvaluationRequest, split="tuning", model=state.model, keep_sites=True)
     found, cuts = evaluation.calibrate_and_cut(tuning, rounds.study)
-    return replace(state, model=state.model | found, cuts=cuts)
+    model = state.model | found
+    reply = rounds.ask(EvaluationRequest, split="held_out", model=model, keep_sites=True)
+    metrics = evaluation.metrics_of(reply, rounds.study, model, cuts, rounds.privacy)
+    return replace(state, model=model, cuts=cuts, metrics=metrics)
 
 
-def held_out(rounds: Rounds, state: State) -> State:
-    """The metrics, once."""
-    reply = rounds.ask(EvaluationRequest, split="held_out", model=state.model, keep_sites=True)
-    metrics = evaluation.metrics_of(reply, rounds.study, state.model, state.cuts, rounds.privacy)
-    return replace(state, metrics=metrics)
+def steps(of: method.Method) -> tuple[Step, ...]:
+    """How the coordinator does each stage of a method."""
+    by_name = {
+        "census": take_census, "statistics": statistics, "meta": meta, "importance": level_importance,
+        "evaluation": evaluate,
+    }  # fmt: skip
+    return method.steps_of(of, by_name, {Trained: trained, Newton: fitted}, who="the coordinator")
 
 
-LEARNING: tuple[Step, ...] = (take_census, statistics, encoders, meta, level_importance, attention, final)
-"""Every parameter, from ``train`` and ``stack``."""
-
-LEMOF: tuple[Step, ...] = (*LEARNING, calibration, held_out)
-"""The method. A study by another one is another list."""
+LEARNING = steps(method.LEARNING)
+LEMOF = steps(stages.LEMOF)

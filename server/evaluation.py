@@ -102,10 +102,10 @@ def metrics_of(
 
 
 def _membership(held_out: Round) -> dict[str, Any]:
-    """The attack on members, of each learner: by site, and over all sites that sent both of its histograms."""
+    """The attack on members, of each network: by site, and over all sites that sent both of its histograms."""
 
-    def one(learner: str, sites: Sequence[str]) -> dict[str, Any] | None:
-        names = [f"membership/{learner}/{who}" for who in ("members", "others")]
+    def one(network: str, sites: Sequence[str]) -> dict[str, Any] | None:
+        names = [f"membership/{network}/{who}" for who in ("members", "others")]
         complete = [site for site in sites if all(name in held_out.sites[site].counts for name in names)]
         if not complete:
             return None
@@ -118,8 +118,8 @@ def _membership(held_out: Round) -> dict[str, Any]:
 
     answered = held_out.answered()
     return {
-        learner: {"pooled": one(learner, answered), "sites": {site: one(learner, [site]) for site in answered}}
-        for learner in membership.LEARNERS
+        network: {"pooled": one(network, answered), "sites": {site: one(network, [site]) for site in answered}}
+        for network in membership.NETWORKS
     }
 
 

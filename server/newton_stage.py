@@ -60,6 +60,11 @@ class NewtonStage:
         variance = sum((_variance(self._reply.sites[s].sums, group) for s in others), np.zeros(2))
         return _next(Newton(self._asked, self.search.ridge), LogisticSums(*(a - b for a, b in parts)), variance).theta
 
+    def mean(self, name: str, group: str) -> NDArray[np.float64]:
+        """Mean over the stays of what else was summed with the last step."""
+        assert self._reply is not None
+        return np.asarray(self._reply.sums[f"{group}/{name}"] / self._reply.counts[group])
+
     def describe(self) -> dict[str, Any]:
         """What the card says of the search."""
         theta = self.search.found

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from client.site import load_site
 from lemof_model.errors import ConfigError
+from protocol.method import times_asked
 from protocol.plan import load_plan
 from protocol.progress import Shown
-from protocol.stages import times_asked
 from server.run import run_plan
 from simulation.local_transport import LocalTransport
 from simulation.progress import Watched

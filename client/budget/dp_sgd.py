@@ -40,7 +40,7 @@ class Random(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class Network:
     """A network to be trained, how its inputs are read, and which stays (sorted rows) have them."""
 
     model: nn.Module
@@ -49,7 +49,7 @@ class Block:
 
 
 def train_private(
-    blocks: Mapping[str, Block],
+    blocks: Mapping[str, Network],
     labels_N: NDArray[np.int8],
     rows: Rows,
     spec: TrainingSpec,
@@ -72,7 +72,7 @@ def train_private(
         number: the round, which decides the learning rate.
         proximal_mu: FedProx's term, ``mu (w - w_0)``, depends on no patient and is added after the noise.
     """
-    learners = [_Learner(block, spec, number) for block in blocks.values()]
+    networks = [_InTraining(block, spec, number) for block in blocks.values()]
     label = torch.from_numpy(labels_N.astype(np.float32))
     with torch.random.fork_rng(), warnings.catch_warnings():
         # torch says it of every module whose input asks for no gradient, such as the first
@@ -80,19 +80,19 @@ def train_private(
         torch.manual_seed(secrets.randbits(63))
         for _ in range(steps):
             sampled = rows[random.bernoulli(sample_rate, len(rows))]
-            gradient = _clipped_sum(learners, label, sampled, spec.max_grad_norm)
+            gradient = _clipped_sum(networks, label, sampled, spec.max_grad_norm)
             if noise_multiplier:
                 gradient += noise_multiplier * spec.max_grad_norm * random.normal(gradient.shape)
-            _step(learners, gradient / batch_size, proximal_mu)
-    for learner, block in zip(learners, blocks.values(), strict=True):
-        trained = learner.model.state_dict()  # an LSTM of Opacus' holds its weights by more names than the plain one
+            _step(networks, gradient / batch_size, proximal_mu)
+    for network, block in zip(networks, blocks.values(), strict=True):
+        trained = network.model.state_dict()  # an LSTM of Opacus' holds its weights by more names than the plain one
         block.model.load_state_dict({name: trained[name] for name in block.model.state_dict()})
 
 
-class _Learner:
-    """One block in training: a copy of its model that knows the gradient of each stay of a batch."""
+class _InTraining:
+    """One network in training: a copy of its model that knows the gradient of each stay of a batch."""
 
-    def __init__(self, block: Block, spec: TrainingSpec, number: int) -> None:
+    def __init__(self, block: Network, spec: TrainingSpec, number: int) -> None:
         from opacus import GradSampleModule
         from opacus.validators import ModuleValidator
 
@@ -132,13 +132,13 @@ def _convolution_gradients(layer: nn.Conv1d, activations: list[Tensor], backprop
     return out
 
 
-def _clipped_sum(learners: list[_Learner], label_N: Tensor, sampled: Rows, clip: float) -> NDArray[np.float64]:
+def _clipped_sum(networks: list[_InTraining], label_N: Tensor, sampled: Rows, clip: float) -> NDArray[np.float64]:
     """The sum over the sampled stays of their joint gradients, each of norm ``clip`` at most, as one vector."""
     square_B = torch.zeros(len(sampled), dtype=torch.float64)
     found: list[tuple[NDArray[np.bool_], list[Tensor]]] = []
-    for learner in learners:
-        has_block = np.isin(sampled, learner.rows, assume_unique=True)
-        gradients = learner.gradients(label_N, sampled[has_block]) if has_block.any() else []
+    for network in networks:
+        has_block = np.isin(sampled, network.rows, assume_unique=True)
+        gradients = network.gradients(label_N, sampled[has_block]) if has_block.any() else []
         for gradient in gradients:
             square_B[has_block] += torch.linalg.vector_norm(gradient, dim=1).double() ** 2
         found.append((has_block, gradients))
@@ -149,21 +149,21 @@ def _clipped_sum(learners: list[_Learner], label_N: Tensor, sampled: Rows, clip:
                 gradient[~is_number_B[has_block]] = 0.0
     factor_B = torch.where(is_number_B, torch.clamp(clip / (square_B.sqrt() + 1e-12), max=1.0), 0.0).float()
     parts = []
-    for learner, (has_block, gradients) in zip(learners, found, strict=True):
+    for network, (has_block, gradients) in zip(networks, found, strict=True):
         if gradients:
             parts += [factor_B[has_block] @ gradient for gradient in gradients]
         else:
-            parts += [torch.zeros(p.numel()) for p in learner.parameters]
+            parts += [torch.zeros(p.numel()) for p in network.parameters]
     return torch.cat(parts).numpy().astype(np.float64)
 
 
-def _step(learners: list[_Learner], gradient: NDArray[np.float64], proximal_mu: float) -> None:
+def _step(networks: list[_InTraining], gradient: NDArray[np.float64], proximal_mu: float) -> None:
     """One step of every block's optimiser down a gradient that holds all blocks one after the other."""
     flat, begin = torch.from_numpy(gradient.astype(np.float32)), 0
-    for learner in learners:
-        for p, p_0 in zip(learner.parameters, learner.start, strict=True):
+    for network in networks:
+        for p, p_0 in zip(network.parameters, network.start, strict=True):
             p.grad = flat[begin : begin + p.numel()].view_as(p).clone()
             begin += p.numel()
             if proximal_mu:
                 p.grad.add_(p.detach() - p_0, alpha=proximal_mu)
-        learner.optimizer.step()
+        network.optimizer.step()

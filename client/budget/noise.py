@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from client.budget.accounting import Charge, Schedule
-from client.budget.dp_sgd import Block, train_private
+from client.budget.dp_sgd import Network, train_private
 from protocol.kinds import RADIUS, Trained
 from protocol.release import Part, Share, View
 
@@ -98,7 +98,7 @@ class Noise:
         request, sgd = view.request, self.schedule.sgd[view.request.stage]
         self.charges.append(sgd.charge(release.patients))
         expected = sgd.sample_rate * self.counts[f"{release.split}/ehr"] / release.num_folds
-        blocks = {group: Block(part.each[0], part.each[1], part.rows) for group, part in parts.items()}
+        blocks = {group: Network(part.each[0], part.each[1], part.rows) for group, part in parts.items()}
         train_private(
             blocks, view.stays.long_stay_N, release.sampled(view), release.spec(view.study),
             noise_multiplier=sgd.noise_multiplier, sample_rate=sgd.sample_rate, steps=sgd.steps,

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from client.budget import accounting
@@ -21,22 +19,18 @@ from client.budget.noise import Noise
 from client.cohort.hospital import Hospital, open_hospital
 from client.door import budgeted, egress, stages
 from client.site import Privacy, SiteConfig
-from lemof_model import lemof
 from lemof_model.errors import DiskError, LemofError
-from lemof_model.features import schema_digest
-from lemof_model.stays import NUMERIC_COLUMNS, scaling_from
-from lemof_model.study import FEW_SITES, MODALITIES, NUM_LEVELS, Study
+from lemof_model.study import Study
 from protocol.messages import Answer, CensusRequest, EvaluationRequest, Request
+from protocol.method import Method, requests_of
 from protocol.owner_only import write_owner_only
 from protocol.progress import Shown
-from protocol.source import source_digest
-from protocol.stages import STAGES, WIDTH, times_asked
+from protocol.stages import LEMOF, STAGES, WIDTH
 
-BEST_LEVEL = 3
-NUM_REQUESTS = sum(len(stage.probes) for stage in STAGES.values())
+NUM_REQUESTS = sum(len(stage.probes) for stage in LEMOF)
 
 
-def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None) -> dict[str, Any]:
+def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None, method: Method = LEMOF) -> dict[str, Any]:
     """Everything that would leave, stage by stage, as plain values; nothing is sent, charged or stored. Each stage is
     told to ``shown``.
 
@@ -49,7 +43,8 @@ def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None) -> dict[
         hospital = open_hospital(site, study)
         budget = _Plan(site.privacy, study) if site.privacy else None
         found = []
-        for number, (request, times) in enumerate(_requests(study, is_private=budget is not None), start=1):
+        asked = requests_of(study, is_private=budget is not None, method=method)
+        for number, (request, times) in enumerate(asked, start=1):
             doing = STAGES[request.stage].doing(request)
             if shown:
                 shown.begin(number, doing)
@@ -93,37 +88,6 @@ class _Plan:
         spent = max(accounting.epsilon_of(curve, delta) for curve in self._before.values())
         budget = self._privacy.budget
         return {"epsilon": budget.epsilon, "study_epsilon": budget.study_epsilon, "delta": delta, "spent": spent}
-
-
-def _requests(study: Study, *, is_private: bool) -> Iterator[tuple[Request, int]]:
-    """The study's requests in order, one of a kind, and how often it may come; each with all the model it needs.
-
-    ``num_sites`` is that of a study with enough hospitals.
-    """
-    model = _untrained(study)
-    digests = {"source_digest": source_digest(), "schema_digest": schema_digest()}
-    for name, times in times_asked(study, is_private=is_private).items():
-        stage = STAGES[name]
-        read = {key: value for key, value in model.items() if key.split("/")[0] in stage.reads}
-        known: dict[str, Any] = {"study": study, "round": 0, "num_sites": FEW_SITES, "model": read}
-        fields = [field.name for field in dataclasses.fields(stage.request)]
-        known |= {name: digest for name, digest in digests.items() if name in fields}
-        for probe in stage.probes:
-            yield stage.request(**known, **probe), times // len(stage.probes)
-
-
-def _untrained(study: Study) -> dict[str, NDArray[Any]]:
-    """The model before its first round: networks of the study's seed, and learners that weigh all levels alike."""
-    num_numeric = len(NUMERIC_COLUMNS)
-    none = {"num_present": np.zeros(num_numeric), "x": np.zeros(num_numeric), "x2": np.zeros(num_numeric)}
-    model: dict[str, NDArray[Any]] = {**lemof.prefixed("scaling", scaling_from(none))}
-    model |= lemof.initial_networks(study)
-    for modality in MODALITIES:
-        model[f"meta/{modality}"] = np.append(np.ones(NUM_LEVELS), 0.0)
-        model[f"background/{modality}"] = np.zeros(NUM_LEVELS)
-    model["best_level"] = np.array([BEST_LEVEL] * len(MODALITIES))
-    model |= lemof.initial_heads(study, model["best_level"])
-    return model | {"omega_1": np.zeros(6), "final": np.zeros(3)}
 
 
 def _stage(site: SiteConfig, hospital: Hospital, request: Request, times: int, budget: _Plan | None) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from lemof_model.study import Study
 class Hospital:
     """One site in one study.
 
-    ``groups`` are the diseases and subgroups that an evaluation is stratified by, one bool array each. Under a privacy
-    budget a patient has one stay; ``num_left_out`` counts the others. ``has_ecgs`` is whether the hospital has any at
+    ``subgroups``, diseases among them, stratify an evaluation, one bool array each. Under a privacy budget a
+    patient has one stay; ``num_left_out`` counts the others. ``has_ecgs`` is whether the hospital has any at
     all: a site file without ``data.ecg``, and a cohort made from it, has none.
     """
 
@@ -38,7 +38,7 @@ class Hospital:
     cohort_digest: str
     study: Study
     stays: Stays
-    groups: dict[str, NDArray[np.bool_]]
+    subgroups: dict[str, NDArray[np.bool_]]
     num_left_out: int = 0
     has_ecgs: bool = True
 
@@ -91,8 +91,8 @@ def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool
     if is_private:
         one = _one_stay_per_patient(patient[kept], cohort.stays["stay_id"].to_numpy()[kept], study.splits.salt)
         digest, num_left_out, kept = f"{digest}/one", len(kept) - len(one), kept[one]
-    groups, has_ecgs = _groups(cohort.stays.iloc[kept]), has_ecg_data or len(cohort.ecg) > 0
-    return Hospital(name, folder, digest, study, stays.select(kept), groups, num_left_out, has_ecgs)
+    subgroups, has_ecgs = _subgroups(cohort.stays.iloc[kept]), has_ecg_data or len(cohort.ecg) > 0
+    return Hospital(name, folder, digest, study, stays.select(kept), subgroups, num_left_out, has_ecgs)
 
 
 def _one_stay_per_patient(patient_N: NDArray[np.uint64], stay_id_N: NDArray[Any], salt: str) -> NDArray[np.int64]:
@@ -106,11 +106,11 @@ def _one_stay_per_patient(patient_N: NDArray[np.uint64], stay_id_N: NDArray[Any]
     return np.sort(np.fromiter(smallest.values(), np.int64, len(smallest)))
 
 
-def _groups(stays: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
+def _subgroups(stays: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
     """Diseases and subgroups, one bool array each; a stay may be in several."""
-    groups = {f"disease:{name}": stays[name].to_numpy() for name in DISEASES}
+    found = {f"disease:{name}": stays[name].to_numpy() for name in DISEASES}
     for sex in ("female", "male"):
-        groups[f"sex:{sex}"] = (stays["sex"] == sex).to_numpy()
+        found[f"sex:{sex}"] = (stays["sex"] == sex).to_numpy()
     older = stays["age"].to_numpy() >= AGE_LIMIT_YEARS
-    groups[f"age:under_{AGE_LIMIT_YEARS}"], groups[f"age:{AGE_LIMIT_YEARS}_and_over"] = ~older, older
-    return groups
+    found[f"age:under_{AGE_LIMIT_YEARS}"], found[f"age:{AGE_LIMIT_YEARS}_and_over"] = ~older, older
+    return found

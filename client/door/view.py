@@ -30,7 +30,7 @@ class HospitalView:
         self.name: str = hospital.name
         self.study: Study = hospital.study
         self.stays: Stays = hospital.stays
-        self.subgroups: Mapping[str, NDArray[np.bool_]] = hospital.groups
+        self.subgroups: Mapping[str, NDArray[np.bool_]] = hospital.subgroups
         self._model: lemof.Model = request.model
         for method in ("network", "head", "scores", "draws"):
             setattr(self, method, cache(getattr(self, method)))  # of this request alone: it goes with the view

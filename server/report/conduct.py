@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lemof_model.study import MODALITIES, SPLITS
+from protocol.method import LEARNING
 from protocol.pages import Bar, Cell, Styled, Table
 from protocol.stages import STAGES
 from server.report import words
@@ -16,7 +17,6 @@ BLOCKS = {
     "attention/0": "Attention, head 1",
     "attention/1": "Attention, head 2",
 }
-LEARNERS = ("meta/ecg", "meta/ehr", "omega_1", "final")
 NOT_RECORDED = "not recorded"
 
 
@@ -92,7 +92,8 @@ def training(run: RunFiles) -> dict[str, Any]:
     """Tuning loss over rounds, and the logistic learners."""
     stages = run.card["stages"]
     columns = ["Learner", "Steps", "Converged", "Coefficients", "Intercept", "Hospitals"]
-    rows = [_learner_row(name, stages[name]) for name in LEARNERS]
+    learners = [one.theta for stage in LEARNING for one in stage.learners.values()]
+    rows = [_learner_row(name, stages[name]) for name in learners]
     return {
         "curves": [_curve(name, stages[b]["tuning_loss"], stages[b]["best_round"]) for b, name in BLOCKS.items()],
         "learners": Table(columns, rows, "Logistic learners, by Newton steps on all hospitals' sums", (2, 3, 5)),
@@ -202,7 +203,7 @@ def _membership(run: RunFiles) -> Table:
         for site, found in [("all hospitals", audit["pooled"]), *sorted(audit["sites"].items())]:
             budget = run.metrics["privacy"].get(site)
             told = f"epsilon {budget['epsilon']:.2f}" if budget else words.NOT_DEFINED
-            rows.append([f"{words.LEARNERS[learner]}, {site}", *_attack_cells(found), told])
+            rows.append([f"{words.NETWORK_NAMES[learner]}, {site}", *_attack_cells(found), told])
     columns = ["Learner and hospital", "Members", "Others", "AUROC", "False alarms, at most", "Found", "Budget"]
     return Table(columns, rows, "Membership attack")
 

@@ -31,7 +31,7 @@ def page(run: RunFiles) -> str:
         differences=results.differences(run),
         hospitals=results.hospitals(run),
         levels=conduct.levels(run),
-        groups=results.groups(run),
+        subgroups=results.subgroups(run),
         training=conduct.training(run),
         rounds=conduct.rounds(run),
         privacy=conduct.privacy(run),

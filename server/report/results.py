@@ -205,7 +205,7 @@ def _stays(m: Metrics | None, whole: Metrics | None, *, is_noisy: bool) -> str:
     return f"{words.ABOUT if is_noisy else ''}{words.count(num)} ({words.count(num_long)})"
 
 
-def groups(run: RunFiles) -> Table:
+def subgroups(run: RunFiles) -> Table:
     """One model, stratified by discharge disease and by subgroup."""
     scale = Scale(0.2, 1.0, 0.5)
     parts = ("Stays (long)", "EHR alone", "Full (95 % interval)", scale)

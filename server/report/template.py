@@ -105,7 +105,7 @@ wins when the meta-learner's coefficients are drawn from their distribution.</p>
 <p class="note">AUROC of one model for all, stratified: nothing was trained anew for a group. Diseases are discharge
 diagnoses, which the model never sees; a stay may have several. Intervals after DeLong. A hospital leaves out groups
 that are too small, or whose rest would be. {{ words.TOO_FEW_RULE }}</p>
-{{ table(groups) }}
+{{ table(subgroups) }}
 {% endcall %}
 
 {% call section("training", "Training") %}

@@ -33,7 +33,7 @@ NAMES = {
     "local_only": "One hospital's data",
     "always_short": "Always “short”",
 }
-LEARNERS = {"encoders": "Encoders (M1)", "attention": "Attention (M2)"}
+NETWORK_NAMES = {"encoders": "Encoders (M1)", "attention": "Attention (M2)"}
 POPULATION_NAMES = {"with_ecg": "Stays with an ECG", "all": "All stays"}
 CUT_NAMES = {"half": "Cut at 0.5", "macro_f1": "Cut for macro-F1", "accuracy": "Cut for accuracy"}
 

@@ -13,7 +13,7 @@ from scipy.special import ndtr
 from scipy.stats import multivariate_normal, norm, qmc
 
 from lemof_model.metrics import auroc
-from simulation.synthetic.process import ECG_LATENTS, EHR_LATENTS, LATENTS, Hospital, Process
+from simulation.synthetic.process import ECG_LATENTS, EHR_LATENTS, LATENTS, Process, SyntheticHospital
 
 NUM_REPLICATES = 8
 NUM_STAYS_A_REPLICATE = 6_000
@@ -32,7 +32,7 @@ class Hidden:
     draws_KH: np.ndarray
 
 
-def upper_bounds(process: Process, hospitals: list[Hospital], seed: int) -> dict[str, dict[str, float]]:
+def upper_bounds(process: Process, hospitals: list[SyntheticHospital], seed: int) -> dict[str, dict[str, float]]:
     """``upper_bound``, ``upper_bound_ehr`` and ``upper_bound_ecg`` in both populations, each with ``_error``.
 
     ``all`` holds every stay of the cohort and sees an ECG where a stay has one; ``with_ecg`` those that have one.
@@ -52,7 +52,9 @@ def upper_bounds(process: Process, hospitals: list[Hospital], seed: int) -> dict
     return bounds
 
 
-def _replicate(process: Process, hospitals: list[Hospital], rng: np.random.Generator) -> dict[str, dict[str, float]]:
+def _replicate(
+    process: Process, hospitals: list[SyntheticHospital], rng: np.random.Generator
+) -> dict[str, dict[str, float]]:
     """The bounds on one fresh population; each stay counts with an ECG by its hospital's coverage, and without."""
     share = -(-NUM_STAYS_A_REPLICATE // len(hospitals))
     drawn, chances = [], []
@@ -101,7 +103,11 @@ def _chances(process: Process, log_los: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _averaged(
-    process: Process, hospitals: list[Hospital], seen: tuple[str, ...], latents_ND: np.ndarray, rng: np.random.Generator
+    process: Process,
+    hospitals: list[SyntheticHospital],
+    seen: tuple[str, ...],
+    latents_ND: np.ndarray,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each stay and each hospital it might be of: log-density of what is seen, P(long), P(cohort, not long).
 

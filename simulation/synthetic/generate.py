@@ -20,7 +20,7 @@ from simulation.processes import interrupts_held, processes
 from simulation.site_file import require_empty
 from simulation.synthetic import courses, diagnoses, events, heart, hospital, recording, records, signals, treatments
 from simulation.synthetic.bounds import upper_bounds
-from simulation.synthetic.process import Hospital, Process
+from simulation.synthetic.process import Process, SyntheticHospital
 from simulation.synthetic.reachable import reachable_aurocs, reachable_scores
 
 WORTH_A_PROCESS = 1_000
@@ -56,7 +56,7 @@ def generate(out: Path, *, num_sites: int, num_stays: int, seed: int, process: P
 
 
 def _written(
-    out: Path, process: Process, hospitals: list[Hospital], num_stays: int, seed: int
+    out: Path, process: Process, hospitals: list[SyntheticHospital], num_stays: int, seed: int
 ) -> Iterator[pl.DataFrame]:
     """The truth of each hospital in turn; large hospitals are written by a process each, which changes no byte."""
     folders = [out / f"hospital_{string.ascii_lowercase[one.index]}" for one in hospitals]

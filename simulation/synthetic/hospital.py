@@ -15,7 +15,7 @@ from simulation.synthetic.courses import SHOWN, draw_coefficients, draw_courses,
 from simulation.synthetic.diagnoses import diagnoses_table
 from simulation.synthetic.events import chart_events, lab_events
 from simulation.synthetic.heart import Heart, draw_hearts
-from simulation.synthetic.process import LATENTS, Hospital, Latents, Process, draw_latents
+from simulation.synthetic.process import LATENTS, Latents, Process, SyntheticHospital, draw_latents
 from simulation.synthetic.reachable import measure_back
 from simulation.synthetic.recording import draw_ecg, write_ecg
 from simulation.synthetic.records import (
@@ -37,7 +37,9 @@ SHOWN_BY_ECG = (
 )
 
 
-def write_hospital(folder: Path, hospital: Hospital, *, process: Process, num_stays: int, seed: int) -> pl.DataFrame:
+def write_hospital(
+    folder: Path, hospital: SyntheticHospital, *, process: Process, num_stays: int, seed: int
+) -> pl.DataFrame:
     """Write ``folder/{hosp,icu,ecg,site.yaml}``; without ECG coverage there is neither ``ecg`` nor its section.
 
     Returns:
@@ -65,7 +67,7 @@ def write_hospital(folder: Path, hospital: Hospital, *, process: Process, num_st
 
 def _write_tables(
     folder: Path,
-    hospital: Hospital,
+    hospital: SyntheticHospital,
     latents: Latents,
     stays: pl.DataFrame,
     heart_rate_NB: np.ndarray,

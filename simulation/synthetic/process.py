@@ -144,7 +144,7 @@ class Process:
         CaseMix((("frailty", 0.2), ("renal", 0.2)), 66.0, 0.05, 0.7, 0.95, 1.0, (MICU_SICU, MICU, SICU, CVICU)),
     )
 
-    def hospital(self, index: int, num_sites: int, seed: int) -> "Hospital":
+    def hospital(self, index: int, num_sites: int, seed: int) -> "SyntheticHospital":
         """The hospital with this index; the last of several has no ECG at all."""
         mix = self.case_mixes[index % len(self.case_mixes)]
         if num_sites > 1 and index == num_sites - 1:
@@ -152,7 +152,7 @@ class Process:
         departure_P = np.random.default_rng([seed, index, 3]).standard_normal(len(self.terms))
         strengths_P = np.array([getattr(self, term.kind) * term.log_days for term in self.terms])
         means = dict(mix.means)
-        return Hospital(
+        return SyntheticHospital(
             index=index,
             mix=mix,
             mean_D=np.array([means.get(name, 0.0) * (self.coupling if name in ECG_LATENTS else 1) for name in LATENTS]),
@@ -160,7 +160,7 @@ class Process:
             log_los_base=self.log_los_base + mix.log_los_shift,
         )
 
-    def log_los(self, latents_ND: np.ndarray, hospital: "Hospital") -> np.ndarray:
+    def log_los(self, latents_ND: np.ndarray, hospital: "SyntheticHospital") -> np.ndarray:
         """Expected log(los_days) given all latents; shape (..., D) -> (...)."""
         expected = np.full(latents_ND.shape[:-1], hospital.log_los_base)
         for term, log_days in zip(self.terms, hospital.log_days_P, strict=True):
@@ -201,7 +201,7 @@ CONTROLS: dict[str, dict[str, float]] = {
 
 
 @dataclass(frozen=True)
-class Hospital:
+class SyntheticHospital:
     """One hospital of a process: its case mix, the means of its latents and its own log-days of every term."""
 
     index: int
@@ -225,7 +225,7 @@ class Latents:
         return column
 
 
-def draw_latents(process: Process, hospital: Hospital, num_stays: int, rng: np.random.Generator) -> Latents:
+def draw_latents(process: Process, hospital: SyntheticHospital, num_stays: int, rng: np.random.Generator) -> Latents:
     """Draw N stays of a hospital; ``has_ecg`` says which have one from 24 h before to 24 h after admission."""
     values_ND = hospital.mean_D + rng.standard_normal((num_stays, len(LATENTS))) @ process.mixing_DD.T
     chance = process.difficulty * process.log_los_sd * rng.standard_normal(num_stays)

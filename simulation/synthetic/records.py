@@ -21,9 +21,9 @@ from simulation.synthetic.process import (
     SICU,
     TSICU,
     CaseMix,
-    Hospital,
     Latents,
     Process,
+    SyntheticHospital,
 )
 
 MAX_SITES, MAX_STAYS = 26, 100_000
@@ -141,7 +141,9 @@ def after(column: str, hours: pl.Expr) -> pl.Expr:
     return pl.col(column) + pl.duration(seconds=(hours * 3600).cast(pl.Int64))
 
 
-def draw_stays(process: Process, hospital: Hospital, latents: Latents, rng: np.random.Generator) -> pl.DataFrame:
+def draw_stays(
+    process: Process, hospital: SyntheticHospital, latents: Latents, rng: np.random.Generator
+) -> pl.DataFrame:
     """One row per ICU stay, in the order of the latents: keys, patient, times and how it came about.
 
     A few patients have a second stay one to two years after the first, in the next row; ``patient`` counts patients.
@@ -178,7 +180,9 @@ def _is_second(process: Process, num_stays: int, rng: np.random.Generator) -> np
     return is_second
 
 
-def _draw_patients(hospital: Hospital, frailty_P: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _draw_patients(
+    hospital: SyntheticHospital, frailty_P: np.ndarray, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Facts of each patient. The anchor year lies up to two years before the first ICU stay, and so does its age."""
     num_patients = len(frailty_P)
     alone = np.sqrt(1 - RECORDS.age_frailty**2)

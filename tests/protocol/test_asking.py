@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lemof_model import lemof
 from lemof_model.errors import DoorError
 from lemof_model.stays import NUMERIC_COLUMNS
 from protocol.asking import check_request
 from protocol.messages import EvaluationRequest, ImportanceRequest, MetaRequest
+from protocol.method import untrained
+from protocol.stages import ENCODERS, META, STATISTICS
 from tests.studies import tiny_study
 
 STUDY = tiny_study()
@@ -18,10 +19,7 @@ NUM_BINS = STUDY.evaluation.num_bins
 
 
 def model(**changed: Any) -> dict[str, NDArray[Any]]:
-    arrays: dict[str, NDArray[Any]] = dict(lemof.initial_networks(STUDY))
-    arrays |= {f"scaling/{name}": np.ones(len(NUMERIC_COLUMNS), np.float32) for name in ("mean", "scale")}
-    for modality in ("ecg", "ehr"):
-        arrays |= {f"meta/{modality}": np.zeros(4), f"background/{modality}": np.zeros(3)}
+    arrays = untrained((STATISTICS, ENCODERS, META), STUDY)
     return arrays | {name.replace("__", "/"): value for name, value in changed.items()}
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,29 +13,23 @@ from client.site import STAGES, load_site
 from lemof_model import lemof
 from lemof_model.encoders.registry import ENCODERS
 from lemof_model.errors import DoorError
-from lemof_model.features import schema_digest
-from lemof_model.stays import NUMERIC_COLUMNS
 from lemof_model.study import EncoderSpec, EvaluationSpec, Study, Target
 from protocol.asking import check_request
 from protocol.messages import (
     REQUESTS,
     Answer,
     AttentionRequest,
-    CensusRequest,
     EncodersRequest,
     EvaluationRequest,
-    FinalRequest,
-    ImportanceRequest,
     MetaRequest,
     Request,
-    StatisticsRequest,
 )
+from protocol.method import requests_of, untrained
 from protocol.release import Form
-from protocol.source import source_digest
 from protocol.stage import Forms
 from protocol.stage_page import page
+from protocol.stages import LEMOF, STRATA
 from protocol.stages import STAGES as DECLARED
-from protocol.stages import STRATA
 from server.blocks import Model
 from tests.hospitals import write_hospital
 from tests.studies import tiny_study
@@ -47,25 +40,16 @@ def forms_of(request: Request) -> Forms:
 
 
 def whole_model(study: Study) -> Model:
-    """Every parameter that a study finds, untrained."""
-    num_numeric = len(NUMERIC_COLUMNS)
-    scaling = {"mean": np.zeros(num_numeric, np.float32), "scale": np.ones(num_numeric, np.float32)}
-    model = lemof.prefixed("scaling", scaling) | lemof.initial_networks(study)
-    model |= {f"meta/{m}": np.array([0.3, 0.3, 0.3, 0.0]) for m in ("ecg", "ehr")}
-    model |= {f"background/{m}": np.zeros(3) for m in ("ecg", "ehr")}
-    model["best_level"] = np.array([1, 3])
-    model |= lemof.initial_heads(study, model["best_level"])
-    return model | {"omega_1": np.full(6, 0.2), "final": np.full(3, 0.5)}
+    """Every parameter that a study finds, with networks untrained and learners that read all their inputs."""
+    best = {"best_level": np.array([1, 3])}
+    heads = lemof.initial_heads(study, best["best_level"])
+    return untrained(LEMOF, study) | best | heads | {"omega_1": np.full(6, 0.2), "final": np.full(3, 0.5)}
 
 
 def every_request(study: Study) -> Iterator[Request]:
     """One request of each stage, and of both splits of an evaluation."""
-    shared: dict[str, Any] = {"study": study, "round": 1, "model": whole_model(study)}
-    yield CensusRequest(**shared, source_digest=source_digest(), schema_digest=schema_digest())
-    for kind in (StatisticsRequest, EncodersRequest, MetaRequest, ImportanceRequest, AttentionRequest, FinalRequest):
-        yield kind(**shared)
-    for split in ("tuning", "held_out"):
-        yield EvaluationRequest(**shared, split=split)
+    for request, _ in requests_of(study):
+        yield dataclasses.replace(request, round=1, num_sites=0, model=whole_model(study))
 
 
 def test_every_stage_sends_exactly_what_is_listed(tmp_path: Path) -> None:
@@ -105,7 +89,7 @@ def test_a_stage_that_is_declared_incompletely_says_what_is_missing() -> None:
         ({"says": ""}, "says must tell what leaves a hospital"),
         ({"does": ()}, "does must tell of each probe"),
         ({"releases": ()}, "releases must name what leaves"),
-        ({"reads": ("scalings",)}, "reads must name parts of the model, got scalings"),
+        ({"finds": ("background",)}, "finds must name what is learnt, got none of meta/ecg, meta/ehr"),
     ):
         with pytest.raises(TypeError, match=f"stage meta: {missing}"):
             dataclasses.replace(stage, **change)
@@ -137,9 +121,9 @@ def test_subgroups_do_not_add_up_to_what_is_held_back(tmp_path: Path, threshold_
     study, smallest = tiny_study(target=Target(threshold_days=threshold_days)), 11
     site = load_site(write_hospital(tmp_path, num_stays=500, min_patients=12, min_cell=smallest))
     hospital = open_hospital(site, study)
-    is_male = hospital.groups["sex:male"].copy()
+    is_male = hospital.subgroups["sex:male"].copy()
     is_male[np.flatnonzero(is_male)[::12]] = False  # neither the one nor the other
-    hospital = dataclasses.replace(hospital, groups=hospital.groups | {"sex:male": is_male})
+    hospital = dataclasses.replace(hospital, subgroups=hospital.subgroups | {"sex:male": is_male})
     request = EvaluationRequest(study=study, round=1, model=whole_model(study), split="held_out")
     told = egress.release(hospital, site.limits, request, stages.groups_of(hospital, request)).counts
     split = hospital.stays.select(hospital.stays.rows("held_out"))
@@ -176,12 +160,11 @@ def test_no_shape_depends_on_the_number_of_stays(tmp_path: Path) -> None:
 
 def test_the_groups_of_an_evaluation_are_those_of_a_hospital(tmp_path: Path) -> None:
     hospital = open_hospital(load_site(write_hospital(tmp_path)), tiny_study())
-    assert set(STRATA) == set(hospital.groups)
+    assert set(STRATA) == set(hospital.subgroups)
 
 
 def test_every_stage_is_known_to_the_site_file_and_to_the_list() -> None:
-    asked = list(dict.fromkeys(request.stage for request in every_request(Study())))
-    assert list(STAGES) == list(REQUESTS) == list(DECLARED) == asked
+    assert list(STAGES) == list(REQUESTS) == list(DECLARED)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def rows_of(run: Run, site: str, name: str, population: str, group: str = "") ->
     hospital = run.hospitals[site]
     rows = hospital.stays.rows("held_out", "ecg" if population == "with_ecg" else "ehr")
     if group:
-        rows = rows[np.asarray(hospital.groups[group])[rows]]
+        rows = rows[np.asarray(hospital.subgroups[group])[rows]]
     level = {modality: value[rows] for modality, value in frozen.levels(hospital, run.model).items()}
     omega_2 = frozen.omega_2(hospital, run.model, rows).mean(axis=1)
     scores = lemof.predict(level, omega_2, run.model, run.study)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from protocol.method import times_asked
 from protocol.plan import dump_plan
-from protocol.stages import times_asked
 from simulation import cli
 from simulation import run as run_module
 from simulation.local_transport import LocalTransport

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from client.budget.dp_sgd import Block, _clipped_sum, _Learner, train_private
+from client.budget.dp_sgd import Network, _clipped_sum, _InTraining, train_private
 from lemof_model import training
 from lemof_model.attention import CrossModalAttention
 from lemof_model.encoders.ecg_levels import Augmentation
@@ -43,7 +43,7 @@ class Seeded:
         return np.isin(np.arange(n), self.samples.pop(0))
 
 
-def table_block(rng: np.random.Generator, num_stays: int, rows: Any, width: int, scale: float) -> Block:
+def table_block(rng: np.random.Generator, num_stays: int, rows: Any, width: int, scale: float) -> Network:
     """A small network over a random table."""
     torch.manual_seed(int(rng.integers(1 << 30)))
     features = int(rng.integers(1, 6))
@@ -52,11 +52,11 @@ def table_block(rng: np.random.Generator, num_stays: int, rows: Any, width: int,
     with torch.no_grad():
         for p in model.parameters():
             p.add_(scale * torch.randn_like(p))
-    return Block(model, lambda wanted: table[torch.from_numpy(wanted)], np.asarray(rows))
+    return Network(model, lambda wanted: table[torch.from_numpy(wanted)], np.asarray(rows))
 
 
 def trained(
-    blocks: Mapping[str, Block], label: NDArray[np.int8], spec: TrainingSpec = SGD, *, steps: int = 1,
+    blocks: Mapping[str, Network], label: NDArray[np.int8], spec: TrainingSpec = SGD, *, steps: int = 1,
     noise: float = 0.0, sample_rate: float = 1.0, batch_size: float = 1.0, random: Any = None, proximal_mu: float = 0.0,
 ) -> dict[str, dict[str, NDArray[Any]]]:  # fmt: skip
     """Weights of all blocks after training them."""
@@ -86,23 +86,23 @@ def test_a_stay_moves_the_sum_by_the_clip_at_most(
         table_block(rng, num_stays, np.arange(num_stays), width, scale),
     ]
     label = torch.from_numpy(rng.integers(0, 2, num_stays).astype(np.float32))
-    learners = [_Learner(block, SGD, 1) for block in blocks]
-    with_all = _clipped_sum(learners, label, np.arange(num_stays), clip)
+    networks = [_InTraining(block, SGD, 1) for block in blocks]
+    with_all = _clipped_sum(networks, label, np.arange(num_stays), clip)
     for stay in range(num_stays):
-        without = _clipped_sum(learners, label, np.delete(np.arange(num_stays), stay), clip)
+        without = _clipped_sum(networks, label, np.delete(np.arange(num_stays), stay), clip)
         moved = float(np.linalg.norm(with_all - without))
         assert moved <= clip * (1 + 1e-4) + 1e-5 * float(np.linalg.norm(with_all))
-        alone = _clipped_sum(learners, label, np.array([stay]), NO_CLIP)
+        alone = _clipped_sum(networks, label, np.array([stay]), NO_CLIP)
         assert moved == pytest.approx(min(clip, float(np.linalg.norm(alone))), rel=1e-2, abs=1e-4 * (clip + scale))
 
 
 def test_a_stay_without_a_gradient_in_numbers_adds_nothing() -> None:
     rng = np.random.default_rng(3)
     block = table_block(rng, 4, np.arange(4), 4, 1.0)
-    broken = Block(block.model, lambda rows: block.batch_of(rows) / torch.from_numpy(rows != 2)[:, None], block.rows)
+    broken = Network(block.model, lambda rows: block.batch_of(rows) / torch.from_numpy(rows != 2)[:, None], block.rows)
     label = torch.tensor([1.0, 0.0, 1.0, 1.0])
-    others = _clipped_sum([_Learner(block, SGD, 1)], label, np.array([0, 1, 3]), 0.5)
-    found = _clipped_sum([_Learner(broken, SGD, 1)], label, np.arange(4), 0.5)
+    others = _clipped_sum([_InTraining(block, SGD, 1)], label, np.array([0, 1, 3]), 0.5)
+    found = _clipped_sum([_InTraining(broken, SGD, 1)], label, np.arange(4), 0.5)
     np.testing.assert_allclose(found, others, rtol=1e-4, atol=1e-6)
 
 
@@ -110,10 +110,10 @@ def test_the_clip_is_of_both_blocks_together() -> None:
     """Clipped one by one, a stay with an ECG could move the sum by the root of two clips."""
     rng = np.random.default_rng(0)
     blocks = [table_block(rng, 3, np.arange(3), 4, 5.0) for _ in range(2)]
-    learners, label = [_Learner(block, SGD, 1) for block in blocks], torch.tensor([1.0, 0.0, 1.0])
-    whole = _clipped_sum(learners, label, np.array([1]), 0.5)
+    networks, label = [_InTraining(block, SGD, 1) for block in blocks], torch.tensor([1.0, 0.0, 1.0])
+    whole = _clipped_sum(networks, label, np.array([1]), 0.5)
     assert np.linalg.norm(whole) == pytest.approx(0.5, rel=1e-5)
-    first = whole[: sum(p.numel() for p in learners[0].parameters)]
+    first = whole[: sum(p.numel() for p in networks[0].parameters)]
     assert 0.01 < np.linalg.norm(first) < 0.499
 
 
@@ -152,7 +152,7 @@ def test_every_encoder_takes_the_plain_step_without_noise_and_clip(modality: str
         return without_chance(build_network(modality, EncoderSpec(name), seed=1))
 
     private, plain = network(), network()
-    block = Block(private, lambda rows: pick(inputs, rows.tolist()), np.arange(4))
+    block = Network(private, lambda rows: pick(inputs, rows.tolist()), np.arange(4))
     random = Seeded(samples=[[2], [], [0, 1, 3]])
     found = trained({"x": block}, label, dataclasses.replace(spec, max_grad_norm=NO_CLIP), steps=3, random=random)
     plain.train()
@@ -176,11 +176,11 @@ def test_full_gradient_steps_of_two_blocks_with_fedprox_are_plain_ones() -> None
     spec = TrainingSpec(num_epochs=4, batch_size=6, client_lr=1e-2, warmup_rounds=0, max_grad_norm=0.0)
     table, tokens = inputs_of("ehr", 6), head_inputs(6)
 
-    def blocks() -> dict[str, Block]:
+    def blocks() -> dict[str, Network]:
         mlp = without_chance(build_network("ehr", EncoderSpec("mlp"), seed=1))
         return {
-            "ehr": Block(mlp, lambda rows: pick(table, rows.tolist()), np.arange(6)),
-            "attention/0": Block(head(), lambda rows: tuple(part[rows] for part in tokens), np.arange(6)),
+            "ehr": Network(mlp, lambda rows: pick(table, rows.tolist()), np.arange(6)),
+            "attention/0": Network(head(), lambda rows: tuple(part[rows] for part in tokens), np.arange(6)),
         }
 
     for mu in (0.0, 0.5):
@@ -275,7 +275,7 @@ def test_dropout_is_not_derived_from_anything_known() -> None:
     def weights() -> NDArray[Any]:
         torch.manual_seed(0)
         model = build_network("ehr", EncoderSpec("mlp", {"dropout": 0.5}), seed=1)
-        block = Block(model, lambda rows: pick(inputs, rows.tolist()), np.arange(4))
+        block = Network(model, lambda rows: pick(inputs, rows.tolist()), np.arange(4))
         return trained({"x": block}, label)["x"]["heads.0.weight"]
 
     assert (weights() != weights()).any()

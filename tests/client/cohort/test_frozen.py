@@ -15,6 +15,7 @@ from lemof_model import lemof, training
 from lemof_model.errors import LemofError
 from lemof_model.stays import feature_sums, scaling_from
 from lemof_model.study import MODALITIES, EncoderSpec
+from protocol.method import LEARNING, untrained
 from server.blocks import Model
 from tests.hospitals import write_hospital
 from tests.studies import tiny_study
@@ -28,11 +29,7 @@ def hospital(tmp_path: Path) -> Hospital:
 @pytest.fixture
 def model(hospital: Hospital) -> Model:
     scaling = scaling_from(feature_sums(hospital.stays.features_NF[hospital.stays.rows("train")]))
-    return {
-        **lemof.prefixed("scaling", scaling),
-        **lemof.initial_networks(hospital.study),
-        "best_level": np.array([2, 3]),
-    }
+    return untrained(LEARNING, hospital.study) | lemof.prefixed("scaling", scaling) | {"best_level": np.array([2, 3])}
 
 
 def direct(hospital: Hospital, model: Model, modality: str, rows: np.ndarray, level: int) -> np.ndarray:

@@ -43,7 +43,7 @@ def test_deaths_are_left_out_where_the_target_says_so(site: SiteConfig) -> None:
     assert table["died_in_icu"].any()
     kept = open_hospital(site, tiny_study(target=Target(deaths="exclude")))
     assert len(kept.stays.long_stay_N) == (~table["died_in_icu"]).sum()
-    assert all(len(group) == len(kept.stays.long_stay_N) for group in kept.groups.values())
+    assert all(len(group) == len(kept.stays.long_stay_N) for group in kept.subgroups.values())
     ecg_index = np.load(site.prepare.output / "ecg_index.npy")
     np.testing.assert_array_equal(kept.stays.ecg_row_N, ecg_index[~table["died_in_icu"]])
     np.testing.assert_array_equal(kept.stays.grid_row_N, np.flatnonzero(~table["died_in_icu"]))
@@ -51,7 +51,7 @@ def test_deaths_are_left_out_where_the_target_says_so(site: SiteConfig) -> None:
 
 
 def test_groups_are_the_diseases_and_the_subgroups(site: SiteConfig) -> None:
-    table, groups = table_of(site), open_hospital(site, tiny_study()).groups
+    table, groups = table_of(site), open_hospital(site, tiny_study()).subgroups
     assert {name for name in groups if name.startswith("disease:")} == {f"disease:{d}" for d in DISEASES}
     np.testing.assert_array_equal(groups[f"disease:{DISEASES[2]}"], table[DISEASES[2]])
     np.testing.assert_array_equal(groups["sex:female"], table["sex"] == "female")
@@ -85,7 +85,7 @@ def test_under_a_budget_a_patient_has_one_stay(site: SiteConfig) -> None:
     assert len(np.unique(every.stays.patient_N)) < len(every.stays.patient_N), "the hospital must have repeated stays"
     assert sorted(one.stays.patient_N.tolist()) == np.unique(every.stays.patient_N).tolist()
     assert one.num_left_out == len(every.stays.patient_N) - len(one.stays.patient_N) and not every.num_left_out
-    assert len(one.groups["sex:male"]) == len(one.stays.patient_N)
+    assert len(one.subgroups["sex:male"]) == len(one.stays.patient_N)
     assert one.cohort_digest != every.cohort_digest, "caches of the two must not mix"
 
 

@@ -71,6 +71,15 @@ def test_without_both_classes_there_is_no_reference(hospital: Hospital) -> None:
     assert np.isnan(references.gbdt_ehr(alone)).all() and np.isnan(references.local_only(alone)).all()
 
 
+def test_a_final_decision_on_the_encoders_own_rows_is_caught(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hospital alone fits its learners on the rows that the stages declare."""
+    monkeypatch.setattr("protocol.stages.LEARNER_SPLIT", "train")
+    with pytest.raises(AssertionError, match="what heads make of train tells nothing"):
+        references.local_only(hospital)
+
+
 def test_a_hospital_without_ecg_keeps_its_ehr_prediction(tmp_path: Path) -> None:
     hospital = open_new(tmp_path, num_stays=80, ecg_share=0.0)
     outside = hospital.stays.split_N != SPLITS.index("train")

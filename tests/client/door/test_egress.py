@@ -15,7 +15,6 @@ from client.door import egress, stages
 from client.site import Limits, SiteConfig, load_site
 from lemof_model import lemof
 from lemof_model.errors import DoorError, LemofError, NotAllowedError, TooLittleDataError
-from lemof_model.stays import NUMERIC_COLUMNS
 from lemof_model.study import SPLITS, Study
 from protocol.messages import (
     REQUESTS,
@@ -27,6 +26,7 @@ from protocol.messages import (
     Request,
     StatisticsRequest,
 )
+from protocol.method import LEARNING, untrained
 from protocol.release import Form, Group
 from protocol.stages import STAGES
 from tests.hospitals import write_hospital
@@ -316,10 +316,7 @@ def test_a_hospital_with_too_few_patients_refuses_in_words_and_with_the_exit_sta
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_newton_sums_that_are_not_finite_do_not_leave(hospital: Callable[..., Path]) -> None:
     study = tiny_study()
-    num_numeric = len(NUMERIC_COLUMNS)
-    scaling = {"mean": np.zeros(num_numeric, np.float32), "scale": np.ones(num_numeric, np.float32)}
-    model = lemof.prefixed("scaling", scaling) | lemof.initial_networks(study)
-    model |= {"meta/ecg": np.full(4, np.nan), "meta/ehr": np.zeros(4)}
+    model = untrained(LEARNING, study) | {"meta/ecg": np.full(4, np.nan)}
     refusal = stages.answer(load_site(hospital()), MetaRequest(study=study, round=3, model=model))
     assert isinstance(refusal, Refusal) and refusal.code == 1
     assert "finite numbers" in refusal.reason

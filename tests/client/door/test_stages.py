@@ -21,6 +21,7 @@ from lemof_model.features import FEATURES, schema_digest
 from lemof_model.stays import feature_sums, scaling_from
 from lemof_model.study import MODALITIES, SPLITS, Study, Target, TrainingSpec
 from protocol.messages import Answer, CensusRequest, EncodersRequest, EvaluationRequest, Request, StatisticsRequest
+from protocol.method import LEARNING, untrained
 from protocol.source import source_digest
 from server.blocks import Model
 from tests.hospitals import write_hospital
@@ -45,7 +46,7 @@ def hospital(site: SiteConfig, study: Study) -> Hospital:
 @pytest.fixture(scope="module")
 def model(hospital: Hospital, study: Study) -> Model:
     scaling = scaling_from(feature_sums(hospital.stays.features_NF[hospital.stays.rows("train")]))
-    return lemof.prefixed("scaling", scaling) | lemof.initial_networks(study)
+    return untrained(LEARNING, study) | lemof.prefixed("scaling", scaling)
 
 
 def answered(site: SiteConfig, request: Request) -> Answer:
