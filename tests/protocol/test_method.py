@@ -20,7 +20,7 @@ from tests.studies import tiny_study
 @pytest.mark.parametrize("is_private", [False, True])
 def test_the_untrained_model_is_one_that_every_stage_can_be_asked_with(is_private: bool) -> None:
     for request, times in requests_of(tiny_study(), is_private=is_private):
-        check_request(request, is_whole=True)
+        check_request(request)
         assert times >= 1
 
 
