@@ -69,7 +69,7 @@ def answer(site: SiteConfig, hospital: Hospital, request: Request) -> Answer | R
 def _refused(site: SiteConfig, request: Request, error: Exception) -> Refusal:
     """The refusal of an answer that noise was drawn for. Its words are the same whatever the sums were; only too small
     a group, which the noisy counts tell anyway, has its own."""
-    known = error if isinstance(error, LemofError) else LemofError(f"{type(error).__name__} in lemof.")
+    known = error if isinstance(error, LemofError) else LemofError(rule=f"{type(error).__name__} in lemof.")
     refusal = egress.refuse(site.site.name, request, known)
     if isinstance(error, TooLittleDataError) and not isinstance(error, BudgetError):
         return refusal
@@ -81,8 +81,10 @@ def _require_clipping(study: Study) -> None:
     for section, spec in (("encoders", study.encoders), ("attention.training", study.attention.training)):
         if spec.max_grad_norm < LEAST_CLIP:
             raise DoorError(
-                f"{section}.max_grad_norm must be from {LEAST_CLIP:g} to 1e+06 where a hospital has a privacy budget, "
-                f"got {spec.max_grad_norm:g} from the plan. Nothing was sent. Change the plan."
+                rule=f"{section}.max_grad_norm must be from {LEAST_CLIP:g} to 1e+06 where a hospital has a privacy "
+                "budget",
+                got=f"{spec.max_grad_norm:g} from the plan",
+                fix="Nothing was sent. Change the plan.",
             )
 
 
@@ -103,7 +105,9 @@ def _schedule(ledger: Ledger, request: Request) -> accounting.Schedule:
         return accounting.schedule(request.study, ledger.budget, before=ledger.curves(), own=own)
     schedule = ledger.schedule(request.study)
     if schedule is None:
-        raise DoorError(f"{request.stage} must come after this study's census, got it before. Begin a new run.")
+        raise DoorError(
+            rule=f"{request.stage} must come after this study's census", got="it before", fix="Begin a new run."
+        )
     return schedule
 
 

@@ -44,6 +44,7 @@ def _check_schema(request: CensusRequest) -> None:
     """Both sides must mean the same by the columns of a cohort."""
     if request.schema_digest != schema_digest():
         raise VersionError(
-            f"The feature schema digest must be {schema_digest()[:12]}, got {request.schema_digest[:12]} from the "
-            "coordinator. Install the same lemof release on both sides."
+            rule=f"The feature schema digest must be {schema_digest()[:12]}",
+            got=f"{request.schema_digest[:12]} from the coordinator",
+            fix="Install the same lemof release on both sides.",
         )
