@@ -180,7 +180,10 @@ class OtherSplitsError(BudgetError):
 
 def problems_in(error: ValueError) -> tuple[Problem, ...]:
     """The problems of our own error; of another's (torch, the standard library), its words."""
-    return error.problems if isinstance(error, LemofError) else (Problem(f"{error}."),)
+    if isinstance(error, LemofError):
+        return error.problems
+    said = str(error)
+    return (Problem(said if said.endswith((".", "?")) else f"{said}."),)
 
 
 def error_with(exit_status: int) -> type[LemofError]:
