@@ -250,8 +250,9 @@ def _privacy(context: typer.Context) -> Privacy:
     privacy = load_site(path).privacy
     if privacy is None:
         raise ConfigError(
-            f"privacy must be in the site file for a ledger, got none from {path.name}. Without it nothing is charged; "
-            "to set a budget: privacy: {epsilon: 8, delta: 1.0e-5}"
+            rule="privacy must be in the site file for a ledger",
+            got=f"none from {path.name}",
+            fix="Without it nothing is charged; to set a budget: privacy: {epsilon: 8, delta: 1.0e-5}",
         )
     return privacy
 

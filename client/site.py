@@ -27,7 +27,7 @@ from client.site_items import Items, Units, read_items, read_units
 from lemof_model.errors import ConfigError, shown
 from lemof_model.study import CohortSpec, SplitSpec, Study, Target
 from protocol.plan import load_plan
-from protocol.problems import keys_of, problem_sentences
+from protocol.problems import keys_of, problems_of
 from protocol.yaml_file import read_yaml
 
 SITE_FOLDER = Path("site_configs")
@@ -40,7 +40,9 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 def _of_home(path: Path) -> Path:
     """A path with ``~`` written out; of a user that there is not it stays."""
     if long := [part for part in path.parts if len(os.fsencode(part)) > MAX_NAME_BYTES]:
-        raise ValueError(f"A path must be made of names of up to 255 letters, got one of {len(long[0])}. Correct it.")
+        raise ConfigError(
+            rule="A path must be made of names of up to 255 letters", got=f"one of {len(long[0])}", fix="Correct it."
+        )
     return Path(os.path.expanduser(path))
 
 
@@ -55,7 +57,7 @@ def _site_name(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9_-]+", name):
         plain = re.sub(r"[^a-z0-9_-]+", "_", name.lower()).strip("_")
         advice = f"Call it {plain}." if plain else "Choose another."
-        raise ValueError(f"site.name must be small letters, digits, _ and -, got {shown(name)}. {advice}")
+        raise ConfigError(rule="site.name must be small letters, digits, _ and -", got=shown(name), fix=advice)
     return name
 
 
@@ -63,9 +65,11 @@ def _address(address: str) -> str:
     """A host and a port."""
     found = re.fullmatch(r"[^\s:/]+:(\d{1,5})", address, re.ASCII)
     if not found or not 0 < int(found[1]) < 65_536:
-        raise ValueError(
-            f"server.address must be HOST:PORT, such as fl.example.org:443, got {shown(address)}. Write the name "
-            "of the coordinator's machine, a colon and a port from 1 to 65535, and nothing before or behind them."
+        raise ConfigError(
+            rule="server.address must be HOST:PORT, such as fl.example.org:443",
+            got=shown(address),
+            fix="Write the name of the coordinator's machine, a colon and a port from 1 to 65535, and nothing before "
+            "or behind them.",
         )
     return address
 
@@ -73,14 +77,16 @@ def _address(address: str) -> str:
 def _without_zone(form: str) -> str:
     """A format of local times: what has a zone would be moved to another clock."""
     if "%" not in form:
-        raise ValueError(
-            f"datetime_format must have its parts as in %Y-%m-%d %H:%M:%S, got {shown(form)}. Write %Y for the year, "
-            "then %m, %d, %H, %M and %S."
+        raise ConfigError(
+            rule="datetime_format must have its parts as in %Y-%m-%d %H:%M:%S",
+            got=shown(form),
+            fix="Write %Y for the year, then %m, %d, %H, %M and %S.",
         )
     if zone := re.search(r"%[:#]*[zZ]|%\+", form.replace("%%", "")):
-        raise ValueError(
-            f"datetime_format must be one of local times, got a zone ({zone[0]}) in {form!r}. Export the times as the "
-            "clocks of the ward showed them, without a zone."
+        raise ConfigError(
+            rule="datetime_format must be one of local times",
+            got=f"a zone ({zone[0]}) in {form!r}",
+            fix="Export the times as the clocks of the ward showed them, without a zone.",
         )
     return form
 
@@ -151,8 +157,9 @@ class EhrData(_Section):
     @classmethod
     def _must_be_words(cls, said: Any) -> Any:
         if not isinstance(said, list | tuple) or not all(isinstance(word, str) for word in said):
-            got = f"got {shown(said)}. For example: [storniert]."
-            raise ValueError(f"data.ehr.not_given must be a list of words, {got}")
+            raise ConfigError(
+                rule="data.ehr.not_given must be a list of words", got=shown(said), fix="For example: [storniert]."
+            )
         return said
 
     def items_of(self, name: str) -> dict[int, str | None]:
@@ -210,7 +217,9 @@ class Prepare(_Section):
     @classmethod
     def _has_a_name(cls, output: Path) -> Path:
         if not output.name:
-            raise ValueError(f"prepare.output must be a folder with a name, got {output}. Name one in it.")
+            raise ConfigError(
+                rule="prepare.output must be a folder with a name", got=f"{output}", fix="Name one in it."
+            )
         return output
 
 
@@ -240,9 +249,10 @@ class Privacy(_Section):
     @classmethod
     def _within_epsilon(cls, study_epsilon: float | None, info: ValidationInfo) -> float | None:
         if study_epsilon is not None and study_epsilon > info.data.get("epsilon", study_epsilon):
-            raise ValueError(
-                f"privacy.study_epsilon must be at most privacy.epsilon = {info.data['epsilon']:g}, got "
-                f"{study_epsilon:g}. Lower it, or leave it out."
+            raise ConfigError(
+                rule=f"privacy.study_epsilon must be at most privacy.epsilon = {info.data['epsilon']:g}",
+                got=f"{study_epsilon:g}",
+                fix="Lower it, or leave it out.",
             )
         return study_epsilon
 
@@ -297,7 +307,7 @@ def find_site_file(path_or_name: str) -> Path:
         if candidate.is_file():
             return candidate
     looked = ", ".join(str(candidate) for candidate in candidates)
-    raise ConfigError(f"--site must name a site file, got {path_or_name!r}. Looked for {looked}.")
+    raise ConfigError(rule="--site must name a site file", got=f"{path_or_name!r}", fix=f"Looked for {looked}.")
 
 
 def load_site(path_or_name: str | Path) -> SiteConfig:
@@ -311,16 +321,16 @@ def load_site(path_or_name: str | Path) -> SiteConfig:
     of_a_plan = [key for key in keys_of(Study) if key in content]
     if of_a_plan and not content.keys() & keys_of(SiteConfig):
         raise ConfigError(
-            f"{path.name} must be a site file, got a study plan (it has {', '.join(of_a_plan)}). Give the plan with "
-            "--plan, and with --site this hospital's own file."
+            rule=f"{path.name} must be a site file",
+            got=f"a study plan (it has {', '.join(of_a_plan)})",
+            fix="Give the plan with --plan, and with --site this hospital's own file.",
         )
     try:
         site = SiteConfig.model_validate(content, context={"folder": path.resolve().parent})
     except ValidationError as error:
-        found = problem_sentences(error.errors(include_url=False), path.name, SiteConfig, problems)
-        raise ConfigError("\n".join(found)) from None
+        raise ConfigError(*problems_of(error.errors(include_url=False), path.name, SiteConfig, problems)) from None
     if problems:
-        raise ConfigError("\n".join(problems.values()))
+        raise ConfigError(*problems.values())
     return site
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lemof_model.concepts import TREATMENTS
-from lemof_model.errors import nearest, shown
+from lemof_model.errors import ConfigError, nearest, shown
 from lemof_model.features import MEASURED
 from lemof_model.items import DROP, RINSED_IN, Concept, Treatment
 from lemof_model.spellings import plain
@@ -21,20 +21,22 @@ def read_items(said: Any) -> Items:
     """Further item ids of concepts and treatments, with their unit or drug; None where the usual one is meant.
 
     Raises:
-        ValueError: it is no concept, a unit that it does not know, or an item id that another one has; names the key.
+        ConfigError: it is no concept, a unit that it does not know, or an item id that another one has; names the key.
     """
     if not isinstance(said, Mapping):
-        raise ValueError(
-            f"data.ehr.items must be a section by measurement or treatment, got {shown(said)}. For example: "
-            "{temperature: {226329: degC}}."
+        raise ConfigError(
+            rule="data.ehr.items must be a section by measurement or treatment",
+            got=shown(said),
+            fix="For example: {temperature: {226329: degC}}.",
         )
     owners = {item_id: name for name, kind in KINDS.items() for item_id in kind.item_ids}
     items: Items = {}
     for name, its in said.items():
         if name not in KINDS:
-            raise ValueError(
-                f"data.ehr.items.{name} must be a measurement or treatment of docs/features.md, got {shown(name)}."
-                f"{_did_you_mean(str(name), KINDS)}"
+            raise ConfigError(
+                rule=f"data.ehr.items.{name} must be a measurement or treatment of docs/features.md",
+                got=shown(name),
+                fix=_did_you_mean(str(name), KINDS),
             )
         items[name] = {}
         for item_id, of_item in _pairs(name, its):
@@ -51,19 +53,20 @@ def read_units(said: Any, items: Items) -> Units:
     """The units of item ids, or what their spellings mean.
 
     Raises:
-        ValueError: no concept has the item id, or does not know the unit; names the key.
+        ConfigError: no concept has the item id, or does not know the unit; names the key.
     """
     if not isinstance(said, Mapping):
-        raise ValueError(
-            f"data.ehr.units must be a section by item id, got {shown(said)}. For example: {{223761: degC}}."
+        raise ConfigError(
+            rule="data.ehr.units must be a section by item id", got=shown(said), fix="For example: {223761: degC}."
         )
     for item_id, of_item in said.items():
         _require_id("data.ehr.units", item_id)
         concept = next((one for one in MEASURED if item_id in (*one.item_ids, *items.get(one.name, {}))), None)
         if concept is None:
-            raise ValueError(
-                f"data.ehr.units.{item_id} must be left out: no feature reads this item id, got {shown(of_item)}. Name "
-                f"what it measures in data.ehr.items: {{CONCEPT: {{{item_id}: UNIT}}}}."
+            raise ConfigError(
+                rule=f"data.ehr.units.{item_id} must be left out: no feature reads this item id",
+                got=shown(of_item),
+                fix=f"Name what it measures in data.ehr.items: {{CONCEPT: {{{item_id}: UNIT}}}}.",
             )
         named = of_item if isinstance(of_item, Mapping) else {None: of_item}
         _require_one_meaning(item_id, named)
@@ -85,9 +88,10 @@ def _pairs(name: str, its: Any) -> list[tuple[Any, Any]]:
         return list(its.items())
     if isinstance(its, list):
         return [(item_id, None) for item_id in its]
-    raise ValueError(
-        f"data.ehr.items.{name} must be item ids, got {shown(its)}. Write {{ITEM_ID: UNIT}}, or [ITEM_ID] for the "
-        "usual unit."
+    raise ConfigError(
+        rule=f"data.ehr.items.{name} must be item ids",
+        got=shown(its),
+        fix="Write {ITEM_ID: UNIT}, or [ITEM_ID] for the usual unit.",
     )
 
 
@@ -102,7 +106,9 @@ def _is_known(kind: Concept | Treatment, item_id: int, of_item: str | None) -> b
 def _require_id(key: str, item_id: Any) -> None:
     """Refuse what is no item id."""
     if not isinstance(item_id, int) or isinstance(item_id, bool) or item_id <= 0:
-        raise ValueError(f"{key} must be by item id, a whole number above 0, got {shown(item_id)}. Correct it.")
+        raise ConfigError(
+            rule=f"{key} must be by item id, a whole number above 0", got=shown(item_id), fix="Correct it."
+        )
 
 
 def _require_free(name: str, item_id: int, owners: Mapping[int, str]) -> None:
@@ -111,9 +117,10 @@ def _require_free(name: str, item_id: int, owners: Mapping[int, str]) -> None:
         return
     is_own = owners[item_id] == name
     how = f"Say its unit in data.ehr.units: {{{item_id}: UNIT}}" if isinstance(KINDS[name], Concept) else "Take it out"
-    raise ValueError(
-        f"data.ehr.items.{name} must hold item ids that nothing else reads, got {item_id}, which "
-        f"{'it has' if is_own else f'{owners[item_id]} has'}. {how if is_own else 'Take it out'}."
+    raise ConfigError(
+        rule=f"data.ehr.items.{name} must hold item ids that nothing else reads",
+        got=f"{item_id}, which {'it has' if is_own else f'{owners[item_id]} has'}",
+        fix=f"{how if is_own else 'Take it out'}.",
     )
 
 
@@ -130,7 +137,7 @@ def _require_name(key: str, kind: Concept | Treatment, name: Any, *, may_be_none
         )
         rule = f"one of {', '.join(known)}"
     if not is_known:
-        raise ValueError(f"{key} must be {rule}, got {shown(name)}.{_did_you_mean(str(name or ''), known)}")
+        raise ConfigError(rule=f"{key} must be {rule}", got=shown(name), fix=_did_you_mean(str(name or ""), known))
 
 
 def _require_one_meaning(item_id: int, named: Mapping[Any, Any]) -> None:
@@ -139,13 +146,14 @@ def _require_one_meaning(item_id: int, named: Mapping[Any, Any]) -> None:
     for spelling, name in named.items():
         before = name if spelling is None else meant.setdefault(plain(str(spelling)), name)
         if before != name:
-            raise ValueError(
-                f"data.ehr.units.{item_id} must give each spelling one meaning, got {before!r} and {name!r} of "
-                f"{str(spelling)!r}: capitals, blanks and signs make no difference. Keep one of them."
+            raise ConfigError(
+                rule=f"data.ehr.units.{item_id} must give each spelling one meaning",
+                got=f"{before!r} and {name!r} of {str(spelling)!r}: capitals, blanks and signs make no difference",
+                fix="Keep one of them.",
             )
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest known name."""
     close = nearest(name, list(known))
-    return f" Did you mean {close}?" if close else ""
+    return f"Did you mean {close}?" if close else ""

@@ -14,23 +14,88 @@
     `-- BudgetError                9   a privacy budget that does not last for what was asked
         `-- OtherSplitsError       9   splits other than those that a budget is kept for
 
-A message says what must hold, what came, and what to do; never a patient's id or value. It may hold paths and limits of
-a hospital, so it stays there: the coordinator is told ``told_outside``, or the message itself where that is None.
+An error has fields: what must hold, what came, what to do; never a patient's id or value. Its message is composed from
+them, and nobody takes it apart. They may hold paths and limits of a hospital, so they stay there: the coordinator is
+told ``told_outside``, or the message where that is None.
 """
 
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 MAX_SHOWN = 60
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What must hold, what came, what to do, and the failure's number in the hospital guide (``protocol/codes.py``).
+
+    ``rule`` begins with what it is about and has no full stop, ``got`` neither; ``fix`` is some sentences or lines;
+    ``place`` is the file, with the key, that somebody else read it from. A rule alone, with its full stop, is all that
+    is said. What a damaged file put into a field reaches no terminal as it is.
+
+    Example:
+        >>> print(Problem("icustays must be there", "none from /x", "Set data.ehr.root.", "E101"))
+        icustays must be there, got none from /x. Set data.ehr.root. [E101]
+    """
+
+    rule: str
+    got: str = ""
+    fix: str = ""
+    code: str = ""
+    place: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("rule", "got", "place"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+        object.__setattr__(self, "fix", "\n".join(map(printable, self.fix.split("\n"))))
+
+    def __str__(self) -> str:
+        between = "" if not self.advice or self.advice[0] == "\n" else " "
+        said = f"{self.found}{between}{self.advice}"
+        return f"{said} [{self.code}]" if self.code else said
+
+    @property
+    def found(self) -> str:
+        """What must hold and what came, as a sentence."""
+        return f"{self.rule}, got {self.got}." if self.got else self.rule
+
+    @property
+    def advice(self) -> str:
+        """What to do, and where."""
+        return f"{self.fix} (from {self.place})".strip() if self.place else self.fix
+
+
 class LemofError(ValueError):
-    """An error whose message is meant for the person at the keyboard."""
+    """An error for the person at the keyboard: one problem, given by its fields, or all that were found at once.
+
+    ``rule``, ``got``, ``fix`` and ``code`` are those of the first.
+
+    Example:
+        >>> error = ConfigError(rule="seed must not be negative", got="-1 from plan.yaml", fix="Correct it.")
+        >>> print(error)
+        seed must not be negative, got -1 from plan.yaml. Correct it.
+        >>> print(ConfigError(*error.problems, Problem("a must be 1", "2")))
+        seed must not be negative, got -1 from plan.yaml. Correct it.
+        a must be 1, got 2.
+    """
 
     exit_status = 1
     told_outside: str | None = "The hospital could not answer; its own log says why."
+
+    def __init__(self, *problems: Problem | str, rule: str = "", got: str = "", fix: str = "", code: str = "") -> None:
+        told: list[Problem] = []
+        for one in problems:
+            told += [one] if isinstance(one, Problem) else map(Problem, one.split("\n"))
+        self.problems = tuple(told) or (Problem(rule, got, fix, code),)
+        super().__init__(*self.problems)  # so that it can be pickled
+        first = self.problems[0]
+        self.rule, self.got, self.fix, self.code = first.rule, first.got, first.fix, first.code
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
 
 
 class DoorError(LemofError):
@@ -113,6 +178,14 @@ class OtherSplitsError(BudgetError):
     )
 
 
+def problems_in(error: ValueError) -> tuple[Problem, ...]:
+    """The problems of our own error; of another's (torch, the standard library), its words."""
+    if isinstance(error, LemofError):
+        return error.problems
+    said = str(error)
+    return (Problem(said if said.endswith((".", "?")) else f"{said}."),)
+
+
 def error_with(exit_status: int) -> type[LemofError]:
     """The error that ends a command with this status; LemofError for one that has none.
 
@@ -139,6 +212,16 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
 def plain(name: str) -> str:
     """A name without what people write differently: case, blanks, dashes."""
     return re.sub(r"[\s-]+", "_", name.strip().casefold())
+
+
+def printable(text: str) -> str:
+    """A text with a blank for each letter that would not be seen, or would steer the terminal.
+
+    Example:
+        >>> printable("sub\\x1b[2Jject_id")
+        'sub [2Jject_id'
+    """
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def shown(value: Any) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from lemof_model.errors import ConfigError
+from lemof_model.errors import ConfigError, Problem
 
 MODALITIES = ("ecg", "ehr")
 SPLITS = ("train", "stack", "tuning", "held_out")
@@ -27,12 +27,12 @@ def _check(what: object, section: str, rules: Mapping[str, tuple[bool, str]]) ->
     endless = {name for name, value in vars(what).items() if isinstance(value, float) and not math.isfinite(value)}
     all_rules = {**rules, **dict.fromkeys(sorted(endless), (False, "be a finite number"))}
     broken = [
-        f"{section}{name} must {rule}, got {getattr(what, name)!r}."
+        Problem(f"{section}{name} must {rule}", f"{getattr(what, name)!r}")
         for name, (holds, rule) in all_rules.items()
         if not holds
     ]
     if broken:
-        raise ConfigError("\n".join(broken))
+        raise ConfigError(*broken)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class SplitSpec:
         rules["salt"] = (bool(self.salt), "not be empty")
         _check(self, "splits.", rules)
         if abs(total - 1.0) > 1e-9:
-            raise ConfigError(f"splits: the four fractions must add up to 1, got {total:g}.")
+            raise ConfigError(rule="splits: the four fractions must add up to 1", got=f"{total:g}")
 
 
 @dataclass(frozen=True)
@@ -274,13 +274,16 @@ class Study:
         )
         if 24.0 * self.target.threshold_days <= self.cohort.window_hours + self.cohort.gap_hours:
             raise ConfigError(
-                f"target.threshold_days must be longer than window and gap, got {self.target.threshold_days:g} days "
-                f"against {self.cohort.window_hours + self.cohort.gap_hours} h: every stay would be a long one."
+                rule="target.threshold_days must be longer than window and gap",
+                got=f"{self.target.threshold_days:g} days against {self.cohort.window_hours + self.cohort.gap_hours} "
+                "h: every stay would be a long one",
             )
         if self.ehr.name == "tpc" and self.cohort.window_hours < 2:
             raise ConfigError(
-                f"cohort.window_hours must be at least 2 for ehr.name tpc, got {self.cohort.window_hours}. Its tokens "
-                "are the hours, and over a single one the softmax of attention is 1. Lengthen it, or name another."
+                rule="cohort.window_hours must be at least 2 for ehr.name tpc",
+                got=f"{self.cohort.window_hours}",
+                fix="Its tokens are the hours, and over a single one the softmax of attention is 1. Lengthen it, or "
+                "name another.",
             )
 
     def to_json(self) -> str:

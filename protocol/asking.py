@@ -41,24 +41,29 @@ def check_request(request: Request) -> None:
         allowed = shapes.get(name, ())
         if value.dtype.kind not in "fiu" or value.shape not in allowed:
             raise DoorError(
-                f"{request.stage} must come with the plan's arrays, got {name} of {value.dtype} and shape "
-                f"{value.shape} from the coordinator. Nothing was sent. Ask with the model of this plan."
+                rule=f"{request.stage} must come with the plan's arrays",
+                got=f"{name} of {value.dtype} and shape {value.shape} from the coordinator",
+                fix="Nothing was sent. Ask with the model of this plan.",
             )
         most = MOST_SCALING if name.startswith("scaling/") else MOST
         if not np.isfinite(value).all() or (np.abs(value.astype(np.float64)) > most).any():
             raise DoorError(
-                f"{request.stage} must come with finite numbers up to {most:g}, got NaN, infinity or more in {name} "
-                "from the coordinator. Nothing was sent. A learning rate that is too high does this."
+                rule=f"{request.stage} must come with finite numbers up to {most:g}",
+                got=f"NaN, infinity or more in {name} from the coordinator",
+                fix="Nothing was sent. A learning rate that is too high does this.",
             )
         if name.startswith("edges/") and (np.diff(value) < 0).any():
             raise DoorError(
-                f"{name} must be in rising order, got others from the coordinator. Nothing was sent. Sort them."
+                rule=f"{name} must be in rising order",
+                got="others from the coordinator",
+                fix="Nothing was sent. Sort them.",
             )
     missing = [name for name in shapes if name.split("/")[0] in stage.reads and name not in request.model]
     if missing:
         raise DoorError(
-            f"{request.stage} must come with the whole model so far, got none of {missing[0]} from the coordinator. "
-            "Nothing was sent."
+            rule=f"{request.stage} must come with the whole model so far",
+            got=f"none of {missing[0]} from the coordinator",
+            fix="Nothing was sent.",
         )
     stage.forms(request)
 
@@ -76,8 +81,9 @@ def _check_sizes(study: Study) -> None:
     for name, value, (least, most) in (*named, *sizes):
         if not least <= value <= most:
             raise DoorError(
-                f"{name} must be from {least:g} to {most:g}, got {value:g} from the plan. Nothing was sent. Change the "
-                "plan."
+                rule=f"{name} must be from {least:g} to {most:g}",
+                got=f"{value:g} from the plan",
+                fix="Nothing was sent. Change the plan.",
             )
 
 

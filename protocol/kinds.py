@@ -153,7 +153,9 @@ class Newton(Release):
         if theta is None or theta.shape not in [(size,) for size in self.sizes]:
             sizes = " or ".join(map(str, self.sizes))
             raise DoorError(
-                f"{self.theta} must have {sizes} coefficients, got others from the coordinator. Nothing was sent."
+                rule=f"{self.theta} must have {sizes} coefficients",
+                got="others from the coordinator",
+                fix="Nothing was sent.",
             )
         num = len(theta)
         found = {"gradient": Form((num,)), "hessian": Form((num, num)), "loss": Form(()), "noise": Form((2,))}

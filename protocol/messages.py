@@ -54,8 +54,9 @@ def require_same_release(hospital: Release, coordinator: Release) -> None:
     if hospital.version != coordinator.version:
         remedy = f"At the hospital run: git fetch --tags && git checkout v{coordinator.version} && make install"
     raise VersionError(
-        f"The hospital must run the coordinator's release, got {hospital} at the hospital and {coordinator} at the "
-        f"coordinator. Nothing was computed. {remedy}"
+        rule="The hospital must run the coordinator's release",
+        got=f"{hospital} at the hospital and {coordinator} at the coordinator",
+        fix=f"Nothing was computed. {remedy}",
     )
 
 
@@ -202,8 +203,9 @@ def request_from_packet(packet: Packet) -> Request:
     study = study_from_json(packet.config["study"])
     if study.digest != packet.config["plan_digest"]:
         raise VersionError(
-            f"Plan digest must be {study.digest[:12]}, got {packet.config['plan_digest'][:12]}. "
-            "Install the same lemof release on both sides."
+            rule=f"Plan digest must be {study.digest[:12]}",
+            got=f"{packet.config['plan_digest'][:12]}",
+            fix="Install the same lemof release on both sides.",
         )
     values: dict[str, Any] = {"study": study, "model": packet.arrays}
     for f in dataclasses.fields(cls):

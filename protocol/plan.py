@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from lemof_model.errors import ConfigError, DoorError, LemofError, nearest
+from lemof_model.errors import ConfigError, DoorError, LemofError, Problem, nearest
 from lemof_model.study import MODALITIES, Study
-from protocol.problems import keys_of, problem_sentences, sections_of
+from protocol.problems import keys_of, problems_of, sections_of
 from protocol.yaml_file import read_yaml, write_yaml
 
 PLANS = Path("site_configs/plans")
@@ -36,7 +36,7 @@ def find_plan(path_or_name: Path, asked: str = "--plan") -> Path:
             return candidate
     close = nearest(name, sorted({path.stem for folder in folders for path in folder.glob("*.yaml")}))
     looked, question = ", ".join(map(str, candidates)), f" Did you mean {close}?" if close else ""
-    raise ConfigError(f"{asked} must name a study plan, got {name!r}. Looked for {looked}.{question}")
+    raise ConfigError(rule=f"{asked} must name a study plan", got=f"{name!r}", fix=f"Looked for {looked}.{question}")
 
 
 def load_plan(path_or_name: Path, asked: str = "--plan") -> Study:
@@ -51,16 +51,16 @@ def load_plan(path_or_name: Path, asked: str = "--plan") -> Study:
     content, problems = read_yaml(path)
     if found := [key for key in OF_A_SITE_FILE if key in content and {"site", "data"} & content.keys()]:
         raise ConfigError(
-            f"{path.name} must be a study plan, got a site file (it has {', '.join(found)}). The plan comes from the "
-            f"coordinator; its sections are {', '.join(keys_of(Study))}."
+            rule=f"{path.name} must be a study plan",
+            got=f"a site file (it has {', '.join(found)})",
+            fix=f"The plan comes from the coordinator; its sections are {', '.join(keys_of(Study))}.",
         )
     try:
         study = _STUDY.validate_python(content)
     except ValidationError as error:
-        found = problem_sentences(error.errors(include_url=False), path.name, Study, problems)
-        raise ConfigError("\n".join(found)) from None
+        raise ConfigError(*problems_of(error.errors(include_url=False), path.name, Study, problems)) from None
     if problems:
-        raise ConfigError("\n".join(problems.values()))
+        raise ConfigError(*problems.values())
     _check_encoders(study, path.name)
     return study
 
@@ -74,8 +74,8 @@ def study_from_json(text: str) -> Study:
     try:
         _STUDY.validate_json(text, strict=True)
     except ValidationError as error:
-        found = problem_sentences(error.errors(include_url=False), "the coordinator", Study, {})
-        raise DoorError("\n".join([*found, "Nothing was sent."])) from None
+        found = problems_of(error.errors(include_url=False), "the coordinator", Study, {})
+        raise DoorError(*found, Problem("Nothing was sent.")) from None
     return Study.from_json(text)
 
 
@@ -88,11 +88,11 @@ def _check_encoders(study: Study, file: str) -> None:
     """Build each network once, so that a wrong name or size is told before any hospital is asked."""
     from lemof_model.encoders.registry import build_network  # torch takes two seconds, and only a plan needs it here
 
-    problems = []
+    problems: list[Problem] = []
     for modality in MODALITIES:
         try:
             build_network(modality, getattr(study, modality))
         except LemofError as error:
-            problems += [f"{line} (from {file})" for line in str(error).splitlines()]
+            problems += [dataclasses.replace(problem, place=file) for problem in error.problems]
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(*problems)

@@ -1,4 +1,4 @@
-"""One sentence for each problem of a configuration file: what must hold, what came, and what to do.
+"""The problems of a configuration file: what must hold, what came, and what to do.
 
 Whoever reads the file (pydantic, at a hospital's and at the coordinator's edge) describes a problem by a type, a place
 and a value. Here it becomes words that name the file's own keys; the reader's words, and its patterns, stay out.
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lemof_model.errors import nearest, plain, shown
+from lemof_model.errors import Problem, nearest, plain, problems_in, shown
 
 Place = tuple[int | str, ...]
 
@@ -33,19 +33,19 @@ _RULES = {
 _ADVICE = {"string": "Put it in quotes.", "tuple": "Write it in brackets: [500]."}
 
 
-def problem_sentences(
-    problems: Sequence[Mapping[str, Any]], file: str, model: Any, told: Mapping[str, str]
-) -> list[str]:
-    """A sentence for each problem of a file, as pydantic describes them; ``model`` is what the file is read as, and
-    ``told`` has the sentences, by key, that say more than pydantic could."""
-    sentences = list(told.values())
-    for problem in problems:
+def problems_of(
+    described: Sequence[Mapping[str, Any]], file: str, model: Any, told: Mapping[str, Problem]
+) -> list[Problem]:
+    """The problems of a file, as pydantic describes them; ``model`` is what the file is read as, and ``told`` has
+    those, by key, that say more than pydantic could."""
+    found = list(told.values())
+    for problem in described:
         place = tuple(problem["loc"])
         if problem["type"].startswith(("int_", "float_")) and place[-1:] in (("int",), ("float",)):
             place, problem = place[:-1], {**problem, "type": "float_type"}  # one of two kinds of number, told twice
         if ".".join(map(str, place)) not in told:
-            sentences += _sentences(problem, place, file, model).splitlines()
-    return list(dict.fromkeys(sentences))
+            found += _problems(problem, place, file, model)
+    return list(dict.fromkeys(found))
 
 
 def keys_of(model: Any) -> dict[str, Any]:
@@ -79,21 +79,21 @@ def _is_section(kind: Any) -> bool:
     return dataclasses.is_dataclass(kind) or hasattr(kind, "model_fields")
 
 
-def _sentences(problem: Mapping[str, Any], place: Place, file: str, model: Any) -> str:
-    """The sentence of one problem; several lines where our own check found several."""
+def _problems(problem: Mapping[str, Any], place: Place, file: str, model: Any) -> Sequence[Problem]:
+    """What one description means; several where our own check found several."""
     kind, key = problem["type"], ".".join(map(str, place))
     if kind == "value_error":
         said = f"{file}:{key}" if key else file
-        return "\n".join(f"{line} (from {said})" for line in str(problem["ctx"]["error"]).splitlines())
+        return [dataclasses.replace(one, place=said) for one in problems_in(problem["ctx"]["error"])]
     if kind == "missing":
-        return f"{key} must be given, got nothing from {file}. Add it."
+        return [Problem(f"{key} must be given", f"nothing from {file}", "Add it.")]
     if kind in ("extra_forbidden", "unexpected_keyword_argument", "invalid_key"):
-        return _unknown_key(place, file, model)
+        return [_unknown_key(place, file, model)]
     if place[-1:] == ("[key]",):
-        return _wrong_key(problem, place[:-1], file)
+        return [_wrong_key(problem, place[:-1], file)]
     name = kind if kind in _RULES else kind.split("_")[0]
     rule = _RULES.get(name, "be what site_configs/ shows").format(**problem.get("ctx") or {})
-    return f"{key} must {rule}, got {shown(problem['input'])} from {file}. {_advice(name, problem)}"
+    return [Problem(f"{key} must {rule}", f"{shown(problem['input'])} from {file}", _advice(name, problem))]
 
 
 def _advice(name: str, problem: Mapping[str, Any]) -> str:
@@ -109,7 +109,7 @@ def _advice(name: str, problem: Mapping[str, Any]) -> str:
     return _ADVICE.get(name, "Correct it.")
 
 
-def _unknown_key(place: Place, file: str, model: Any) -> str:
+def _unknown_key(place: Place, file: str, model: Any) -> Problem:
     """A key that its section does not know: the nearest one of the section, else the same one of another section."""
     *above, name = place
     section = model
@@ -123,7 +123,7 @@ def _unknown_key(place: Place, file: str, model: Any) -> str:
         advice = f"{name} is a section of its own, beside {above[0]}. Known in {above[-1]}: {', '.join(known)}."
     if ":" in str(place[-1]):
         advice = f"Is a blank missing after the colon? {advice}"
-    return f"{'.'.join(map(str, place))} must be a known key, got an unknown one from {file}. {advice}"
+    return Problem(f"{'.'.join(map(str, place))} must be a known key", f"an unknown one from {file}", advice)
 
 
 def _paths(model: Any, above: str = "") -> Iterator[str]:
@@ -133,13 +133,13 @@ def _paths(model: Any, above: str = "") -> Iterator[str]:
         yield from _paths(kind, f"{above}{name}.")
 
 
-def _wrong_key(problem: Mapping[str, Any], place: Place, file: str) -> str:
+def _wrong_key(problem: Mapping[str, Any], place: Place, file: str) -> Problem:
     """A key that must be one of some names, or of some kind."""
     key, name = ".".join(map(str, place)), str(place[-1])
     if problem["type"] != "literal_error":
         kind = _RULES[problem["type"].split("_")[0]].removeprefix("be ")
-        return f"{key} must have {kind} as its key, got {shown(problem['input'])} from {file}. Correct it."
+        return Problem(f"{key} must have {kind} as its key", f"{shown(problem['input'])} from {file}", "Correct it.")
     known = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
     close = nearest(name, known)
     advice = f"Did you mean {close}?" if close else f"Known: {', '.join(known)}."
-    return f"{key} must be a known key, got an unknown one from {file}. {advice}"
+    return Problem(f"{key} must be a known key", f"an unknown one from {file}", advice)

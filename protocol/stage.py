@@ -109,8 +109,9 @@ class Stage:
         for name, values in asked.items():
             if strange := sorted(set(values) - set(known[name])):
                 raise DoorError(
-                    f"{name} of {self.name} must be among {', '.join(known[name])}, got {', '.join(strange)!r} from "
-                    "the coordinator. Nothing was sent. The plan asks for something that this release does not let out."
+                    rule=f"{name} of {self.name} must be among {', '.join(known[name])}",
+                    got=f"{', '.join(strange)!r} from the coordinator",
+                    fix="Nothing was sent. The plan asks for something that this release does not let out.",
                 )
 
     def exact(self, view: View) -> list[Group]:

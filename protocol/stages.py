@@ -234,7 +234,9 @@ def best_levels(model: Mapping[str, Any]) -> tuple[int, ...]:
     best, known = model.get("best_level"), set(range(1, NUM_LEVELS + 1))
     is_pair = best is not None and best.dtype.kind in "iu" and best.shape == (len(MODALITIES),)
     if best is None or not is_pair or not set(best.tolist()) <= known:
-        raise DoorError("best_level must be two levels from 1 to 3, got others from the coordinator. Nothing was sent.")
+        raise DoorError(
+            rule="best_level must be two levels from 1 to 3", got="others from the coordinator", fix="Nothing was sent."
+        )
     return tuple(best.tolist())
 
 

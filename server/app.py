@@ -41,5 +41,7 @@ def _absolute_path(run_config: UserConfig, key: str) -> Path:
     """A path of the run config; a relative one would start wherever Flower happened to start the coordinator."""
     path = Path(str(run_config[key]))
     if not path.is_absolute():
-        raise ConfigError(f"{key} must be an absolute path, got {str(path)!r} from --run-config. Write it out in full.")
+        raise ConfigError(
+            rule=f"{key} must be an absolute path", got=f"{str(path)!r} from --run-config", fix="Write it out in full."
+        )
     return path

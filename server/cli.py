@@ -112,4 +112,6 @@ def verify(folder: RunFolder, as_json: AsJson = False) -> None:
             typer.echo(f"{'ok  ' if holds else 'FAIL'}  {what}")
     broken = [what for what, holds in found.items() if not holds]
     if broken:
-        raise DataError(f"All checks must hold, got {len(broken)} that fail in {folder}. The files were changed.")
+        raise DataError(
+            rule="All checks must hold", got=f"{len(broken)} that fail in {folder}", fix="The files were changed."
+        )

@@ -70,7 +70,9 @@ class Rounds:
             return stored
         asked = list(sites if sites is not None else self.sites) or self._transport.sites()
         if len(asked) < self.study.fewest_sites:
-            raise TooLittleDataError(f"{kind.stage} needs {self.study.fewest_sites} sites, got {len(asked)}. {_FEW}")
+            raise TooLittleDataError(
+                rule=f"{kind.stage} needs {self.study.fewest_sites} sites", got=f"{len(asked)}", fix=_FEW
+            )
         able = [self.num_able.get(group, len(asked)) for group in needs] if self.sites else []
         request = kind(
             study=self.study,
@@ -115,18 +117,18 @@ class Rounds:
         refusals = [reply for reply in replies.values() if isinstance(reply, Refusal)]
         codes = {refusal.code for refusal in refusals} or {TooLittleDataError.exit_status}
         error = error_with(codes.pop()) if len(codes) == 1 else NetworkError
-        said = "".join(f"\n  {refusal.site}: {refusal.reason}" for refusal in refusals)
+        said = [f"  {refusal.site}: {refusal.reason}" for refusal in refusals]
         answered = {site: reply for site, reply in replies.items() if isinstance(reply, Answer)}
         held_back = [site for site, reply in answered.items() if group in reply.too_small]
-        said += "".join(f"\n  {site} held {group} back: too few patients in it, or in a rest." for site in held_back)
+        said += [f"  {site} held {group} back: too few patients in it, or in a rest." for site in held_back]
         has_none = [site for site, reply in answered.items() if group not in (*reply.counts, *reply.too_small)]
-        said += "".join(f"\n  {site} has none of {group}." for site in has_none if group)
-        rule, advice = ("min_sites", "") if quorum == needed else ("few_sites", f"{_FEW}\n")
+        said += [f"  {site} has none of {group}." for site in has_none if group]
+        rule, advice = ("min_sites", []) if quorum == needed else ("few_sites", [_FEW])
+        again = f"When the sites are ready, run the same command with {self.store.asked.resume}."
         raise error(
-            f"{stage} needs {f'sums of {group}' if group else 'answers'} from {needed} sites at least ({rule}), got "
-            f"{len(good)} of {len(replies)}.{said}\n{advice}"
-            "Finished rounds are on disk. When the sites are ready, run the same command with "
-            f"{self.store.asked.resume}."
+            rule=f"{stage} needs {f'sums of {group}' if group else 'answers'} from {needed} sites at least ({rule})",
+            got=f"{len(good)} of {len(replies)}",
+            fix="\n".join(["", *said, *advice, f"Finished rounds are on disk. {again}"]),
         )
 
     def _checked(self, site: str, answer: Answer | Refusal, request: Request) -> Answer | Refusal:

@@ -97,12 +97,16 @@ class RunStore:
         self._started = time.monotonic()
         if out.is_dir() and any(out.iterdir()) and not resume:
             raise ConfigError(
-                f"{asked.out} must be a new or an empty folder, got {out}. To go on with its run add {asked.resume}."
+                rule=f"{asked.out} must be a new or an empty folder",
+                got=f"{out}",
+                fix=f"To go on with its run add {asked.resume}.",
             )
         try:
             self._state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DiskError(f"{asked.out} must be a folder that can be written, got {out}: {error.strerror}.") from None
+            raise DiskError(
+                rule=f"{asked.out} must be a folder that can be written", got=f"{out}: {error.strerror}"
+            ) from None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -117,8 +121,9 @@ class RunStore:
                 time.sleep(0.2)  # somebody may just have looked whether one is at work
                 if not self._take(lock):
                     raise ConfigError(
-                        f"One coordinator at a time must work on a run, got another at work on {self.out}. Nothing "
-                        "was changed. Wait for its end, or stop it; then run the same command."
+                        rule="One coordinator at a time must work on a run",
+                        got=f"another at work on {self.out}",
+                        fix="Nothing was changed. Wait for its end, or stop it; then run the same command.",
                     )
             yield
 
@@ -128,20 +133,24 @@ class RunStore:
             return hold(lock)
         except OSError as error:
             raise DiskError(
-                f"{self.asked.out} must be on a disk that can lock files, got {error.strerror} from {self.out}. "
-                "Name another."
+                rule=f"{self.asked.out} must be on a disk that can lock files",
+                got=f"{error.strerror} from {self.out}",
+                fix="Name another.",
             ) from None
 
     def begin(self, study: Study, source_digest: str) -> None:
         """Write the resolved plan and the digest of the source; on resume both must be the same."""
         plan, path = dump_plan(study), self.out / "plan.yaml"
         if path.is_file() and path.read_text(encoding="utf-8") != plan:
-            raise ConfigError(f"A run must be resumed with its own plan, got another one for {self.out}. Use {path}.")
+            raise ConfigError(
+                rule="A run must be resumed with its own plan", got=f"another one for {self.out}", fix=f"Use {path}."
+            )
         source = self._state / "source_digest"
         if source.is_file() and source.read_text(encoding="utf-8") != source_digest:
             raise VersionError(
-                f"A run must be resumed with the source it was begun with, got another one for {self.out}. "
-                "Install that release of lemof, or begin a new run."
+                rule="A run must be resumed with the source it was begun with",
+                got=f"another one for {self.out}",
+                fix="Install that release of lemof, or begin a new run.",
             )
         _write(source, source_digest.encode(), self.asked.resume)
         self.write("plan.yaml", plan)
@@ -289,6 +298,7 @@ def _write(path: Path, content: bytes, resume: str) -> None:
         write_whole(path, content)
     except OSError as error:
         raise DiskError(
-            f"{path} must be written to go on, got: {error.strerror}. "
-            f"Every finished round is on disk. Free space, then run the same command with {resume}."
+            rule=f"{path} must be written to go on",
+            got=f"{error.strerror}",
+            fix=f"Every finished round is on disk. Free space, then run the same command with {resume}.",
         ) from None

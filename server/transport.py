@@ -100,15 +100,16 @@ class FlowerTransport:
             time.sleep(self._poll_seconds)
         if twice:
             raise NetworkError(
-                f"site names must be unique, got more than one site online as {', '.join(twice)}. "
-                "Stop one of them, or give it another name in its site file."
+                rule="site names must be unique",
+                got=f"more than one site online as {', '.join(twice)}",
+                fix="Stop one of them, or give it another name in its site file.",
             )
-        silent = "".join(f" One online cannot tell its name: {why}." for why in self._mute.values())
-        silent += f" {len(self._hellos)} online did not tell a name." if self._hellos else ""
+        silent = "".join(f"One online cannot tell its name: {why}. " for why in self._mute.values())
+        silent += f"{len(self._hellos)} online did not tell a name. " if self._hellos else ""
         raise NetworkError(
-            f"the number of sites online must be at least {self._min_sites}, got {len(names)} "
-            f"({', '.join(names) or 'none'}) in {self._join_timeout_seconds:g} s.{silent} "
-            "Start the others with lemof-client, or lower min_sites in the plan."
+            rule=f"the number of sites online must be at least {self._min_sites}",
+            got=f"{len(names)} ({', '.join(names) or 'none'}) in {self._join_timeout_seconds:g} s",
+            fix=f"{silent}Start the others with lemof-client, or lower min_sites in the plan.",
         )
 
     def ask(self, stage: str, requests: Mapping[str, Request]) -> dict[str, Answer | Refusal]:

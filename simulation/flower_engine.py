@@ -65,7 +65,7 @@ class _UntilInterrupted:
 
     def __getattr__(self, name: str) -> Any:
         if self._interrupted.is_set():
-            raise LemofError("A study must not be interrupted, got Ctrl-C. Go on with --resume.")
+            raise LemofError(rule="A study must not be interrupted", got="Ctrl-C", fix="Go on with --resume.")
         return getattr(self._grid, name)
 
 

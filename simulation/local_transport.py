@@ -28,7 +28,7 @@ class LocalTransport:
         loaded = [load_site(path) for path in site_files]
         self._sites: dict[str, SiteConfig] = {site.site.name: site for site in loaded}
         if len(self._sites) != len(loaded):
-            raise ConfigError(f"Site names must differ, got {sorted(site.site.name for site in loaded)}.")
+            raise ConfigError(rule="Site names must differ", got=f"{sorted(site.site.name for site in loaded)}")
         self._absent = _absences(attendance) if attendance else set()
         self._exit = ExitStack()
         self._pool: ProcessPoolExecutor | None = None
@@ -80,4 +80,4 @@ def _absences(attendance: Path) -> set[tuple[int, str]]:
         with attendance.open(newline="", encoding="utf-8") as file:
             return {(int(row["number"]), row["site"]) for row in csv.DictReader(file) if row["answered"] == "0"}
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        raise ConfigError(f"--attendance must be rounds.csv of a run, got another file: {attendance}.") from None
+        raise ConfigError(rule="--attendance must be rounds.csv of a run", got=f"another file: {attendance}") from None

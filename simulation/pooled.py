@@ -32,10 +32,12 @@ def pool_hospitals(site_files: Sequence[Path], out: Path) -> Path:
     cohorts = [load_cohort(site.prepare.output) for site in sites]
     first = cohorts[0]
     if any(cohort.spec != first.spec for cohort in cohorts):
-        raise DataError("Pooled cohorts must be prepared for one plan, got several. Prepare them again with --plan.")
+        raise DataError(
+            rule="Pooled cohorts must be prepared for one plan", got="several", fix="Prepare them again with --plan."
+        )
     patients = [set(cohort.patient_hash.tolist()) for cohort in cohorts]
     if len(set().union(*patients)) != sum(map(len, patients)):
-        raise DataError("A patient must be in one hospital, got some in two. Split the source again.")
+        raise DataError(rule="A patient must be in one hospital", got="some in two", fix="Split the source again.")
     out.mkdir(parents=True, exist_ok=True)
     (out / "site.yaml").write_text(SITE_FILE)
     with replacing(out / "cohort") as folder:

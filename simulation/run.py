@@ -45,7 +45,9 @@ def run(
             with LocalTransport(sites, attendance, num_processes) as transport:
                 return run_plan(plan, out, Watched(transport, shown), resume, is_simulation=True)
         if attendance is not None:
-            raise ConfigError("--attendance must be used with --engine local, got flower. Leave one of them out.")
+            raise ConfigError(
+                rule="--attendance must be used with --engine local", got="flower", fix="Leave one of them out."
+            )
         from simulation.flower_engine import run_flower
 
         return run_flower(list(sites), plan, out, resume, lambda transport: Watched(transport, shown))
@@ -56,8 +58,9 @@ def _require_quorum(sites: Sequence[Path], plan: Path) -> None:
     min_sites = load_plan(plan).min_sites
     if min_sites > len(sites):
         raise ConfigError(
-            f"min_sites must be at most {len(sites)}, the number of hospitals that --sites names, got {min_sites} from "
-            f"{plan.name}. Lower it, or name more site files."
+            rule=f"min_sites must be at most {len(sites)}, the number of hospitals that --sites names",
+            got=f"{min_sites} from {plan.name}",
+            fix="Lower it, or name more site files.",
         )
 
 

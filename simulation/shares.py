@@ -76,14 +76,18 @@ class Shares:
         for key in self._keys:
             if num := lost.get(key):
                 raise DataError(
-                    f"subject_id must be that of the patient in every row, got {num:,} rows with none, or another, "
-                    f"whose {key} belongs to a known patient from {source.label}. Mend subject_id in the export. [E105]"
+                    rule="subject_id must be that of the patient in every row",
+                    got=f"{num:,} rows with none, or another, whose {key} belongs to a known patient from "
+                    f"{source.label}",
+                    fix="Mend subject_id in the export.",
+                    code="E105",
                 )
         written = {site: _num_rows(path) for site, path in targets.items()}
         if sum(written.values()) + lost["rows"] != num_rows:
             raise DataError(
-                f"The hospitals must have every row of a known patient, got {sum(written.values()):,} of "
-                f"{num_rows - lost['rows']:,} from {source.label}. Report it: this is a bug in lemof."
+                rule="The hospitals must have every row of a known patient",
+                got=f"{sum(written.values()):,} of {num_rows - lost['rows']:,} from {source.label}",
+                fix="Report it: this is a bug in lemof.",
             )
         if lost["rows"]:
             log.warning(
@@ -126,8 +130,10 @@ def read_source(
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise DataError(
-            f"Columns must have names of their own, got {twice} twice from {source.path.name}. Name each column once "
-            "in the export. [E102]"
+            rule="Columns must have names of their own",
+            got=f"{twice} twice from {source.path.name}",
+            fix="Name each column once in the export.",
+            code="E102",
         )
     if source.path.suffix == ".parquet":
         return pl.scan_parquet(source.path)

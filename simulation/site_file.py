@@ -53,5 +53,7 @@ def require_empty(out: Path) -> None:
         DiskError: it does.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DiskError(f"The output must be a new or empty folder, got {out}. Name another one, or remove it.")
+        raise DiskError(
+            rule="The output must be a new or empty folder", got=f"{out}", fix="Name another one, or remove it."
+        )
     out.mkdir(parents=True, exist_ok=True)

@@ -164,9 +164,11 @@ def _read(source: Source, ids: Sequence[str], texts: Sequence[str], optional: Se
         is_rounded = read[name].str.contains(ROUNDED).fill_null(False)
         if is_rounded.any():
             raise DataError(
-                f"{name} must be a whole number or text, got {is_rounded.sum():,} of {read.height:,} rows in which a "
-                f"number was rounded (first: form {form_of(read[name].filter(is_rounded)[0])!r}) from {source.label}. "
-                "Export it as text: several patients may have been made one. [E105]"
+                rule=f"{name} must be a whole number or text",
+                got=f"{is_rounded.sum():,} of {read.height:,} rows in which a number was rounded (first: form "
+                f"{form_of(read[name].filter(is_rounded)[0])!r}) from {source.label}",
+                fix="Export it as text: several patients may have been made one.",
+                code="E105",
             )
     return read
 
@@ -196,8 +198,11 @@ def _refuse_times(source: Source, stays: pl.DataFrame, times: Mapping[str, pl.Ex
         bad = stays.filter(is_unreadable(time, pl.col(name)))
         if is_too_many(bad.height, stays.height, 0.01) or 2 * bad.height > stays.height:
             raise DataError(
-                f"{name} must match {source.time_format}, got {bad.height:,} of {stays.height:,} rows that do not "
-                f"(first: form {form_of(bad[name][0])!r}) from {source.label}. Export it in that form. [E103]"
+                rule=f"{name} must match {source.time_format}",
+                got=f"{bad.height:,} of {stays.height:,} rows that do not (first: form {form_of(bad[name][0])!r}) "
+                f"from {source.label}",
+                fix="Export it in that form.",
+                code="E103",
             )
 
 
@@ -213,13 +218,17 @@ def _require_tables(mimic: Path) -> None:
         DataError: names what is not there.
     """
     if not mimic.is_dir():
-        raise DataError(f"--mimic must be a folder, got none at {mimic}. Name that of MIMIC-IV. [E101]")
+        raise DataError(
+            rule="--mimic must be a folder", got=f"none at {mimic}", fix="Name that of MIMIC-IV.", code="E101"
+        )
     ehr = _tables_of(mimic)
     missing = [f"{FOLDERS[name]}/{name}" for name in FOLDERS if name not in OPTIONAL_TABLES and not files_of(ehr, name)]
     if missing:
         raise DataError(
-            f"--mimic must hold {missing[0]} as .csv, .csv.gz or .parquet, got none in {mimic}. Name the folder of a "
-            "whole export. [E101]"
+            rule=f"--mimic must hold {missing[0]} as .csv, .csv.gz or .parquet",
+            got=f"none in {mimic}",
+            fix="Name the folder of a whole export.",
+            code="E101",
         )
 
 
@@ -308,8 +317,9 @@ def _require_groups(sizes: Mapping[str, int], num_sites: int, by: str) -> None:
     """Refuse more hospitals than there are groups."""
     if len(sizes) < num_sites:
         raise SplitUsageError(
-            f"--sites must be at most {len(sizes)}, the number of groups by {by}, got {num_sites}. "
-            "Ask for fewer hospitals, or split --by random."
+            rule=f"--sites must be at most {len(sizes)}, the number of groups by {by}",
+            got=f"{num_sites}",
+            fix="Ask for fewer hospitals, or split --by random.",
         )
 
 
@@ -321,8 +331,9 @@ def _counts(assigned: pl.DataFrame, sites: Mapping[str, Sequence[str]]) -> dict[
         counts[site] = {"num_patients": own.height, "num_stays": int(own["num_stays"].sum())}
         if counts[site]["num_stays"] == 0:
             raise SplitUsageError(
-                f"Every hospital must have an ICU stay, got none from {site}. Ask for fewer --sites, another --seed "
-                "or a larger --alpha."
+                rule="Every hospital must have an ICU stay",
+                got=f"none from {site}",
+                fix="Ask for fewer --sites, another --seed or a larger --alpha.",
             )
     return counts
 
@@ -351,5 +362,7 @@ def _record_list(ecg: Path) -> Source:
     """The record list of the ECGs."""
     path = ecg / "record_list.csv"
     if not path.is_file():
-        raise DataError(f"--ecg must hold record_list.csv, got none from {ecg}. Name the MIMIC-IV-ECG folder.")
+        raise DataError(
+            rule="--ecg must hold record_list.csv", got=f"none from {ecg}", fix="Name the MIMIC-IV-ECG folder."
+        )
     return Source("record_list", path)

@@ -213,9 +213,9 @@ YAML = {
 def problems_of(path: Path) -> list[str]:
     """What is wrong in the layout of a file."""
     try:
-        return list(read_yaml(path)[1].values())
+        return list(map(str, read_yaml(path)[1].values()))
     except ConfigError as error:
-        return str(error).splitlines()
+        return list(map(str, error.problems))
 
 
 @pytest.mark.parametrize(("text", "message"), YAML.values(), ids=YAML)

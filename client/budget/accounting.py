@@ -244,9 +244,11 @@ def _smallest_noise(curve_of: Callable[[float], Curve], room: _Room, most: float
     low, high = math.log(_LEAST_NOISE), math.log(most)
     if not room.holds(curve_of(most)):
         raise BudgetError(
-            f"The privacy budget must leave something for {room.split}, got nothing left under epsilon "
-            f"{room.budget.epsilon:g} (study_epsilon {room.budget.study_epsilon:g}) at delta {room.budget.delta:g}. "
-            "Nothing was sent. lemof-client --site SITE ledger shows what was spent; the site file says what may be."
+            rule=f"The privacy budget must leave something for {room.split}",
+            got=f"nothing left under epsilon {room.budget.epsilon:g} (study_epsilon {room.budget.study_epsilon:g}) at "
+            f"delta {room.budget.delta:g}",
+            fix="Nothing was sent. lemof-client --site SITE ledger shows what was spent; the site file says what may "
+            "be.",
         )
     while high - low > 1e-6:
         middle = (low + high) / 2

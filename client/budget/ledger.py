@@ -94,7 +94,7 @@ def read_ledger(path: Path) -> list[Entry]:
     """The entries of a ledger, checked, without changing anything; none where there is no ledger yet."""
     if not path.exists():
         if _head_path(path).exists():
-            raise LedgerError(f"The ledger {path.name} must be there, got only its head. {RESTORE_HELP}")
+            raise LedgerError(rule=f"The ledger {path.name} must be there", got="only its head", fix=RESTORE_HELP)
         return []
     with _told_of_disk(path), path.open("rb") as file:
         if not hold(file, shared=True):
@@ -112,8 +112,9 @@ def require_same_splits(entries: Sequence[Entry], splits: SplitSpec) -> None:
     """
     if entries and entries[0].splits != asdict(splits):
         raise OtherSplitsError(
-            f"The splits of a study must be those that the ledger began with, got others from the plan. "
-            f"State in the plan: splits: {json.dumps(entries[0].splits)}"
+            rule="The splits of a study must be those that the ledger began with",
+            got="others from the plan",
+            fix=f"State in the plan: splits: {json.dumps(entries[0].splits)}",
         )
 
 
@@ -186,8 +187,9 @@ class Ledger:
             after[name] = max(accounting.epsilon_of(curves[part] + added[part], self.budget.delta) for part in curves)
             if not after[name] <= limit:
                 raise BudgetError(
-                    f"The privacy budget must last for what is asked (privacy.{name}: {limit:g}), got "
-                    f"{after[name]:.4g} with it. Nothing was sent. lemof-client --site SITE ledger shows the rest."
+                    rule=f"The privacy budget must last for what is asked (privacy.{name}: {limit:g})",
+                    got=f"{after[name]:.4g} with it",
+                    fix="Nothing was sent. lemof-client --site SITE ledger shows the rest.",
                 )
         return after["epsilon"]
 
@@ -276,23 +278,29 @@ def _check(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
         line = _line(text)
         prev_hash = lines[-1]["hash"] if lines else _NO_HASH
         if line is None or (line.get("index"), line.get("prev_hash")) != (number - 1, prev_hash):
-            raise LedgerError(f"Line {number} of {path.name} must be as it was written, got another. {RESTORE_HELP}")
+            raise LedgerError(
+                rule=f"Line {number} of {path.name} must be as it was written", got="another", fix=RESTORE_HELP
+            )
         lines.append(line)
     if lines and lines[0].get("version") != LEDGER_VERSION:
         raise LedgerError(
-            f"Line 1 of {path.name} must state version {LEDGER_VERSION}, got {lines[0].get('version')}. "
-            "Install the lemof release that wrote it, or a newer one."
+            rule=f"Line 1 of {path.name} must state version {LEDGER_VERSION}",
+            got=f"{lines[0].get('version')}",
+            fix="Install the lemof release that wrote it, or a newer one.",
         )
     num_told, told = _head(path)
     if num_told > len(lines):
         raise LedgerError(
-            f"{path.name} must have {num_told} lines, got {len(lines)}: line {len(lines) + 1} is missing. "
-            f"{RESTORE_HELP}"
+            rule=f"{path.name} must have {num_told} lines",
+            got=f"{len(lines)}: line {len(lines) + 1} is missing",
+            fix=RESTORE_HELP,
         )
     hashes = [_NO_HASH, *(line["hash"] for line in lines)]
     if hashes[num_told] != told or num_told + 1 < len(lines):
         raise LedgerError(
-            f"Line {len(lines)} of {path.name} must be the one that its head names, got another. {RESTORE_HELP}"
+            rule=f"Line {len(lines)} of {path.name} must be the one that its head names",
+            got="another",
+            fix=RESTORE_HELP,
         )
     return lines, len(content) - len(torn)
 
@@ -304,7 +312,7 @@ def _head(path: Path) -> tuple[int, str]:
         return 0, _NO_HASH
     number, _, told = head.read_text().partition(" ")
     if not (number.isdecimal() and len(told.strip()) == len(_NO_HASH)):
-        raise LedgerError(f"{head.name} must hold a number and a hash, got something else. {RESTORE_HELP}")
+        raise LedgerError(rule=f"{head.name} must hold a number and a hash", got="something else", fix=RESTORE_HELP)
     return int(number), told.strip()
 
 
@@ -349,8 +357,9 @@ def _told_of_disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DiskError(
-            f"The privacy ledger must be on a disk that can be written, got: {error.strerror} from {path}. "
-            "Make room or mend the permissions; nothing was sent."
+            rule="The privacy ledger must be on a disk that can be written",
+            got=f"{error.strerror} from {path}",
+            fix="Make room or mend the permissions; nothing was sent.",
         ) from None
 
 

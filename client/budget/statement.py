@@ -22,11 +22,14 @@ def verify(entries: Sequence[Entry]) -> float:
         epsilon = max(accounting.epsilon_of(curve, entry.delta) for curve in curves.values())
         if abs(epsilon - entry.epsilon) > 1e-6:
             raise LedgerError(
-                f"Line {line} of the ledger must state epsilon {epsilon:.6f}, which its charges give, got "
-                f"{entry.epsilon:.6f}. {RESTORE_HELP}"
+                rule=f"Line {line} of the ledger must state epsilon {epsilon:.6f}, which its charges give",
+                got=f"{entry.epsilon:.6f}",
+                fix=RESTORE_HELP,
             )
         if entry.splits != entries[0].splits:
-            raise LedgerError(f"Line {line} of the ledger must have the splits of line 2, got others. {RESTORE_HELP}")
+            raise LedgerError(
+                rule=f"Line {line} of the ledger must have the splits of line 2", got="others", fix=RESTORE_HELP
+            )
     return epsilon
 
 

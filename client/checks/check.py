@@ -219,8 +219,10 @@ def _check_cohort(site: SiteConfig, plan: PlanSections, *, is_deep: bool) -> Ite
         for name, digest in cohort.manifest["digests"].items():
             if name != "cohort" and sha256_of(cohort.path / name) != digest:
                 raise DataError(
-                    f"{name} of the cohort must be as it was prepared, got other bytes. "
-                    "Run: lemof-client --site SITE prepare --plan PLAN.yaml --force. [E109]"
+                    rule=f"{name} of the cohort must be as it was prepared",
+                    got="other bytes",
+                    fix="Run: lemof-client --site SITE prepare --plan PLAN.yaml --force.",
+                    code="E109",
                 )
     quality = read_quality(cohort.path)
     yield Finding("cohort", "ok", f"{cohort.num_stays:,} stays{', every digest holds' if is_deep else ''}")

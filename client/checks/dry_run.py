@@ -107,7 +107,7 @@ def _stage(site: SiteConfig, hospital: Hospital, request: Request, times: int, b
         answer = egress.release(hospital, site.limits, request, groups, most)
         told |= _contents(answer)
     except LemofError as error:
-        told["refused"] = str(error)
+        told |= {"refused": str(error), "rule": error.rule, "fix": error.fix}
     if noise is not None:
         told["charges"] = [dataclasses.asdict(charge) for charge in noise.charges]
     return told
@@ -133,7 +133,9 @@ def write(text: str, folder: Path) -> Path:
     try:
         write_owner_only(path, f"{text}\n")
     except OSError as error:
-        raise DiskError(f"{path} must be writable, got: {error.strerror}. Free space or mend permissions.") from None
+        raise DiskError(
+            rule=f"{path} must be writable", got=f"{error.strerror}", fix="Free space or mend permissions."
+        ) from None
     return path
 
 
@@ -165,8 +167,7 @@ def _summary_of(told: dict[str, Any]) -> Iterator[str]:
     declined: dict[str, list[str]] = {}
     for stage in told["stages"]:
         if "refused" in stage:
-            reason = stage["refused"].removeprefix(stage["stage"].split()[0]).strip()
-            declined.setdefault(reason, []).append(stage["stage"])
+            declined.setdefault(f"{stage['rule']}. {stage['fix']}", []).append(stage["stage"])
     if not declined:
         yield "Declined: no stage."
     for reason, names in declined.items():

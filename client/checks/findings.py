@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lemof_model.errors import DiskError, LemofError
+from lemof_model.errors import DiskError, LemofError, Problem, printable
 from protocol.owner_only import write_owner_only
 
 Result = Literal["ok", "warn", "fail"]
@@ -35,6 +35,10 @@ class Finding:
     fix: str = ""
     code: str = ""
     exit_status: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("check", "found", "fix"):  # what a damaged file put into them must not reach the terminal
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -110,29 +114,30 @@ def findings_of(name: str, check: Check) -> Iterator[Finding]:
 
 
 def failures(name: str, error: LemofError) -> list[Finding]:
-    """A failed check from an error's message, or several where each line tells a problem of its own.
-
-    A message says what must hold and what came, then what to do, and its code if it has one.
+    """A failed check for each problem of an error.
 
     Example:
         >>> from lemof_model.errors import DataError
-        >>> (finding,) = failures("icustays", DataError("a must be there, got none from /x. Set data.ehr.root. [E101]"))
+        >>> error = DataError(rule="a must be there", got="none from /x", fix="Set data.ehr.root.", code="E101")
+        >>> (finding,) = failures("icustays", error)
         >>> finding.found, finding.fix, finding.code, finding.exit_status
         ('a must be there, got none from /x.', 'Set data.ehr.root.', 'E101', 4)
     """
-    lines = str(error).splitlines()
-    texts = lines if all(", got" in line for line in lines) else [str(error)]
-    return [_failure(name, text, error.exit_status) for text in texts]
+    return [
+        Finding(name, "fail", one.found, one.advice, one.code, error.exit_status)
+        for one in map(_in_fields, error.problems)
+    ]
 
 
-def _failure(name: str, message: str, exit_status: int) -> Finding:
-    """One failed check; what a damaged file put into the message must not reach the terminal as it is."""
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in message).split())
-    code = re.search(r"\s*\[(E\d+)\]", text)
-    text = text.replace(code[0], "") if code else text
+def _in_fields(problem: Problem) -> Problem:
+    """A message of one string in its fields; to go with the last of them, in client/layouts and client/prepare."""
+    if problem.got:
+        return problem
+    code = re.search(r"\s*\[(E\d+)\]", problem.rule)
+    text = problem.rule.replace(code[0], "") if code else problem.rule
     said = re.match(r"(.*?got\b.*?\.)\s+(?=[A-Z])(.*)", text)
     found, fix = said.groups() if said else (text, "")
-    return Finding(name, "fail", found, fix, code[1] if code else "", exit_status)
+    return Problem(found, fix=fix, code=code[1] if code else "")
 
 
 def _num(number: int, what: str) -> str:

@@ -37,8 +37,9 @@ def read_quality(cohort: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         raise DataError(
-            f"quality.json of the cohort must be whole, got a damaged file from {cohort}. "
-            "Run: lemof-client --site SITE prepare --plan PLAN.yaml --force."
+            rule="quality.json of the cohort must be whole",
+            got=f"a damaged file from {cohort}",
+            fix="Run: lemof-client --site SITE prepare --plan PLAN.yaml --force.",
         ) from None
 
 
@@ -53,8 +54,9 @@ def write_page(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping[s
         write_owner_only(path, page(site, manifest, quality))
     except OSError as error:
         raise DiskError(
-            f"readiness.html must be writable, got {error.strerror} at {path.parent}. "
-            "Free space or mend permissions, then run: lemof-client --site SITE check."
+            rule="readiness.html must be writable",
+            got=f"{error.strerror} at {path.parent}",
+            fix="Free space or mend permissions, then run: lemof-client --site SITE check.",
         ) from None
     return path
 

@@ -108,7 +108,9 @@ class Tokens:
             LemofError: rows of ``train``, which have no tokens.
         """
         if len(rows) and (rows.min() < 0 or (self._position["ehr"][rows] < 0).any()):
-            raise LemofError("Rows must be of stack, tuning or held_out, got others: no tokens are kept of train.")
+            raise LemofError(
+                rule="Rows must be of stack, tuning or held_out", got="others: no tokens are kept of train"
+            )
         ecg_row = self._position["ecg"][rows]
         has_ecg = ecg_row >= 0
         stored = self._tokens["ecg"]
@@ -169,7 +171,7 @@ def cached(
             partial.rename(folder)
     except OSError as error:
         raise DiskError(
-            f"The cache must be writable, got {error.strerror} at {cache}. Free space, then go on."
+            rule="The cache must be writable", got=f"{error.strerror} at {cache}", fix="Free space, then go on."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

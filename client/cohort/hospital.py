@@ -69,8 +69,9 @@ def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool
     cohort = load_cohort(folder)
     if cohort.spec != study.cohort:
         raise OtherPlanError(
-            f"The cohort must be prepared for the plan's cohort section, got one for another section from {name}. "
-            "Run: lemof-client --site SITE prepare --plan PLAN.yaml"
+            rule="The cohort must be prepared for the plan's cohort section",
+            got=f"one for another section from {name}",
+            fix="Run: lemof-client --site SITE prepare --plan PLAN.yaml",
         )
     hours_to_icu_N = hours_to_icu_of(cohort.features)
     label, keep = studied(cohort.stays, hours_to_icu_N, study.target, study.cohort)

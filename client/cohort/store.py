@@ -100,11 +100,15 @@ def load_cohort(path: Path) -> Cohort:
     """
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():
-        raise DataError(f"A cohort must be prepared before it is used, got no manifest.json from {path}. {AGAIN}")
+        raise DataError(
+            rule="A cohort must be prepared before it is used", got=f"no manifest.json from {path}", fix=AGAIN
+        )
     manifest = _read(manifest_path, lambda file: dict(json.loads(file.read_text(encoding="utf-8"))))
     for key, value in {"schema_version": SCHEMA_VERSION, "feature_schema_digest": schema.schema_digest()}.items():
         if manifest.get(key) != value:
-            raise DataError(f"{key} of the cohort must be {value}, got {manifest.get(key)!r} from {path}. {AGAIN}")
+            raise DataError(
+                rule=f"{key} of the cohort must be {value}", got=f"{manifest.get(key)!r} from {path}", fix=AGAIN
+            )
     stays = _read(path / "stays.parquet", pd.read_parquet)
     names = ("features", "grid", "ecg", "ecg_index")
     arrays = {name: _read(path / f"{name}.npy", partial(np.load, mmap_mode="r")) for name in names}
@@ -143,8 +147,10 @@ def held_alone(path: Path) -> Iterator[None]:
             raise _cannot_write(path, error) from error
         if not is_ours:
             raise DiskError(
-                f"One prepare at a time must make a cohort, got another at work on {path}. Nothing was changed. Wait "
-                "until it has ended, then run the same command. [E604]"
+                rule="One prepare at a time must make a cohort",
+                got=f"another at work on {path}",
+                fix="Nothing was changed. Wait until it has ended, then run the same command.",
+                code="E604",
             )
         if os.fstat(file.fileno()).st_nlink == 0:  # of a run that ended this very moment
             with held_alone(path):
@@ -200,11 +206,18 @@ def require_place(output: Path) -> Path:
     """
     path = Path(os.path.realpath(output))
     if path.is_symlink():
-        raise DiskError(f"prepare.output must be a folder, got a link to itself at {output}. Name another. [E603]")
+        raise DiskError(
+            rule="prepare.output must be a folder",
+            got=f"a link to itself at {output}",
+            fix="Name another.",
+            code="E603",
+        )
     if os.path.ismount(path):
         raise DiskError(
-            f"prepare.output must be a folder inside a mount, got the mount itself at {output}. "
-            f"Name {output / 'cohort'}. [E603]"
+            rule="prepare.output must be a folder inside a mount",
+            got=f"the mount itself at {output}",
+            fix=f"Name {output / 'cohort'}.",
+            code="E603",
         )
     try:
         is_ours = (path / MANIFEST).is_file() or (path.is_dir() and not any(path.iterdir()))
@@ -212,7 +225,10 @@ def require_place(output: Path) -> Path:
         raise _cannot_write(path, error) from error
     if path.exists() and not is_ours:
         raise DiskError(
-            f"prepare.output must be a cohort or an empty folder, got other files at {path}. Name another. [E603]"
+            rule="prepare.output must be a cohort or an empty folder",
+            got=f"other files at {path}",
+            fix="Name another.",
+            code="E603",
         )
     return path
 
@@ -220,8 +236,10 @@ def require_place(output: Path) -> Path:
 def _cannot_write(path: Path, error: OSError) -> DiskError:
     """What to say of a disk that is full or may not be written."""
     return DiskError(
-        f"The cohort must fit on the disk and be writable, got {error.strerror or error} at {path}. "
-        "An earlier cohort is unchanged. Free space or mend permissions, then run the same command. [E601]"
+        rule="The cohort must fit on the disk and be writable",
+        got=f"{error.strerror or error} at {path}",
+        fix="An earlier cohort is unchanged. Free space or mend permissions, then run the same command.",
+        code="E601",
     )
 
 
@@ -338,7 +356,7 @@ def _check(cohort: Cohort) -> None:
     }
     for file, (shape, expected) in shapes.items():
         if shape != expected:
-            raise DataError(f"{file} must have shape {expected}, got {shape} from {cohort.path}. {AGAIN}")
+            raise DataError(rule=f"{file} must have shape {expected}", got=f"{shape} from {cohort.path}", fix=AGAIN)
 
 
 def _read(path: Path, read: Callable[[Path], T]) -> T:
@@ -347,7 +365,7 @@ def _read(path: Path, read: Callable[[Path], T]) -> T:
         return read(path)
     except (OSError, ValueError, TypeError, EOFError):
         found = f"{'a damaged file' if path.exists() else 'none'} from {path.parent}"
-        raise DataError(f"{path.name} of the cohort must be there and whole, got {found}. {AGAIN}") from None
+        raise DataError(rule=f"{path.name} of the cohort must be there and whole", got=found, fix=AGAIN) from None
 
 
 def _is_of_writing(error: OSError, path: Path, new: Path, old: Path) -> bool:

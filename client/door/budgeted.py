@@ -63,7 +63,7 @@ def answer(site: SiteConfig, hospital: Hospital, request: Request) -> Answer | R
 def _refused(site: SiteConfig, request: Request, error: Exception) -> Refusal:
     """The refusal of an answer that noise was drawn for. Its words are the same whatever the sums were; only too small
     a group, which the noisy counts tell anyway, has its own."""
-    known = error if isinstance(error, LemofError) else LemofError(f"{type(error).__name__} in lemof.")
+    known = error if isinstance(error, LemofError) else LemofError(rule=f"{type(error).__name__} in lemof.")
     refusal = egress.refuse(site.site.name, request, known)
     if isinstance(error, TooLittleDataError) and not isinstance(error, BudgetError):
         return refusal
@@ -87,7 +87,9 @@ def _schedule(ledger: Ledger, request: Request) -> accounting.Schedule:
         return accounting.schedule(request.study, ledger.budget, before=ledger.curves(), own=own)
     schedule = ledger.schedule(request.study)
     if schedule is None:
-        raise DoorError(f"{request.stage} must come after this study's census, got it before. Begin a new run.")
+        raise DoorError(
+            rule=f"{request.stage} must come after this study's census", got="it before", fix="Begin a new run."
+        )
     return schedule
 
 

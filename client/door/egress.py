@@ -49,19 +49,22 @@ def admit(site: SiteConfig, request: Request) -> None:
     limits = site.limits
     if request.stage not in limits.stages:
         raise NotAllowedError(
-            f"{request.stage} must be among the stages that the hospital allows (limits.stages), got a request for it. "
-            "Nothing was sent. Leave the hospital out of the study, or ask it to allow the stage."
+            rule="A stage must be among those that the hospital allows (limits.stages)",
+            got=f"a request for {request.stage}",
+            fix="Nothing was sent. Leave the hospital out of the study, or ask it to allow the stage.",
         )
     if request.num_sites < FEW_SITES and "refuse" in (request.study.few_sites, limits.few_sites):
         raise NotAllowedError(
-            f"At least {FEW_SITES} hospitals must stand behind a total, got {request.num_sites} in {request.stage}: "
-            "each would learn what the others hold. Nothing was sent. Invite more, or say few_sites: allow in the plan "
-            "and limits.few_sites: allow in every site file."
+            rule=f"At least {FEW_SITES} hospitals must stand behind a total",
+            got=f"{request.num_sites} in {request.stage}: each would learn what the others hold",
+            fix="Nothing was sent. Invite more, or say few_sites: allow in the plan and limits.few_sites: allow in "
+            "every site file.",
         )
     if isinstance(request, CensusRequest) and request.schema_digest != schema_digest():
         raise VersionError(
-            f"The feature schema digest must be {schema_digest()[:12]}, got {request.schema_digest[:12]} from the "
-            "coordinator. Install the same lemof release on both sides."
+            rule=f"The feature schema digest must be {schema_digest()[:12]}",
+            got=f"{request.schema_digest[:12]} from the coordinator",
+            fix="Install the same lemof release on both sides.",
         )
     if site.privacy is not None:
         _require_clipping(request.study)
@@ -73,8 +76,10 @@ def _require_clipping(study: Study) -> None:
     for section, spec in (("encoders", study.encoders), ("attention.training", study.attention.training)):
         if spec.max_grad_norm < LEAST_CLIP:
             raise DoorError(
-                f"{section}.max_grad_norm must be from {LEAST_CLIP:g} to 1e+06 where a hospital has a privacy budget, "
-                f"got {spec.max_grad_norm:g} from the plan. Nothing was sent. Change the plan."
+                rule=f"{section}.max_grad_norm must be from {LEAST_CLIP:g} to 1e+06 where a hospital has a privacy "
+                "budget",
+                got=f"{spec.max_grad_norm:g} from the plan",
+                fix="Nothing was sent. Change the plan.",
             )
 
 
@@ -107,8 +112,10 @@ def release(
         )  # fmt: skip
     if not passed and any(group.minimum == "patients" for group in groups):
         error = TooLittleDataError(
-            f"{request.stage} needs at least {limits.min_patients} patients in a group (limits.min_patients; "
-            f"limits.min_cell is {limits.min_cell}), got fewer in every one. Nothing was sent."
+            rule=f"A group must have at least {limits.min_patients} patients (limits.min_patients; limits.min_cell is "
+            f"{limits.min_cell})",
+            got=f"fewer in every one of {request.stage}",
+            fix="Nothing was sent.",
         )
         error.told_outside = f"Too few patients in every group that was asked for ({', '.join(left_out)}); " \
             "nothing was sent."  # fmt: skip
@@ -119,8 +126,9 @@ def release(
     num_bytes = sum(value.nbytes for value in sums.values())
     if num_bytes > limits.max_update_mb * 1_000_000:
         raise DoorError(
-            f"An answer must be no larger than the hospital allows (limits.max_update_mb), got "
-            f"{num_bytes / 1e6:.1f} MB in {request.stage}. Nothing was sent. Use a smaller model, or ask the hospital."
+            rule="An answer must be no larger than the hospital allows (limits.max_update_mb)",
+            got=f"{num_bytes / 1e6:.1f} MB in {request.stage}",
+            fix="Nothing was sent. Use a smaller model, or ask the hospital.",
         )
     return Answer(
         stage=request.stage,
@@ -165,11 +173,12 @@ def _refusal(site: str, stage: str, number: int, plan_digest: str, error: LemofE
 def _check_name(group: Group, stage: str, forms: Forms) -> None:
     """Refuse a group that is not on the list of the stage, and a count that is more than a count."""
     if group.name not in forms:
-        raise DoorError(f"{stage} must send listed groups only, got {group.name!r}. {_NOTHING_SENT}")
+        raise DoorError(rule=f"{stage} must send listed groups only", got=f"{group.name!r}", fix=_NOTHING_SENT)
     if not isinstance(group.num_stays, int | np.integer) or not 0 <= group.num_stays <= MAX_COUNT:
         raise DoorError(
-            f"{stage} must count the stays of {group.name} in one whole number, got {_kind(group.num_stays)}. "
-            f"{_NOTHING_SENT}"
+            rule=f"{stage} must count the stays of {group.name} in one whole number",
+            got=_kind(group.num_stays),
+            fix=_NOTHING_SENT,
         )
 
 
@@ -178,18 +187,20 @@ def _check_arrays(group: Group, stage: str, forms: Mapping[str, Form], max_norms
     for name, value in group.sums.items():
         key, form = f"{group.name}/{name}", forms.get(name)
         if form is None:
-            raise DoorError(f"{stage} must send listed arrays only, got {key!r}. {_NOTHING_SENT}")
+            raise DoorError(rule=f"{stage} must send listed arrays only", got=f"{key!r}", fix=_NOTHING_SENT)
         if not form.fits(value):
-            raise DoorError(f"{stage} must send {key} as {form}, got {_kind(value)}. {_NOTHING_SENT}")
+            raise DoorError(rule=f"{stage} must send {key} as {form}", got=_kind(value), fix=_NOTHING_SENT)
         if not np.isfinite(value).all():
             raise DoorError(
-                f"{stage} must send finite numbers, got NaN or infinity in {key}. Nothing was sent. "
-                "A learning rate that is too high does this."
+                rule=f"{stage} must send finite numbers",
+                got=f"NaN or infinity in {key}",
+                fix="Nothing was sent. A learning rate that is too high does this.",
             )
         if max_norms is not None and not np.linalg.norm(np.ravel(value)) <= max_norms.get(key, -1.0):
             raise DoorError(
-                f"{stage} must send {key} within the norm that clipping and noise allow, got a larger one. "
-                f"{_NOTHING_SENT}"
+                rule=f"{stage} must send {key} within the norm that clipping and noise allow",
+                got="a larger one",
+                fix=_NOTHING_SENT,
             )
 
 

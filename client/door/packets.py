@@ -48,6 +48,9 @@ def answer_packet(site: SiteConfig, packet: Packet) -> Answer | Refusal:
         lines = "".join(traceback.format_tb(error.__traceback__))
         logger.error("%s in lemof, text withheld:\n%s", type(error).__name__, lines)
         stage = packet.config.get("stage")
-        reason = f"Stage {stage} must not fail, got {type(error).__name__} from {site.site.name}. "
-        reason += "This is a bug in lemof: the site's log has the lines."
-        return refuse_packet(site.site.name, packet, DoorError(reason))
+        bug = DoorError(
+            rule=f"Stage {stage} must not fail",
+            got=f"{type(error).__name__} from {site.site.name}",
+            fix="This is a bug in lemof: the site's log has the lines.",
+        )
+        return refuse_packet(site.site.name, packet, bug)

@@ -42,8 +42,9 @@ def join(site: SiteConfig, site_path: Path) -> int:
     """
     if not (site.prepare.output / "manifest.json").is_file():
         raise DataError(
-            f"The cohort must be prepared, got none in {site.prepare.output}. "
-            f"Run: lemof-client --site {shlex.quote(str(site_path))} prepare --plan PLAN.yaml"
+            rule="The cohort must be prepared",
+            got=f"none in {site.prepare.output}",
+            fix=f"Run: lemof-client --site {shlex.quote(str(site_path))} prepare --plan PLAN.yaml",
         )
     if line := stale_line(site):
         _say(line)
@@ -81,8 +82,9 @@ def _joined_once(site: SiteConfig) -> Iterator[Path]:
             lock.seek(0)
             number = lock.read().strip() or "?"
             raise ConfigError(
-                f"{site.site.name} must join once, got one that has already joined as process {number}. Leave it, or "
-                f"end it first: kill {number}"
+                rule=f"{site.site.name} must join once",
+                got=f"one that has already joined as process {number}",
+                fix=f"Leave it, or end it first: kill {number}",
             )
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -110,8 +112,9 @@ def _stay_joined(site: SiteConfig, site_path: Path, folder: Path) -> NoReturn:
         reason = reason or _how_it_ended(status, folder / LOG)
         if num_failures >= MAX_FAILURES and not has_joined:
             raise NetworkError(
-                f"{site.server.address} must accept {site.site.name}, got: {reason}. Ask the coordinator. "
-                f"Log: {folder / LOG}"
+                rule=f"{site.server.address} must accept {site.site.name}",
+                got=reason,
+                fix=f"Ask the coordinator. Log: {folder / LOG}",
             )
         pause = min(2 ** max(num_failures, 1), 60)
         _say(f"connection of {site.site.name} ended ({reason}); trying again in {pause} s.")

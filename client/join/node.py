@@ -226,7 +226,7 @@ def _reply(site_path: Path, talk: Conversation, run_id: int, kind: str, content:
         return packet_to_recorddict(hello_packet(site))
     packet = recorddict_to_packet(content)
     if kind != f"query.{packet.config['stage']}":
-        raise DoorError(f"A message must be of the stage that it asks, got {packet.config['stage']} in it.")
+        raise DoorError(rule="A message must be of the stage that it asks", got=f"{packet.config['stage']} in it")
     began = time.monotonic()
     talk.asked(run_id, site, packet)
     reply = answer_packet(site, packet)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lemof_model.errors import ConfigError
+
 NUM_LEADS = 12
 NUM_GROUPS = 8
 MAX_SHIFT_SAMPLES = 100
@@ -24,7 +26,7 @@ class Augmentation(nn.Module):
     def __init__(self, strength: float) -> None:
         super().__init__()
         if not 0 <= strength <= 5:
-            raise ValueError(f"augment must lie from 0 to 5, got {strength}")
+            raise ConfigError(rule="augment must lie from 0 to 5", got=f"{strength}")
         self.strength = strength
 
     def forward(self, ecg_BCT: Tensor) -> Tensor:
@@ -44,10 +46,10 @@ def group_norm(width: int) -> nn.GroupNorm:
     Example:
         >>> group_norm(12)
         Traceback (most recent call last):
-        ValueError: width must be a multiple of 8, got 12
+        lemof_model.errors.ConfigError: width must be a multiple of 8, got 12.
     """
     if width % NUM_GROUPS:
-        raise ValueError(f"width must be a multiple of {NUM_GROUPS}, got {width}")
+        raise ConfigError(rule=f"width must be a multiple of {NUM_GROUPS}", got=f"{width}")
     return nn.GroupNorm(NUM_GROUPS, width)
 
 

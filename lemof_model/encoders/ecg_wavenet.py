@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemof_model.encoders.ecg_levels import NUM_LEADS, Augmentation, concat_pool, time_tokens
+from lemof_model.errors import ConfigError
 from lemof_model.pyramid import EncoderState, Inputs, Level, PyramidEncoder
 from lemof_model.study import NUM_LEVELS
 
@@ -65,8 +66,9 @@ class EcgWaveNet(PyramidEncoder):
     ) -> None:
         super().__init__()
         if num_layers > MOST_LAYERS:
-            raise ValueError(
-                f"num_layers must be at most {MOST_LAYERS} (a later layer sees only its own step), got {num_layers}"
+            raise ConfigError(
+                rule=f"num_layers must be at most {MOST_LAYERS} (a later layer sees only its own step)",
+                got=f"{num_layers}",
             )
         self.token_widths = (width, width, width)
         self.pooled_widths = (2 * width, 2 * width, 2 * width)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lemof_model.errors import ConfigError
 from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
 
@@ -57,7 +58,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         if width % num_heads:
-            raise ValueError(f"width must be a multiple of num_heads, got {width} and {num_heads}")
+            raise ConfigError(rule="width must be a multiple of num_heads", got=f"{width} and {num_heads}")
         self.num_heads = num_heads
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.dropout = dropout

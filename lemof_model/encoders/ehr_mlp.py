@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lemof_model.errors import ConfigError
 from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
 
@@ -54,7 +55,7 @@ class MLP(PyramidEncoder):
     ) -> None:
         super().__init__()
         if width % num_tokens:
-            raise ValueError(f"width must be a multiple of num_tokens, got {width} and {num_tokens}")
+            raise ConfigError(rule="width must be a multiple of num_tokens", got=f"{width} and {num_tokens}")
         token = width // num_tokens
         self.token_widths = (token, token, token)
         self.pooled_widths = (width, width, width)

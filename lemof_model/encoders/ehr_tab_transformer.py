@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from lemof_model.encoders.ehr_ft_transformer import SelfAttention
 from lemof_model.encoders.ehr_mlp import cut_tokens
+from lemof_model.errors import ConfigError
 from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
 NUM_LAYERS = 6
@@ -100,7 +101,7 @@ class TabTransformer(PyramidEncoder):
     ) -> None:
         super().__init__()
         if width % SHARED_PART:
-            raise ValueError(f"width must be a multiple of {SHARED_PART}, got {width}")
+            raise ConfigError(rule=f"width must be a multiple of {SHARED_PART}", got=f"{width}")
         self.token_widths = (width, width, width)
         self.pooled_widths = (pooled_width, pooled_width, pooled_width)
         self.state_widths = (width, width, width)

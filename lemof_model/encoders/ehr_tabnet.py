@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemof_model.encoders.ehr_mlp import cut_tokens
+from lemof_model.errors import ConfigError
 from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
 NUM_STEPS = 3
@@ -112,7 +113,7 @@ class TabNet(PyramidEncoder):
     ) -> None:
         super().__init__()
         if width % num_tokens:
-            raise ValueError(f"width must be a multiple of num_tokens, got {width} and {num_tokens}")
+            raise ConfigError(rule="width must be a multiple of num_tokens", got=f"{width} and {num_tokens}")
         token, num_features = width // num_tokens, num_numeric + len(num_categories)
         self.token_widths = (token, token, token)
         self.pooled_widths = (width, width, width)

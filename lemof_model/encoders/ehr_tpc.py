@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemof_model.encoders.ehr_mlp import flat_row
+from lemof_model.errors import ConfigError
 from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
 HOURS_PER_DAY = 24.0
@@ -100,7 +101,7 @@ class TPC(PyramidEncoder):
     ) -> None:
         super().__init__()
         if num_layers < 3 or num_layers % 3:
-            raise ValueError(f"num_layers must be a multiple of 3, got {num_layers}")
+            raise ConfigError(rule="num_layers must be a multiple of 3", got=f"{num_layers}")
         self.token_widths = (width, width, width)
         self.pooled_widths = (width, width, width)
         self.static_columns, self.num_categories = list(static_columns), num_categories

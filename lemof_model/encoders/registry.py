@@ -14,7 +14,7 @@ from lemof_model.encoders.ehr_mlp import MLP
 from lemof_model.encoders.ehr_tab_transformer import TabTransformer
 from lemof_model.encoders.ehr_tabnet import TabNet
 from lemof_model.encoders.ehr_tpc import TPC
-from lemof_model.errors import ConfigError, nearest, shown
+from lemof_model.errors import ConfigError, Problem, nearest, problems_in, shown
 from lemof_model.features import GRID_CHANNELS
 from lemof_model.pyramid import ModalityNetwork, PyramidEncoder
 from lemof_model.stays import CONCEPT_COLUMNS, NUM_CATEGORIES, NUMERIC_COLUMNS, STATIC_COLUMNS, SYSTEM_TOKENS
@@ -71,8 +71,8 @@ def encoder_class(modality: str, spec: EncoderSpec) -> type[PyramidEncoder]:
     known = ENCODERS[modality]
     if spec.name not in known:
         close = nearest(spec.name, sorted(known))
-        advice = f" Did you mean {close}?" if close else ""
-        raise ConfigError(f"{modality}.name must be one of {', '.join(sorted(known))}, got {shown(spec.name)}.{advice}")
+        rule = f"{modality}.name must be one of {', '.join(sorted(known))}"
+        raise ConfigError(rule=rule, got=shown(spec.name), fix=f"Did you mean {close}?" if close else "")
     return known[spec.name]
 
 
@@ -88,10 +88,12 @@ def build_network(modality: str, spec: EncoderSpec, seed: int = 0) -> ModalityNe
         torch.manual_seed(seed)
         try:
             if large := [name for name, size in spec.sizes.items() if size > MOST]:
-                raise ValueError(f"{large[0]} must be at most {MOST}, got {spec.sizes[large[0]]}")
+                raise ConfigError(rule=f"{large[0]} must be at most {MOST}", got=f"{spec.sizes[large[0]]}")
             return ModalityNetwork(encoder(*OF_SCHEMA.get(spec.name, ()), **spec.sizes))
         except ValueError as error:
-            raise ConfigError(f"{modality}.sizes must suit the encoder {spec.name}: {error}. Correct it.") from error
+            said = problems_in(error)[0]
+            rule = f"{modality}.sizes must suit the encoder {spec.name}: {said.rule}"
+            raise ConfigError(rule=rule, got=said.got, fix="Correct it.") from error
 
 
 def _check_sizes(modality: str, spec: EncoderSpec, encoder: type[PyramidEncoder]) -> None:
@@ -102,15 +104,14 @@ def _check_sizes(modality: str, spec: EncoderSpec, encoder: type[PyramidEncoder]
         if name not in defaults:
             close = nearest(name, list(defaults))
             advice = f"Did you mean {close}?" if close else "Leave it out."
-            problems.append(
-                f"{modality}.sizes of {spec.name} must be among {', '.join(defaults)}, got {shown(name)}. {advice}"
-            )
+            rule = f"{modality}.sizes of {spec.name} must be among {', '.join(defaults)}"
+            problems.append(Problem(rule, shown(name), advice))
         elif broken := _broken_rule(name, size, is_count=isinstance(defaults[name], int)):
             is_single = (name, size) == ("num_tokens", 1)
             advice = OF_ONE_TOKEN if is_single else f"Correct it, or leave it out for {defaults[name]:g}."
-            problems.append(f"{modality}.sizes.{name} must {broken}, got {shown(size)}. {advice}")
+            problems.append(Problem(f"{modality}.sizes.{name} must {broken}", shown(size), advice))
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(*problems)
 
 
 def _broken_rule(name: str, size: object, *, is_count: bool) -> str | None:

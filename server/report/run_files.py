@@ -143,7 +143,9 @@ def runs_of(folder: Path) -> list[Path]:
     if own := next((place for place in (folder, *folder.absolute().parents[:2]) if is_run(place)), None):
         return [own]
     if not folder.is_dir():
-        raise ConfigError(f"DIR must be a folder, got {folder}. Name a run, or the folder that holds run folders.")
+        raise ConfigError(
+            rule="DIR must be a folder", got=f"{folder}", fix="Name a run, or the folder that holds run folders."
+        )
     return next((found for depth in ("*/", "*/*/") if (found := sorted(filter(is_run, folder.glob(depth))))), [])
 
 
@@ -158,11 +160,15 @@ def the_run(folder: Path, command: str) -> Path:
     found = runs_of(folder) if folder.exists() else []
     if len(found) > 1:
         commands = "\n".join(f"  lemof-server {command} {path}" for path in found)
-        raise ConfigError(f"RUN must be one run, got a folder of {len(found)} runs: {folder}. Name one:\n{commands}")
+        raise ConfigError(
+            rule="RUN must be one run", got=f"a folder of {len(found)} runs: {folder}", fix=f"Name one:\n{commands}"
+        )
     if not found and not any((folder / name).exists() for name in ("plan.yaml", "metrics.json", "model/card.json")):
         what = "one without a run" if folder.is_dir() else "no such folder"
         raise DataError(
-            f"RUN must be the folder of a run, with plan.yaml and state/, got {what}: {folder}. Name a run."
+            rule="RUN must be the folder of a run, with plan.yaml and state/",
+            got=f"{what}: {folder}",
+            fix="Name a run.",
         )
     return found[0] if found else folder
 
@@ -172,8 +178,9 @@ def _file(run: Path, name: str) -> Path:
     path = run / name
     if not path.is_file():
         raise DataError(
-            f"A finished run must hold {name}, got none in {run}. Finish it: its command again, with --resume (flwr "
-            "run: resume=true)."
+            rule=f"A finished run must hold {name}",
+            got=f"none in {run}",
+            fix="Finish it: its command again, with --resume (flwr run: resume=true).",
         )
     return path
 
@@ -184,7 +191,9 @@ def _json(run: Path, name: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        raise DataError(f"{name} must be JSON, got something else in {run}. Run the study again.") from None
+        raise DataError(
+            rule=f"{name} must be JSON", got=f"something else in {run}", fix="Run the study again."
+        ) from None
 
 
 def _audit_lines(run: Path) -> Iterator[Mapping[str, Any]]:

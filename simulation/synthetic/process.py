@@ -185,7 +185,9 @@ class Process:
                 mixing_DD[row] += weight * (self.coupling if apart else 1.0) * mixing_DD[LATENTS.index(source)]
             own = 1 - mixing_DD[row] @ mixing_DD[row]
             if own <= 0:
-                raise ConfigError(f"coupling must leave {name} a part of its own, got {self.coupling}. Try 2 or less.")
+                raise ConfigError(
+                    rule=f"coupling must leave {name} a part of its own", got=f"{self.coupling}", fix="Try 2 or less."
+                )
             mixing_DD[row, row] = np.sqrt(own)
         return mixing_DD
 

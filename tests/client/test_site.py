@@ -129,7 +129,7 @@ def test_problems_of_a_plan_name_section_and_key(tmp_path: Path) -> None:
     plan.write_text("attention: {training: {num_round: 3}}\n")
     with pytest.raises(ConfigError, match=r"^attention\.training\.num_round must be .* Did you mean num_rounds\?$"):
         load_study(plan)
-    with pytest.raises(ConfigError, match=r"missing\.yaml must be a readable file, got: No such file"):
+    with pytest.raises(ConfigError, match=r"missing\.yaml must be a readable file, got No such file"):
         load_plan_sections(tmp_path / "missing.yaml")
 
 

@@ -294,7 +294,7 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(path: Path, monkeypatch: pytest
     fill(path, 1)
     content, write = path.read_bytes(), os.write
     monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:20]))
-    with pytest.raises(DiskError, match="must be on a disk that can be written, got: No space left on device"):
+    with pytest.raises(DiskError, match="must be on a disk that can be written, got No space left on device"):
         fill(path, 1, first=2)
     assert path.read_bytes() == content
 

@@ -99,7 +99,7 @@ def test_what_the_door_would_refuse_is_told_and_the_others_go_on(site: Path) -> 
     assert "at least 30 patients" in stage(told, "meta")["refused"]
     assert "refused" not in stage(told, "census")
     text = "\n".join(lines_of(told))
-    assert "REFUSED, nothing would leave: meta needs at least 30 patients" in text
+    assert "REFUSED, nothing would leave: A group must have at least 30 patients" in text
 
 
 def test_with_a_budget_the_charges_are_told_and_the_ledger_is_not_touched(private_site: Path) -> None:
@@ -156,7 +156,9 @@ def test_what_is_declined_stands_among_the_first_lines(site: Path) -> None:
     told = dry_run(load_site(site), tiny_study())
     (declined,) = (line for line in takewhile(bool, lines_of(told)) if line.startswith("Declined"))
     names = "statistics, meta, importance, attention, final, evaluation on tuning, evaluation on held_out"
-    assert declined.startswith(f"Declined: {names}: must be among the stages that the hospital allows (limits.stages)")
+    assert declined.startswith(
+        f"Declined: {names}: A stage must be among those that the hospital allows (limits.stages). "
+    )
 
 
 def test_a_wrong_plan_ends_with_3(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

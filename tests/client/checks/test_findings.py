@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from client.checks.findings import Finding, Report, findings_of
-from lemof_model.errors import ConfigError, DataError
+from lemof_model.errors import ConfigError, DataError, Problem
 
 OK = Finding("config", "ok", "site.yaml")
 WARN = Finding("ECG [200]", "warn", "1 record at 250 Hz", "leave it: skipped", "E203")
@@ -48,7 +48,9 @@ def test_all_are_printed_with_their_codes() -> None:
 def test_an_error_is_the_last_finding_of_its_check() -> None:
     def stops() -> Iterator[Finding]:
         yield OK
-        raise DataError("icu/icustays must be a table, got no icustays.csv from /data/v3.1. Set data.ehr.root.")
+        raise DataError(
+            rule="icu/icustays must be a table", got="no icustays.csv from /data/v3.1", fix="Set data.ehr.root."
+        )
 
     first, last = findings_of("icustays", stops)
     assert first == OK
@@ -59,7 +61,7 @@ def test_an_error_is_the_last_finding_of_its_check() -> None:
 def test_every_problem_of_a_configuration_has_a_line() -> None:
     def stops() -> Iterator[Finding]:
         yield from ()
-        raise ConfigError("a must be 1, got 2. Correct it.\nb must be 1, got 3. Correct it.")
+        raise ConfigError(Problem("a must be 1", "2", "Correct it."), Problem("b must be 1", "3", "Correct it."))
 
     assert [finding.found for finding in findings_of("config", stops)] == ["a must be 1, got 2.", "b must be 1, got 3."]
 

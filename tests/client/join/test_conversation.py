@@ -88,7 +88,7 @@ def test_what_the_door_declines_is_told_once_with_what_stays_here(
     talk: Conversation, site: SiteConfig, told: Told
 ) -> None:
     for number in (3, 4, 5):
-        error = DataError(f"The cohort must be whole, got a damaged one at /{'x' if number < 5 else 'y'}.")
+        error = DataError(rule="The cohort must be whole", got=f"a damaged one at /{'x' if number < 5 else 'y'}")
         refusal = egress.refuse("a", request(number), error)
         talk.answered(request(number).to_packet(), refusal, 0.1)
         assert isinstance(refusal, Refusal) and "/x" not in refusal.reason

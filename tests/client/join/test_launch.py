@@ -72,7 +72,7 @@ def test_a_node_that_never_joins_is_started_six_times_and_its_reason_told(
     said = json.dumps({"text": "[code: 2004] refused", "is_refused": True})
     monkeypatch.setattr(launch, "_command", lambda *_: [sys.executable, "-c", f"print({said!r}); raise SystemExit(1)"])
     site, path = site_at(tmp_path, "127.0.0.1:1")
-    with pytest.raises(NetworkError, match=r"must accept hospital_a, got: \[code: 2004\] refused"):
+    with pytest.raises(NetworkError, match=r"must accept hospital_a, got \[code: 2004\] refused"):
         launch.join(site, path)
     assert pauses == [2, 4, 8, 16, 32]
 
