@@ -25,6 +25,7 @@ from pydantic import (
 from client.budget.accounting import Budget
 from client.site_items import Items, Units, read_items, read_units
 from lemof_model.errors import ConfigError, shown
+from lemof_model.items import ItemId
 from lemof_model.study import CohortSpec, SplitSpec, Study, Target
 from protocol.plan import load_plan
 from protocol.problems import keys_of, problem_sentences
@@ -121,15 +122,17 @@ class Tables(_Section):
 
 
 class EhrData(_Section):
-    """Where the MIMIC-IV tables are (csv, csv.gz or parquet), and what in them is not as MIMIC-IV has it.
+    """Where the tables are (csv, csv.gz or parquet), which ``layout`` they have (``client/layouts``), and what in them
+    is not as it has it.
 
-    ``columns`` is, by table, MIMIC's name of a column and the site's own. ``items`` is, by concept or treatment,
+    ``columns`` is, by table, the layout's name of a column and the site's own. ``items`` is, by concept or treatment,
     further item ids and their unit or drug (none: the usual one). ``units`` is, by item id, the unit of all of its
     values where it is not the usual one, or what each spelling of a unit means (an empty one: values without), or
     ``drop``. ``not_given`` are statuses of treatments that were not given, in the hospital's words.
     """
 
     root: SitePath
+    layout: str = "mimic_iv"
     tables: Tables = Tables()
     columns: dict[TableName, dict[str, str]] = {}
     items: Items = {}
@@ -144,8 +147,8 @@ class EhrData(_Section):
 
     @field_validator("units", mode="before")
     @classmethod
-    def _read_units(cls, said: Any, info: ValidationInfo) -> Units:
-        return read_units(said, info.data.get("items", {}))
+    def _read_units(cls, said: Any) -> Units:
+        return read_units(said)
 
     @field_validator("not_given", mode="before")
     @classmethod
@@ -155,7 +158,7 @@ class EhrData(_Section):
             raise ValueError(f"data.ehr.not_given must be a list of words, {got}")
         return said
 
-    def items_of(self, name: str) -> dict[int, str | None]:
+    def items_of(self, name: str) -> dict[ItemId, str | None]:
         """The site's own item ids of a concept or treatment, with their unit or drug."""
         return self.items.get(name, {})
 

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from client.layouts.mimic_iv.unreadable import form_of
 from client.prepare.ecg.faults import Reason, RejectedRecordError
 from client.prepare.ecg.leads import lead_columns, require_leads
+from client.prepare.tables.unreadable import form_of
 from client.site import EcgData
 from lemof_model.features import ECG_LEADS, ECG_SECONDS
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from client.checks.concerns import concerns_of
 from client.checks.page import page, read_quality, write_page
 from client.checks.summary import show_summary
-from client.layouts.mimic_iv.stays import BAD_TIMES, NOT_FOUND
+from client.prepare.stays import BAD_TIMES, NOT_FOUND
 from client.site import Limits, SiteConfig, load_site
 from lemof_model.errors import DataError, DiskError
 from protocol.pages import render

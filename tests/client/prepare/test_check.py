@@ -13,7 +13,7 @@ from client import cli
 from client.checks import dry_run as dry_run_module
 from client.checks import ecgs, raw_tables
 from client.join import launch
-from client.layouts.mimic_iv import sources
+from client.prepare import sources
 from tests.client.budget.test_ledger import fill
 
 Run = Callable[..., tuple[int, list[dict[str, Any]]]]

@@ -22,7 +22,7 @@ class Courses:
 
     Attributes:
         stays: one row for each course, as icustays has them.
-        members: each row of icustays (patient, stay, ``intime``) with the ``stay_id`` of its ``course``.
+        members: each row of icustays (patient, admission, stay, ``intime``) with the ``stay_id`` of its ``course``.
         num_merged, num_within: rows that went on with a course, and those that lay within one of another admission.
         contradictions: what was met that contradicts itself, with how many.
     """
@@ -62,7 +62,7 @@ def courses_of(icustays: pl.DataFrame, admissions: pl.DataFrame, merge_within_ho
     admitted = joined.join(admissions, on=admission, how="semi", maintain_order="left")
     gap_hours = _hours_since_other_admissions(admitted)
     within = admitted.filter(gap_hours < 0)
-    own = ["subject_id", "stay_id", "intime"]
+    own = ["subject_id", "hadm_id", "stay_id", "intime"]
     course_of = joined.select("course", pl.col("stay_id").alias("id"))
     members = sound.select(*own, "course").join(course_of, on="course").select(*own, course="id")
     alone = icustays.filter(~is_sound).select(*own, course="stay_id")
