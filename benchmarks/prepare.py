@@ -73,7 +73,7 @@ def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def chart_pass(how: str, site_file: Path, table: Path, last_stay: int | None) -> Timed:
     """One way to the features of chartevents."""
     site = load_site(site_file)
-    tables = site.data.ehr.tables.model_copy(update={"chartevents": table})
+    tables = {**site.data.ehr.tables, "chartevents": table}
     data = site.data.model_copy(update={"ehr": site.data.ehr.model_copy(update={"tables": tables})})
     site = site.model_copy(update={"data": data})
     stay_tables = with_courses(MIMIC_IV.stays(site), SPEC)

@@ -35,7 +35,7 @@ def read_items(said: Any) -> Items:
         if name not in KINDS:
             raise ValueError(
                 f"data.ehr.items.{name} must be a measurement or treatment of docs/features.md, got {shown(name)}."
-                f"{_did_you_mean(str(name), KINDS)}"
+                f"{did_you_mean(str(name), KINDS)}"
             )
         items[name] = {}
         for item_id, of_item in _pairs(name, its):
@@ -160,7 +160,7 @@ def _require_name(key: str, kind: Concept | Treatment, name: Any, *, may_be_none
         )
         rule = f"one of {', '.join(known)}"
     if not is_known:
-        raise ValueError(f"{key} must be {rule}, got {shown(name)}.{_did_you_mean(str(name or ''), known)}")
+        raise ValueError(f"{key} must be {rule}, got {shown(name)}.{did_you_mean(str(name or ''), known)}")
 
 
 def _require_one_meaning(item_id: ItemId, named: Mapping[Any, Any]) -> None:
@@ -175,7 +175,7 @@ def _require_one_meaning(item_id: ItemId, named: Mapping[Any, Any]) -> None:
             )
 
 
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest known name."""
     close = nearest(name, list(known))
     return f" Did you mean {close}?" if close else ""

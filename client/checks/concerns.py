@@ -47,7 +47,7 @@ def concerns_of(
         ecg_records(ecg.get("records_rejected", {}), ecg.get("records_chosen", 0)),
         *ecg_heights(ecg.get("heights", {})),
         *(absent_columns(name, absent) for name, absent in quality.get("columns_absent", {}).items()),
-        *(stays_unknown(name, quality["tables"][name]) for name in quality.get("joined_by_stay", [])),
+        *(stays_unknown(name, quality["tables"].get(name, {})) for name in quality.get("joined_by_stay", [])),
         *(
             finding
             for name, counts in quality.get("tables", {}).items()

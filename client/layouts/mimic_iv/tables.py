@@ -75,7 +75,7 @@ def find_table(ehr: EhrData, name: str) -> Path:
         DataError: there is no such file, or more than one.
     """
     require_root(ehr)
-    own: Path | None = getattr(ehr.tables, name)
+    own = ehr.tables.get(name)
     stem = f"{FOLDERS[name]}/{name}"
     found = files_of(ehr, name)
     if len(found) > 1:
@@ -94,7 +94,7 @@ def find_table(ehr: EhrData, name: str) -> Path:
 
 def files_of(ehr: EhrData, name: str) -> list[Path]:
     """The files that may be a table: the one that the site file names, else all of its name in ``hosp`` and ``icu``."""
-    own: Path | None = getattr(ehr.tables, name)
+    own = ehr.tables.get(name)
     folders = (FOLDERS[name], *sorted({*FOLDERS.values()} - {FOLDERS[name]}))
     usual = [ehr.root / folder / f"{name}{suffix}" for folder in folders for suffix in SUFFIXES]
     return [path for path in (usual if own is None else [ehr.root / own]) if path.is_file()]
@@ -107,7 +107,7 @@ def open_table(ehr: EhrData, name: str) -> Source:
         DataError: there is no such file, or more than one.
         ConfigError: the site file renames a column that nobody reads, or takes one of MIMIC's for another.
     """
-    own_names = ehr.columns.get(name, {})  # type: ignore[call-overload]
+    own_names = ehr.columns.get(name, {})
     read = MIMIC_COLUMNS[name].split()
     if unread := [column for column in own_names if column not in read]:
         raise ConfigError(
@@ -137,6 +137,6 @@ def open_optional_table(ehr: EhrData, name: str) -> Source | None:
     try:
         return open_table(ehr, name)
     except DataError:
-        if getattr(ehr.tables, name) is not None or files_of(ehr, name):
+        if name in ehr.tables or files_of(ehr, name):
             raise
         return None

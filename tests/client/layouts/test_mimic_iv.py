@@ -27,7 +27,7 @@ def test_every_concept_and_treatment_is_stored_once_and_every_item_is_of_one() -
     [
         ("mimic_v", "data.ehr.layout must be one of mimic_iv, got 'mimic_v'. Did you mean mimic_iv?"),
         ("MIMIC_IV", "data.ehr.layout must be one of mimic_iv, got 'MIMIC_IV'. Did you mean mimic_iv?"),
-        ("''", "data.ehr.layout must be one of mimic_iv, got "),
+        ("omop", "data.ehr.layout must be one of mimic_iv, got 'omop'. Leave it out where"),
     ],
 )
 def test_an_unknown_layout_is_refused_with_those_that_are_known(tmp_path: Path, said: str, told: str) -> None:
@@ -36,6 +36,14 @@ def test_an_unknown_layout_is_refused_with_those_that_are_known(tmp_path: Path, 
     with pytest.raises(ConfigError) as caught:
         layout_of(load_site(file))
     assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize("key", ["tables: {chartevent: x.csv}", "columns: {chartevent: {itemid: item}}"])
+def test_a_table_that_the_layout_does_not_have_is_refused(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text(f"version: 1\nsite: {{name: small}}\ndata: {{ehr: {{root: ., {key}}}}}\n")
+    with pytest.raises(ConfigError, match=r"\.chartevent must be a table of mimic_iv .* Did you mean chartevents\?"):
+        layout_of(load_site(file))
 
 
 def test_a_site_file_that_names_no_layout_has_that_of_mimic_iv(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from client import cli
 from client.cohort.store import Cohort
+from client.layouts import layout_of
 from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.prepare import event_pass
 from client.prepare.prepare import prepare
@@ -36,7 +37,8 @@ def make(site_path: Path, ehr: str = "", settings: str = "") -> Cohort:
     site_path.write_text(
         f"version: 1\nsite: {{name: small}}\ndata: {{ehr: {{root: .{ehr}}}}}\nprepare: {{output: cohort{settings}}}\n"
     )
-    return prepare(load_site(site_path), MIMIC_IV, PlanSections(), Console(quiet=True))
+    site = load_site(site_path)
+    return prepare(site, layout_of(site), PlanSections(), Console(quiet=True))
 
 
 def value(cohort: Cohort, name: str, row: int = 0) -> float:

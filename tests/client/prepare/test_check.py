@@ -337,7 +337,7 @@ def test_a_cohort_older_than_what_it_was_made_from(
     elif what == "no ECGs":
         edit(site_path, ", ecg: {root: ecg}", "")
     else:
-        monkeypatch.setattr(sources, "source_digest", lambda: "another")
+        monkeypatch.setattr(sources, "source_digest", lambda _: "another")
     status, findings = check("--plan", str(plan))
     told = ["tables, site file or program have changed since it was prepared: Run prepare."]
     assert (status, told_of_age(findings)) == (0, told)

@@ -240,7 +240,7 @@ def test_whatever_decides_the_cohort_makes_it_anew(
     elif what == "table":
         os.utime(site.data.ehr.root / "icu/inputevents.csv.gz", ns=(0, 0))
     else:
-        monkeypatch.setattr(sources, "source_digest", lambda: "another")
+        monkeypatch.setattr(sources, "source_digest", lambda _: "another")
     after = _prepare(site, spec).manifest
     assert after["config_digest"] != before["config_digest"]
     source = after["sources"]["inputevents"]
