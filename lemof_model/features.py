@@ -78,7 +78,7 @@ def _category(name: str) -> Feature:
     return Feature(name, "categorical", "", (*CATEGORY_WORDS[name], OTHER), concept=name)
 
 
-def _aggregates(concept: Concept) -> tuple[Feature, ...]:
+def features_of(concept: Concept) -> tuple[Feature, ...]:
     """The columns of something measured; nothing measured is a count of 0, and NaN in the others."""
     low, high = concept.limits
     limits: dict[str, tuple[float, float | None]] = {"count": (0.0, None), "sum": (0.0, None)}
@@ -145,7 +145,7 @@ GCS_TOTAL = Feature(
 
 FEATURES: tuple[Feature, ...] = (
     *STATICS,
-    *(feature for concept in MEASURED for feature in _aggregates(concept)),
+    *(feature for concept in MEASURED for feature in features_of(concept)),
     GCS_TOTAL,
     *(feature for treatment in TREATMENTS for feature in _summaries(treatment)),
 )
