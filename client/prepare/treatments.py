@@ -5,7 +5,6 @@ A treatment counts by its own times. Its row is often stored when it ends, yet e
 that says that nothing was given (rewritten, cancelled, no rate, no amount) does not count.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from client.prepare.units import shown
 from client.site import EhrData
 from lemof_model.concepts import TREATMENTS
 from lemof_model.errors import DataError
+from lemof_model.given import GIVEN, is_given, plain_status
 from lemof_model.items import StoredTreatment
 
 STATUS, RATE, AMOUNT = "status_text", "rate", "amount"
@@ -44,17 +44,6 @@ CANCELLED, NOTHING_GIVEN, WITHOUT_END, STRANGE_STATUS = (
 CODES = {treatment.name: code for code, treatment in enumerate(TREATMENTS)}
 MAX_WITHOUT_END = 0.5  # share of the used rows: a table of which nothing ends tells no hours
 
-# What a status says of a row. MetaVision's own: MIT-LCP/mimic-code#47 (what is rewritten was never given; a pause or a
-# stop ends a row that was). Others: the status of an administration in FHIR, the actions of medication records.
-GIVEN = frozenset(
-    "finishedrunning|changedose/rate|changed|stopped|paused|bolus|flushed|running|active|in progress|completed|complete"
-    "|given|given by other|finished|started|restarted|continued|infusing|new bag|new syringe|rate change|rate verify"
-    "|rate/dose change|rate/dose verify|bolus from bag|started bolus|finished bolus|on hold|reported".split("|")
-)
-NOT_GIVEN = frozenset(
-    "held|mar hold|missed|omitted|aborted|planned|scheduled|pending|due|ordered|not started".split("|")
-)
-TAKEN_BACK = re.compile(r"\b(rewritten|cancell?ed|deleted|void(ed)?|in error|not (given|done|administered)|refused)\b")
 PUSH_SECONDS = 60  # what is given at once may be stored as a row of a minute
 
 
@@ -76,28 +65,6 @@ class Intervals:
     status: str | None = None
     rate: str | None = None
     amount: str | None = None
-
-
-def plain_status(text: str) -> str:
-    """A status in small letters, with blanks for marks between words, and not more than one.
-
-    Example:
-        >>> plain_status(" Entered-in-Error"), plain_status("FinishedRunning")
-        ('entered in error', 'finishedrunning')
-    """
-    return re.sub(r"[\s_-]+", " ", re.sub(r"[\[\](){}]", "", text).strip().lower())
-
-
-def is_given(status: str, not_given: Sequence[str] = ()) -> bool | None:
-    """Whether a row of this plain status was given; None if nobody knows. ``not_given`` are a hospital's own words.
-
-    Example:
-        >>> is_given("finishedrunning"), is_given("rewritten"), is_given("canceled entry"), is_given("storniert")
-        (True, False, False, None)
-    """
-    if status in NOT_GIVEN or status in {plain_status(word) for word in not_given} or TAKEN_BACK.search(status):
-        return False
-    return True if status in GIVEN else None
 
 
 def declared(ehr: EhrData, treatments: Sequence[StoredTreatment]) -> tuple[StoredTreatment, ...]:

@@ -8,8 +8,8 @@ import pytest
 
 from client import cli
 from client.layouts.mimic_iv.layout import TREATMENTS
-from client.prepare.treatments import GIVEN, is_given, plain_status
 from lemof_model.errors import DataError
+from lemof_model.given import GIVEN, is_given, plain_status
 from tests.client.prepare.conftest import at
 from tests.client.prepare.test_broken_tables import Rows, change, make, quality, value
 
