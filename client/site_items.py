@@ -75,14 +75,19 @@ def require_items(items: Items, units: Units, stored: Mapping[str, Sequence[Stor
     """Refuse what a site file says of items that its layout has in another way; ``stored`` is what it has, by table.
 
     Raises:
-        ConfigError: an item id is none of the layout's kind, or another concept has it, or no concept has it or knows
-            the unit; names the key.
+        ConfigError: the layout lacks a concept, or an item id is none of its kind, or another concept has it, or no
+            concept has it or knows the unit; names the key.
     """
     kinds = {one.name: one for of_table in stored.values() for one in of_table}
     owners = {item_id: name for name, kind in kinds.items() for item_id in kind.item_ids}
     is_number = all(isinstance(item_id, int) for item_id in owners)
     try:
         for name, its in items.items():
+            if name not in kinds:
+                raise ValueError(
+                    f"data.ehr.items.{name} must be left out: no table of this layout has it, got {shown(its)}. Known: "
+                    f"{', '.join(kinds)}."
+                )
             for item_id, of_item in its.items():
                 _require_kind(f"data.ehr.items.{name}", item_id, is_number=is_number)
                 if not kinds[name].has(item_id, of_item):

@@ -204,7 +204,7 @@ def _read(
 
 def _by_key(stays: pl.DataFrame, key: str) -> pl.LazyFrame:
     """What a row is joined to: the cohort's stays, and the keys of which no stay is in it (``row`` is null). A stay
-    that is several rows of icustays has several keys, but is one stay of its patient."""
+    that is several rows has several keys, but is one stay of its patient."""
     stays = stays.select("row", key, "intime").unique(maintain_order=True)
     mine = stays.drop_nulls("row")
     others = stays.filter(pl.col("row").is_null()).unique(key, maintain_order=True).join(mine, on=key, how="anti")

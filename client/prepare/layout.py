@@ -1,8 +1,10 @@
 """The contract between preparation and a layout: how a hospital's tables lie, and what they call things.
 
 Preparation knows what a stay, a measurement, an interval and an ECG are, and judges them all alike. A layout says where
-they stand: it opens tables (``Source``) and names their columns and items. It reads nothing of its own accord, changes
-no value, and drops no row. All times are local; time zero of a stay is its ``intime``.
+they stand: it opens tables (``Source``) and names their columns and items. It judges nothing: it changes no value, and
+leaves out no row but of other things than it is asked for. Times are local; time zero of a stay is its ``intime``.
+Values are as they are stored, in the unit that the row spells, or else in that of the item; types are those that the
+classes below state, and what cannot be read as one is null and counted.
 
     stays        who was in intensive care, and when: the three frames of ``StayTables``
     diagnoses    ``hadm_id``, ``icd_code`` (text), ``icd_version`` (9 or 10): codes of admissions

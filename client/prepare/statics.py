@@ -15,7 +15,7 @@ from lemof_model.features import STATICS
 def with_statics(stays: pl.DataFrame, tables: StayTables) -> pl.DataFrame:
     """Add the statics of the schema to the stays; categorical ones become category names.
 
-    Earlier admissions and ICU stays (courses, not rows of icustays) are those of the same patient that began before
+    Earlier admissions and ICU stays (courses, not rows) are those of the same patient that began before
     this one did. Comorbidities are added by ``comorbidities``.
     """
     return (

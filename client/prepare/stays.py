@@ -77,7 +77,7 @@ def read_stay_tables(
 
 
 def with_courses(tables: StayTables, spec: CohortSpec) -> StayTables:
-    """The tables with one row of icustays for each course in intensive care (see ``courses``)."""
+    """The tables with one row of stays for each course in intensive care (see ``courses``)."""
     if tables.courses is not None:
         return tables
     courses = courses_of(tables.icustays, tables.admissions, spec.merge_within_hours)
@@ -85,7 +85,7 @@ def with_courses(tables: StayTables, spec: CohortSpec) -> StayTables:
 
 
 def select_stays(tables: StayTables, spec: CohortSpec) -> tuple[pl.DataFrame, list[dict[str, str | int]]]:
-    """The cohort's stays in the order of ``stay_id``, and the attrition table from all rows of icustays down to them.
+    """The cohort's stays in the order of ``stay_id``, and the attrition table from all rows of stays down to them.
 
     ``row`` is the stay's row in every array. Lengths end at death (see ``deaths``): who is dead at the prediction is
     not predicted.
@@ -120,7 +120,7 @@ def select_stays(tables: StayTables, spec: CohortSpec) -> tuple[pl.DataFrame, li
 
 
 def _left_out_before(tables: StayTables, spec: CohortSpec) -> dict[str, int]:
-    """Rows of icustays that are no stay of their own: without a key, repeated, or part of another."""
+    """Rows of stays that are no stay of their own: without a key, repeated, or part of another."""
     assert tables.courses is not None, "with_courses comes first"
     lost = tables.counts.get(next(iter(tables.keys)), {})
     of_one = f"{JOINED}: same admission, at most {spec.merge_within_hours:g} hours apart"
@@ -149,7 +149,7 @@ def contradictions_in(tables: StayTables, spec: CohortSpec) -> dict[str, int]:
 
 
 def with_left_out(stays: pl.DataFrame, tables: StayTables) -> pl.DataFrame:
-    """The cohort's stays, each with the ids of all its rows of icustays, and, without a ``row``, those that were left
+    """The cohort's stays, each with the ids of all its rows, and, without a ``row``, those that were left
     out: ids and ``intime``."""
     assert tables.courses is not None, "with_courses comes first"
     rows = tables.courses.members

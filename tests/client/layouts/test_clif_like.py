@@ -34,6 +34,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated stays, as MIMIC-IV has them and as CLIF does."""
     folder, process = tmp_path_factory.mktemp("hospitals") / "hospital_a", Process()
     write_hospital(folder, process.hospital(0, 2, seed=5), process=process, num_stays=120, seed=5)
+    add_urine_before_admission(folder / "icu")
     write_clif(folder, folder / "clif")
     clif = folder / "clif/site.yaml"
     clif.write_text(SITE.format(root=folder / "clif", ecg=folder / "ecg"))
@@ -42,6 +43,14 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in (folder / "site.yaml", clif):
             assert cli.run(["--site", str(file), "prepare"]) == 0
     return folder
+
+
+def add_urine_before_admission(icu: Path) -> None:
+    """What no generated table has: urine of the two hours before, which is not of the day in either layout."""
+    table, stays = pd.read_csv(icu / "outputevents.csv.gz"), pd.read_csv(icu / "icustays.csv.gz")
+    early = table.groupby("stay_id").head(1).merge(stays[["stay_id", "intime"]], on="stay_id")
+    early["charttime"] = (pd.to_datetime(early["intime"]) - pd.Timedelta(hours=2)).dt.strftime("%Y-%m-%d %H:%M:%S")
+    pd.concat([table, early[table.columns]]).to_csv(icu / "outputevents.csv.gz", index=False)
 
 
 @pytest.fixture(scope="module")

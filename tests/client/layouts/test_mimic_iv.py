@@ -9,6 +9,7 @@ from client.layouts import LAYOUTS, layout_of
 from client.layouts.mimic_iv.items import LABS, MEASURED, VITALS
 from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.site import load_site
+from client.site_items import require_items
 from lemof_model import concepts
 from lemof_model.errors import ConfigError
 from lemof_model.features import MEASURED as SCHEMA
@@ -44,6 +45,11 @@ def test_a_table_that_the_layout_does_not_have_is_refused(tmp_path: Path, key: s
     file.write_text(f"version: 1\nsite: {{name: small}}\ndata: {{ehr: {{root: ., {key}}}}}\n")
     with pytest.raises(ConfigError, match=r"\.chartevent must be a table of mimic_iv .* Did you mean chartevents\?"):
         layout_of(load_site(file))
+
+
+def test_items_of_a_concept_that_a_layout_lacks_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.ehr\.items\.crp must be left out: no table of this layout has it"):
+        require_items({"crp": {9001: None}}, {}, {"chartevents": VITALS})
 
 
 def test_a_site_file_that_names_no_layout_has_that_of_mimic_iv(tmp_path: Path) -> None:
