@@ -12,7 +12,7 @@ import pandas as pd
 import polars as pl
 from numpy.typing import NDArray
 
-from lemof_model.concepts import VITALS
+from client.layouts.mimic_iv.items import VITALS
 
 COLUMNS = ["stay_id", "itemid", "charttime", "valuenum"]
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
@@ -83,7 +83,7 @@ def as_features(days: pl.DataFrame, num_stays: int) -> NDArray[np.float32]:
     columns = []
     for place, concept in enumerate(VITALS):
         rows = days.filter(pl.col("concept") == place)
-        for aggregate in concept.aggregates:
+        for aggregate in concept.concept.aggregates:
             column = np.full(num_stays, 0.0 if aggregate == "count" else np.nan, np.float32)
             column[rows["row"].to_numpy()] = rows[aggregate].to_numpy()
             columns.append(column)

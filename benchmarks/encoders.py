@@ -39,6 +39,7 @@ from client.cohort import frozen
 from client.cohort.hospital import open_hospital
 from client.cohort.labels import long_stay_of
 from client.cohort.store import load_cohort
+from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.prepare.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model import lemof, logistic, training
@@ -154,7 +155,7 @@ def standard_hospitals(folder: Path) -> Path:
     generate(folder, num_sites=4, num_stays=1500, seed=7)
     files = sorted(folder.glob("*/site.yaml"))
     for file in shown(files, "prepare", len(files)):
-        prepare(load_site(file), PlanSections(), Console(quiet=True))
+        prepare(load_site(file), MIMIC_IV, PlanSections(), Console(quiet=True))
     return folder
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lemof_model.features import CONCEPTS
+from client.layouts.mimic_iv.items import LABS, VITALS
 from simulation.site_file import write_site_file
 from simulation.synthetic import treatments
 from simulation.synthetic.courses import SHOWN, Shown, draw_coefficients, heart_rate_at, written
@@ -265,7 +265,7 @@ def _pool(slots: dict[int, int], first_other: int, num_others: int, rng: np.rand
 
 def _values(item_id: int, num_values: int, rng: np.random.Generator) -> tuple[Shown, NDArray[np.float64]]:
     """Values of an item as the generator would write them, in the item's own unit, a few of them typing errors."""
-    concept, item = next((one, item) for one in CONCEPTS for item in one.items if item.item_id == item_id)
+    concept, item = next((one, item) for one in (*VITALS, *LABS) for item in one.items if item.item_id == item_id)
     shown = SHOWN[concept.name]
     spread = np.hypot(shown.own_sd, shown.measurement_sd) + 0.3 * float(np.linalg.norm([w for _, w in shown.loads]))
     values = written(shown, _centre(shown) + spread * rng.standard_normal(num_values))

@@ -38,9 +38,10 @@ from rich.console import Console
 from rich.progress import track
 from rows import Row, finish
 
-from client.layouts.mimic_iv.stays import StayTables, read_stay_tables, select_stays, with_courses, with_left_out
-from client.layouts.mimic_iv.vitals import read_vitals
+from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.prepare.first_day import first_days
+from client.prepare.measurements import read_measurements
+from client.prepare.stays import StayTables, select_stays, with_courses, with_left_out
 from client.site import SiteConfig, load_site
 from lemof_model.concepts import VITALS
 from lemof_model.study import CohortSpec
@@ -72,10 +73,10 @@ def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def chart_pass(how: str, site_file: Path, table: Path, last_stay: int | None) -> Timed:
     """One way to the features of chartevents."""
     site = load_site(site_file)
-    tables = site.data.ehr.tables.model_copy(update={"chartevents": table})
+    tables = {**site.data.ehr.tables, "chartevents": table}
     data = site.data.model_copy(update={"ehr": site.data.ehr.model_copy(update={"tables": tables})})
     site = site.model_copy(update={"data": data})
-    stay_tables = with_courses(read_stay_tables(site), SPEC)
+    stay_tables = with_courses(MIMIC_IV.stays(site), SPEC)
     stays, _ = select_stays(stay_tables, SPEC)
     if last_stay is not None:
         stays = stays.filter(pl.col("stay_id") <= last_stay)
@@ -93,8 +94,10 @@ def ours(site: SiteConfig, stays: pl.DataFrame, stay_tables: StayTables) -> Tabl
     """What ``prepare`` does: one pass with all counts, then the first days, the hourly grid included."""
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder) / "vitals.parquet"
-        read_vitals(site, with_left_out(stays, stay_tables), SPEC.window_hours, events)
-        days = list(first_days([events], frozenset({"chartevents"}), stays.height, SPEC.window_hours))
+        (charts, *_), everyone = MIMIC_IV.events(site.data.ehr), with_left_out(stays, stay_tables)
+        read_measurements(charts, everyone, events, site.prepare.max_bad_fraction, window_hours=SPEC.window_hours)
+        known = frozenset(concept.name for concept in VITALS)
+        days = list(first_days([events], known, stays.height, SPEC.window_hours))
     columns = sum(len(concept.aggregates) for concept in VITALS)
     return np.vstack([day.features for day in days])[:, :columns]
 

@@ -130,10 +130,13 @@ def prepare(
     try:
         from client.checks.page import read_quality, write_page
         from client.checks.summary import show_summary
+        from client.layouts import layout_of
         from client.prepare.prepare import prepare as prepare_cohort
 
         config, console = load_site(_site_file(context)), _console()
-        cohort = prepare_cohort(config, load_plan_sections(plan), console, force=force, workers=workers)
+        cohort = prepare_cohort(
+            config, layout_of(config), load_plan_sections(plan), console, force=force, workers=workers
+        )
     except KeyboardInterrupt:
         kept = "What is finished is kept: the same command goes on from there."
         typer.echo(f"stopped. {'An earlier cohort is unchanged.' if force else kept}", err=True)

@@ -25,6 +25,7 @@ from pydantic import (
 from client.budget.accounting import Budget
 from client.site_items import Items, Units, read_items, read_units
 from lemof_model.errors import ConfigError, shown
+from lemof_model.items import ItemId
 from lemof_model.study import CohortSpec, SplitSpec, Study, Target
 from protocol.plan import load_plan
 from protocol.problems import keys_of, problems_of
@@ -94,10 +95,6 @@ def _without_zone(form: str) -> str:
 DatetimeFormat = Annotated[str, StringConstraints(min_length=2), AfterValidator(_without_zone)]
 OwnPath = Annotated[Path, AfterValidator(_of_home)]
 SitePath = Annotated[Path, AfterValidator(_beside_site_file)]
-TableName = Literal[
-    "patients", "admissions", "diagnoses_icd", "labevents", "icustays", "chartevents", "outputevents", "inputevents",
-    "procedureevents",
-]  # fmt: skip
 
 
 class _Section(BaseModel):
@@ -112,32 +109,21 @@ class SiteName(_Section):
     name: Annotated[str, AfterValidator(_site_name)]
 
 
-class Tables(_Section):
-    """Tables that lie elsewhere than in MIMIC-IV's ``hosp`` and ``icu``; a relative path starts at the EHR root."""
-
-    patients: OwnPath | None = None
-    admissions: OwnPath | None = None
-    diagnoses_icd: OwnPath | None = None
-    labevents: OwnPath | None = None
-    icustays: OwnPath | None = None
-    chartevents: OwnPath | None = None
-    outputevents: OwnPath | None = None
-    inputevents: OwnPath | None = None
-    procedureevents: OwnPath | None = None
-
-
 class EhrData(_Section):
-    """Where the MIMIC-IV tables are (csv, csv.gz or parquet), and what in them is not as MIMIC-IV has it.
+    """Where the tables are (csv, csv.gz or parquet), which ``layout`` they have (``client/layouts``), and what in them
+    is not as it has it.
 
-    ``columns`` is, by table, MIMIC's name of a column and the site's own. ``items`` is, by concept or treatment,
+    ``tables`` lie elsewhere than the layout has them; a relative path starts at the root. ``columns`` is, by table, the
+    layout's name of a column and the site's own. ``items`` is, by concept or treatment,
     further item ids and their unit or drug (none: the usual one). ``units`` is, by item id, the unit of all of its
     values where it is not the usual one, or what each spelling of a unit means (an empty one: values without), or
     ``drop``. ``not_given`` are statuses of treatments that were not given, in the hospital's words.
     """
 
     root: SitePath
-    tables: Tables = Tables()
-    columns: dict[TableName, dict[str, str]] = {}
+    layout: str = "mimic_iv"
+    tables: dict[str, OwnPath] = {}
+    columns: dict[str, dict[str, str]] = {}
     items: Items = {}
     units: Units = {}
     not_given: tuple[str, ...] = ()
@@ -150,8 +136,8 @@ class EhrData(_Section):
 
     @field_validator("units", mode="before")
     @classmethod
-    def _read_units(cls, said: Any, info: ValidationInfo) -> Units:
-        return read_units(said, info.data.get("items", {}))
+    def _read_units(cls, said: Any) -> Units:
+        return read_units(said)
 
     @field_validator("not_given", mode="before")
     @classmethod
@@ -162,7 +148,7 @@ class EhrData(_Section):
             )
         return said
 
-    def items_of(self, name: str) -> dict[int, str | None]:
+    def items_of(self, name: str) -> dict[ItemId, str | None]:
         """The site's own item ids of a concept or treatment, with their unit or drug."""
         return self.items.get(name, {})
 

@@ -2,7 +2,8 @@
 
 ``first_day_2``: vitals, laboratory values, urine, treatments and statics of the first day in intensive care.
 Preparation reads it to know what to collect, models read it to know their columns, ``docs/features.md`` is printed from
-it, and its digest tells a cohort of another schema apart. What is measured, from which items: ``concepts``.
+it, and its digest tells a cohort of another schema apart. What is measured: ``concepts``. Nothing here says where in a
+hospital's tables it stands: that is its layout's.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ class Feature:
 
     A numeric value that is missing is NaN; a categorical value that is missing or unknown is ``other``. ``concept`` is
     what the column says something about (a static's is its own name), ``aggregate`` how; ``low`` and ``high`` are the
-    plausible range. ``item_ids`` are of ``table``; a static has none.
+    plausible range.
     """
 
     name: str
@@ -43,13 +44,11 @@ class Feature:
     categories: tuple[str, ...] = ()
     concept: str = ""
     aggregate: str = ""
-    table: str = ""
-    item_ids: tuple[int, ...] = ()
     low: float | None = None
     high: float | None = None
 
 
-# Known from the codes of earlier, ended admissions. Prefixes: client/layouts/mimic_iv/comorbidities.py.
+# Known from the codes of earlier, ended admissions. Prefixes: ``icd``.
 COMORBIDITIES: tuple[str, ...] = (
     "myocardial_infarct",
     "congestive_heart_failure",
@@ -69,17 +68,17 @@ COMORBIDITIES: tuple[str, ...] = (
 )
 
 
-def _number(name: str, unit: str, low: float, high: float, table: str) -> Feature:
+def _number(name: str, unit: str, low: float, high: float) -> Feature:
     """A numeric static with its plausible range."""
-    return Feature(name, "numeric", unit, concept=name, table=table, low=low, high=high)
+    return Feature(name, "numeric", unit, concept=name, low=low, high=high)
 
 
-def _category(name: str, table: str) -> Feature:
+def _category(name: str) -> Feature:
     """A categorical static with the fixed categories of the schema."""
-    return Feature(name, "categorical", "", (*CATEGORY_WORDS[name], OTHER), concept=name, table=table)
+    return Feature(name, "categorical", "", (*CATEGORY_WORDS[name], OTHER), concept=name)
 
 
-def _aggregates(concept: Concept) -> tuple[Feature, ...]:
+def features_of(concept: Concept) -> tuple[Feature, ...]:
     """The columns of something measured; nothing measured is a count of 0, and NaN in the others."""
     low, high = concept.limits
     limits: dict[str, tuple[float, float | None]] = {"count": (0.0, None), "sum": (0.0, None)}
@@ -90,8 +89,6 @@ def _aggregates(concept: Concept) -> tuple[Feature, ...]:
             "" if aggregate == "count" else concept.unit,
             concept=concept.name,
             aggregate=aggregate,
-            table=concept.table,
-            item_ids=concept.item_ids,
             low=limits.get(aggregate, (low, high))[0],
             high=limits.get(aggregate, (low, high))[1],
         )
@@ -110,8 +107,6 @@ def _summaries(treatment: Treatment) -> tuple[Feature, ...]:
             units[summary],
             concept=treatment.name,
             aggregate=summary,
-            table=treatment.table,
-            item_ids=treatment.item_ids,
             low=0.0,
             high=highs[summary],
         )
@@ -120,23 +115,20 @@ def _summaries(treatment: Treatment) -> tuple[Feature, ...]:
 
 
 STATICS: tuple[Feature, ...] = (
-    _number("age", "years", 0, 120, "patients"),
-    _category("sex", "patients"),
-    _category("admission_type", "admissions"),
-    _category("admission_location", "admissions"),
-    _category("careunit_kind", "icustays"),
-    _category("insurance", "admissions"),
-    _category("marital_status", "admissions"),
-    _category("race", "admissions"),
-    _number("icu_admission_hour", "h", 0, 23, "icustays"),
-    _number("hours_to_icu", "h", -24, 8760, "icustays"),
-    _number("num_earlier_admissions", "", 0, 1000, "admissions"),
-    _number("num_earlier_icu_stays", "", 0, 1000, "icustays"),
-    _number("hours_since_discharge", "h", 0, 250_000, "admissions"),
-    *(
-        replace(_number(f"earlier_{name}", "0/1", 0, 1, "diagnoses_icd"), concept="comorbidities")
-        for name in COMORBIDITIES
-    ),
+    _number("age", "years", 0, 120),
+    _category("sex"),
+    _category("admission_type"),
+    _category("admission_location"),
+    _category("careunit_kind"),
+    _category("insurance"),
+    _category("marital_status"),
+    _category("race"),
+    _number("icu_admission_hour", "h", 0, 23),
+    _number("hours_to_icu", "h", -24, 8760),
+    _number("num_earlier_admissions", "", 0, 1000),
+    _number("num_earlier_icu_stays", "", 0, 1000),
+    _number("hours_since_discharge", "h", 0, 250_000),
+    *(replace(_number(f"earlier_{name}", "0/1", 0, 1), concept="comorbidities") for name in COMORBIDITIES),
 )
 
 GCS_PARTS = ("gcs_eye", "gcs_verbal", "gcs_motor")
@@ -146,8 +138,6 @@ GCS_TOTAL = Feature(
     "",
     concept="gcs_total",
     aggregate="min",
-    table="chartevents",
-    item_ids=tuple(item_id for concept in VITALS if concept.name in GCS_PARTS for item_id in concept.item_ids),
     low=3.0,
     high=15.0,
 )
@@ -155,7 +145,7 @@ GCS_TOTAL = Feature(
 
 FEATURES: tuple[Feature, ...] = (
     *STATICS,
-    *(feature for concept in MEASURED for feature in _aggregates(concept)),
+    *(feature for concept in MEASURED for feature in features_of(concept)),
     GCS_TOTAL,
     *(feature for treatment in TREATMENTS for feature in _summaries(treatment)),
 )
@@ -184,7 +174,7 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
     "heart": ("troponin_t", "ck_mb", "nt_probnp"),
 }  # fmt: skip
 
-# Evaluation is also reported by discharge disease (prefixes: client/layouts/mimic_iv/diagnoses.py). Never a feature.
+# Evaluation is also reported by discharge disease (prefixes: ``icd``). Never a feature.
 DISEASES: tuple[str, ...] = (
     "diabetes",
     "lung_cancer",
@@ -200,7 +190,7 @@ DISEASES: tuple[str, ...] = (
 
 
 def schema_digest() -> str:
-    """sha256 (hex) of the whole schema: names, items, units and how they are spelled, limits, conversions, categories,
+    """sha256 (hex) of the whole schema: names, units and how they are spelled, limits, conversions, categories,
     channels and leads."""
     schema = (
         SCHEMA_NAME,

@@ -1,4 +1,8 @@
-"""What a concept, its items and its units are, and what a hospital may say of them. The data: ``concepts``."""
+"""What a concept and its units are (the data: ``concepts``), and how a hospital stores it: as items, each in a unit.
+
+Which items these are is for a layout to say (``client/layouts``), and for the hospital to add to. The ids of a layout
+are whole numbers or names; here they are only told apart.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +10,8 @@ from typing import Literal
 
 from lemof_model.spellings import NO_SPELLING, plain, spellings_of
 
-Table = Literal["chartevents", "labevents", "outputevents", "inputevents", "procedureevents"]
+Kind = Literal["vital", "lab", "output"]
+ItemId = int | str
 Aggregate = Literal["min", "max", "mean", "first", "last", "sum", "count"]
 Summary = Literal["given", "hours", "drugs"]
 
@@ -43,6 +48,69 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Concept:
+    """Something measured again and again: the units that it comes in, and how the first day sums it up.
+
+    ``unit`` is the name of the one that all values are converted to. ``known_units`` are those that a row may spell, a
+    layout name or a hospital declare for an item, in the order in which a surprising value is held against them.
+    ``certain`` are units that a value without one is certainly in, where it lies in their limits and not in those of
+    its item. ``usual`` is where the median of any hospital lies, in the concept's unit: outside of it the unit is not
+    what it is said to be. ``codes`` are numbers that mean no value, beside ``NINES``.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    known_units: tuple[Unit, ...]
+    aggregates: tuple[Aggregate, ...]
+    certain: tuple[Unit, ...] = ()
+    usual: tuple[float, float] | None = None
+    codes: tuple[float, ...] = ()
+
+    @property
+    def is_score(self) -> bool:
+        """Whether it is a bedside score, which has no unit that could be wrong."""
+        return not self.unit and self.kind == "vital"
+
+    @property
+    def units(self) -> dict[str, Unit]:
+        """Every unit that values of the concept may come in, by name."""
+        return {unit.name: unit for unit in self.known_units}
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest value, itself left out, and the highest."""
+        return self.units[self.unit].low, self.units[self.unit].high
+
+    def unit_called(self, text: str) -> Unit | None:
+        """The unit of this name or spelling; None if the concept does not know it.
+
+        Example:
+            >>> warmth = Concept("t", "vital", "degC", (Unit("degC", 10, 50),), ("mean",))
+            >>> warmth.unit_called("\u00b0C").name, warmth.unit_called("mmHg")
+            ('degC', None)
+        """
+        return unit_called(self.units, text)
+
+
+def unit_called(units: Mapping[str, Unit], text: str) -> Unit | None:
+    """The unit of this name or spelling, of some."""
+    return units.get(text) or next((unit for unit in units.values() if plain(text) in unit.spellings), None)
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """Something given from one time to another: whether on the first day, for how many hours, with how many drugs.
+
+    ``drugs`` are the drugs (or procedures) that are told apart; one without a name where none are.
+    """
+
+    name: str
+    drugs: tuple[str, ...]
+    summaries: tuple[Summary, ...]
+
+
+@dataclass(frozen=True)
 class Item:
     """One item id and the unit of those of its values that have none beside them. An item id whose values come in
     either of two units has an item for each, with limits that do not overlap.
@@ -52,7 +120,7 @@ class Item:
     hospital says something, ``schema_units`` is what the schema does.
     """
 
-    item_id: int
+    item_id: ItemId
     unit: Unit
     sign: int = 1
     meanings: tuple[tuple[str, Unit | None], ...] = ()
@@ -81,95 +149,84 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Concept:
-    """Something measured again and again: its items, its unit after conversion, and how the first day sums it up.
+class StoredConcept:
+    """A concept with the items that a hospital stores it as."""
 
-    ``other_units`` are those that a row may spell, or a hospital declare for an item. ``certain`` are units that a
-    value without one is certainly in, where it lies in their limits and not in those of its item. ``usual`` is where
-    the median of any hospital lies, in the concept's unit: outside of it the unit is not what it is said to be.
-    ``codes`` are numbers that mean no value, beside ``NINES``.
-    """
-
-    name: str
-    unit: str
-    table: Table
+    concept: Concept
     items: tuple[Item, ...]
-    aggregates: tuple[Aggregate, ...]
-    other_units: tuple[Unit, ...] = ()
-    certain: tuple[Unit, ...] = ()
-    usual: tuple[float, float] | None = None
-    codes: tuple[float, ...] = ()
 
     @property
-    def is_score(self) -> bool:
-        """Whether it is a bedside score, which has no unit that could be wrong."""
-        return not self.unit and self.table == "chartevents"
+    def name(self) -> str:
+        """The concept's name."""
+        return self.concept.name
 
     @property
-    def item_ids(self) -> tuple[int, ...]:
-        """The raw item ids that feed the concept."""
+    def unit(self) -> str:
+        """The unit that all values are converted to."""
+        return self.concept.unit
+
+    @property
+    def item_ids(self) -> tuple[ItemId, ...]:
+        """The ids of the items, each once."""
         return tuple(dict.fromkeys(item.item_id for item in self.items))
 
     @property
     def units(self) -> dict[str, Unit]:
-        """Every unit that values of the concept may come in, by name."""
-        return {unit.name: unit for unit in (*(item.unit for item in self.items), *self.other_units)}
+        """Every unit that values may come in, by name, those of the items first."""
+        return {unit.name: unit for unit in (*(item.unit for item in self.items), *self.concept.known_units)}
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The lowest and highest value after conversion."""
-        items = self.items or tuple(Item(0, unit) for unit in self.other_units)  # a hospital may drop all items
+        """The lowest and highest value of any item after conversion."""
+        items = self.items or tuple(Item(0, unit) for unit in self.concept.known_units)  # a hospital may drop all items
         ends = [end * item.factor + item.offset for item in items for end in (item.low, item.high)]
         return min(ends), max(ends)
 
-    def unit_called(self, text: str) -> Unit | None:
-        """The unit of this name or spelling; None if the concept does not know it.
-
-        Example:
-            >>> warmth = Concept("t", "degC", "chartevents", (Item(1, Unit("degC", 10, 50)),), ("mean",))
-            >>> warmth.unit_called("\u00b0C").name, warmth.unit_called("mmHg")
-            ('degC', None)
-        """
-        if text in self.units:
-            return self.units[text]
-        return next((unit for unit in self.units.values() if plain(text) in unit.spellings), None)
-
-    def own_items(self, item_id: int) -> tuple[Item, ...]:
+    def own_items(self, item_id: ItemId) -> tuple[Item, ...]:
         """The one or two items of an item id."""
         return tuple(item for item in self.items if item.item_id == item_id)
 
-    def units_without(self, item_id: int) -> tuple[Unit, ...]:
+    def units_without(self, item_id: ItemId) -> tuple[Unit, ...]:
         """The one or two units of values of an item that have none beside them; a value is in one of them at most. No
         unit where the hospital has said that such values are left out."""
         own = self.own_items(item_id)
         if (NO_SPELLING, None) in own[0].meanings:
             return ()
         is_open = len(own) == 1 and not own[0].is_stated and NO_SPELLING not in dict(own[0].meanings)
-        others = tuple(unit for unit in self.certain if unit.name != own[0].unit.name) if is_open else ()
+        others = tuple(unit for unit in self.concept.certain if unit.name != own[0].unit.name) if is_open else ()
         return (*(item.unit for item in own), *others)
 
-    def units_spelled(self, item_id: int) -> dict[str, Unit | None]:
+    def units_spelled(self, item_id: ItemId) -> dict[str, Unit | None]:
         """What the spellings that the concept knows mean beside a value of an item: plain spelling -> unit."""
         item = self.own_items(item_id)[0]
         known = [item.unit] if item.is_stated else list(self.units.values())
         by_spelling: dict[str, Unit | None] = {spelling: unit for unit in known for spelling in unit.spellings}
         return {**by_spelling, **{spelling: unit for spelling, unit in item.meanings if spelling}}
 
-    def declared(self, units: Mapping[int, str | Mapping[str, str]], items: Mapping[int, str | None]) -> "Concept":
-        """The concept at a hospital: with further ``items`` (item id -> unit, None for the concept's own), and with
+    def declared(
+        self, units: Mapping[ItemId, str | Mapping[str, str]], items: Mapping[ItemId, str | None]
+    ) -> "StoredConcept":
+        """What a hospital makes of it: with further ``items`` (item id -> unit, None for the concept's own), and with
         what ``units`` says of some: the unit of an item, or what its spellings mean (an empty one: values without)."""
-        every = [*self.items, *(self._item(item_id, name) for item_id, name in items.items())]
-        found: dict[int, list[Item]] = {}
-        for item in every:
+        further = (self._item(item_id, name) for item_id, name in items.items() if not self.has(item_id, name))
+        found: dict[ItemId, list[Item]] = {}
+        for item in (*self.items, *further):
             found.setdefault(item.item_id, []).append(item)
         for item_id in found:
             if item_id in units:
                 found[item_id] = self._stated(found[item_id], units[item_id])
-        kept = tuple(item for its in found.values() for item in its)
-        used = {item.unit for item in kept}
-        return replace(self, items=kept, other_units=tuple(u for u in self.units.values() if u not in used))
+        return replace(self, items=tuple(item for its in found.values() for item in its))
 
-    def _item(self, item_id: int, name: str | None) -> Item:
+    def has(self, item_id: ItemId, name: str | None) -> bool:
+        """Whether an item is there of its own accord, in this unit (None: the concept's own)."""
+        unit = self.unit_called(self.unit if name is None else name)
+        return any(unit == item.unit and item.sign > 0 for item in self.own_items(item_id))
+
+    def unit_called(self, text: str) -> Unit | None:
+        """``Concept.unit_called``, of these units."""
+        return unit_called(self.units, text)
+
+    def _item(self, item_id: ItemId, name: str | None) -> Item:
         """A further item in a unit."""
         sign = -1 if name == RINSED_IN else 1
         unit = self.unit_called(self.unit if name is None or sign < 0 else name)
@@ -191,25 +248,39 @@ class Concept:
 
 
 @dataclass(frozen=True)
-class Treatment:
-    """Something given from one time to another: whether on the first day, for how many hours, with how many drugs.
+class StoredTreatment:
+    """A treatment with the items that a hospital stores it under: ``items`` has, for each of its drugs, the ids (a bag
+    of another strength has another)."""
 
-    ``drugs`` is, by drug (or procedure), the item ids that it is stored under: a bag of another strength has another.
-    """
-
-    name: str
-    table: Table
-    drugs: tuple[tuple[str, tuple[int, ...]], ...]
-    summaries: tuple[Summary, ...]
+    treatment: Treatment
+    items: tuple[tuple[ItemId, ...], ...]
 
     @property
-    def item_ids(self) -> tuple[int, ...]:
-        """The raw item ids of all drugs."""
-        return tuple(item_id for _, item_ids in self.drugs for item_id in item_ids)
+    def name(self) -> str:
+        """The treatment's name."""
+        return self.treatment.name
 
-    def declared(self, items: Mapping[int, str | None]) -> "Treatment":
+    @property
+    def drugs(self) -> tuple[tuple[str, tuple[ItemId, ...]], ...]:
+        """Each drug with its items."""
+        return tuple(zip(self.treatment.drugs, self.items, strict=True))
+
+    @property
+    def item_ids(self) -> tuple[ItemId, ...]:
+        """The ids of all items."""
+        return tuple(item_id for item_ids in self.items for item_id in item_ids)
+
+    def has(self, item_id: ItemId, drug: str | None) -> bool:
+        """Whether an item is there of its own accord, as this drug."""
+        return any(item_id in item_ids for name, item_ids in self.drugs if name == (drug or ""))
+
+    def declared(self, items: Mapping[ItemId, str | None]) -> "StoredTreatment":
         """The treatment at a hospital that stores it under further items, too (item id -> drug)."""
-        more = {
-            drug: tuple(item_id for item_id, name in items.items() if (name or "") == drug) for drug, _ in self.drugs
-        }
-        return replace(self, drugs=tuple((drug, (*item_ids, *more[drug])) for drug, item_ids in self.drugs))
+        more = [(item_id, drug) for item_id, drug in items.items() if not self.has(item_id, drug)]
+        return replace(
+            self,
+            items=tuple(
+                (*item_ids, *(item_id for item_id, name in more if (name or "") == drug))
+                for drug, item_ids in self.drugs
+            ),
+        )

@@ -1,6 +1,6 @@
 """How hospitals spell units: one plain form of every dialect, and which units it may mean.
 
-A table says in a row what unit its value has (``valueuom``), in capitals or not, as UCUM has it, with a micro sign (or
+A table says in a row what unit its value has, in capitals or not, as UCUM has it, with a micro sign (or
 what a wrong encoding has left of it), with powers of ten in six ways. ``plain`` takes all that off; what is left is
 looked up among the ``SPELLINGS`` of the units that a concept knows. A spelling that means two things (``bpm``, ``g/L``)
 is thus read by the concept: beats or breaths, grams or giga.

@@ -1,7 +1,7 @@
 """The rows of a table, shared out to hospitals by patient, each as it stands.
 
 Csv stays text and parquet what it is, row after row in the table's order; a text that is not UTF-8 keeps its bytes. An
-id is read as ``prepare`` reads it (``layouts.mimic_iv.ids``), and every row of a known patient arrives: the rows of
+id is read as ``prepare`` reads it (``prepare.tables.ids``), and every row of a known patient arrives: the rows of
 source and hospitals are counted and compared.
 """
 
@@ -16,9 +16,9 @@ from typing import BinaryIO, Literal, cast
 
 import polars as pl
 
-from client.layouts.mimic_iv.files import EncodingError, collect, collect_all, header_of
-from client.layouts.mimic_iv.ids import as_text
-from client.layouts.mimic_iv.tables import Source
+from client.prepare.tables.files import EncodingError, collect, collect_all, header_of
+from client.prepare.tables.ids import as_text
+from client.prepare.tables.source import Source
 from lemof_model.errors import DataError
 
 log = logging.getLogger("lemof")
@@ -124,7 +124,7 @@ def read_source(
     Raises:
         DataError: the table lacks a column that is needed, has one twice, or cannot be opened.
     """
-    unnamed = replace(source, own_names=None)  # no site file can rename a column for a split
+    unnamed = replace(source, naming=replace(source.naming, own=None))  # no site file can rename a column for a split
     unnamed.raw(dict.fromkeys(needed, pl.String))  # tells what is missing as prepare does
     header = header_of(source.path)
     if len(set(header)) < len(header):

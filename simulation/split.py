@@ -17,10 +17,11 @@ import polars as pl
 from rich.console import Console
 from rich.progress import track
 
-from client.layouts.mimic_iv.files import collect, is_unreadable
-from client.layouts.mimic_iv.ids import ROUNDED, as_text, text_ids
-from client.layouts.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, Source, files_of, open_optional_table, open_table
-from client.layouts.mimic_iv.unreadable import form_of, is_too_many
+from client.layouts.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, files_of, open_optional_table, open_table
+from client.prepare.tables.files import collect, is_unreadable
+from client.prepare.tables.ids import ROUNDED, as_text, text_ids
+from client.prepare.tables.source import Source
+from client.prepare.tables.unreadable import form_of, is_too_many
 from client.site import EhrData
 from lemof_model.categories import category_of
 from lemof_model.errors import DataError, LemofError

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 import yaml
@@ -15,9 +17,11 @@ from client.cohort import frozen
 from client.cohort.alone import Alone
 from client.cohort.hospital import Hospital, open_hospital
 from client.door import stages
+from client.prepare.measurements import read_measurements
 from client.site import SiteConfig, load_site
 from lemof_model import lemof, logistic, training
 from lemof_model.encoders.registry import ENCODERS
+from lemof_model.features import features_of
 from lemof_model.study import NUM_LEVELS, EncoderSpec
 from protocol.messages import REQUESTS, Answer
 from protocol.stages import STAGES
@@ -117,3 +121,34 @@ def test_the_fusion_is_a_study_and_the_same_at_one_hospital(
     told = dry_run(allowing(files[0], "late"), study, method=found["LATE_FUSION"])["stages"]
     assert [stage["stage"] for stage in told] == ["census", "statistics", "encoders", "meta", "late"]
     assert set(told[-1]["groups"]) == {"late"}
+
+
+def test_the_feature_is_measured_in_any_of_its_units(examples: dict[str, dict[str, Any]]) -> None:
+    concept = examples["A feature"]["IONISED_CALCIUM"]
+    assert concept.limits == (0.2, 3.0) and [unit.name for unit in concept.known_units] == ["mmol/L", "mg/dL"]
+    per_mmol = concept.units["mg/dL"]
+    assert per_mmol.low * per_mmol.factor == pytest.approx(0.2) and per_mmol.high * per_mmol.factor == pytest.approx(3)
+    assert concept.unit_called("mmol.L-1") == concept.units["mmol/L"]
+    assert [feature.name for feature in features_of(concept)] == [
+        f"ionised_calcium_{aggregate}" for aggregate in ("min", "max", "last", "count")
+    ]
+
+
+def test_the_layout_reads_its_table(examples: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    rows = [("7", "pulse", 3, 80.0), ("7", "pulse", 30, 200.0), ("7", "ear", 4, 38.0), ("7", "mouth", 5, 98.6),
+            ("8", "pulse", 3, 70.0), ("7", "gait", 3, 1.0), ("7", "mouth", 6, 37.0)]  # fmt: skip
+    begin = datetime(2150, 1, 1)
+    table = pl.DataFrame(
+        [(case, what, begin + timedelta(hours=hours), number) for case, what, hours, number in rows],
+        ["case", "what", "noted_at", "number"],
+        orient="row",
+    )
+    table.write_csv(tmp_path / "notes.csv", datetime_format="%Y-%m-%d %H:%M:%S")
+    stays = pl.DataFrame({"row": pl.Series([0], dtype=pl.UInt32), "stay_id": [7], "intime": [begin]})
+    events = examples["A layout"]["notes"](tmp_path / "notes.csv")
+    outcome = read_measurements(events, stays, tmp_path / "events.parquet", 1.0, window_hours=24)
+    found = pl.read_parquet(tmp_path / "events.parquet").sort("concept", "seconds")
+    assert found["millionths"].to_list() == [80_000_000, 38_000_000, 37_000_000, 37_000_000]
+    assert found["seconds"].to_list() == [3 * 3600, 4 * 3600, 5 * 3600, 6 * 3600]
+    counts = {name: outcome.counts[name] for name in ("other_items", "outside_first_day", "not_in_icustays", "used")}
+    assert counts == {"other_items": 1, "outside_first_day": 1, "not_in_icustays": 1, "used": 4}

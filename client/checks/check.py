@@ -24,16 +24,17 @@ from client.checks.findings import Check, Finding, Report, failures, findings_of
 from client.checks.ledger import check_ledger
 from client.checks.machine import check_disk, check_memory, check_versions
 from client.checks.page import read_quality, write_page
-from client.checks.raw_tables import TABLES, check_table
+from client.checks.raw_tables import check_table
 from client.checks.server import check_server
 from client.cohort.labels import patients_by_split, studied
 from client.cohort.store import ECG_SHAPE, load_cohort, require_place, sha256_of
-from client.layouts.mimic_iv.deaths import with_outcomes
-from client.layouts.mimic_iv.ids import IDS
-from client.layouts.mimic_iv.sources import STALE, is_stale
-from client.layouts.mimic_iv.statics import told_of_stays
-from client.layouts.mimic_iv.stays import StayTables, contradictions_in, read_stay_tables, select_stays, with_courses
-from client.layouts.mimic_iv.tables import require_root
+from client.layouts import layout_of
+from client.prepare.deaths import with_outcomes
+from client.prepare.layout import Layout
+from client.prepare.sources import STALE, is_stale
+from client.prepare.statics import told_of_stays
+from client.prepare.stays import StayTables, contradictions_in, select_stays, with_courses
+from client.prepare.tables.ids import IDS
 from client.site import EcgData, PlanSections, SiteConfig, load_plan_sections, load_site
 from lemof_model.errors import ConfigError, DataError, LemofError, TooLittleDataError
 from lemof_model.features import FEATURES, GRID_CHANNELS
@@ -52,15 +53,15 @@ def check(
     """
     start = time.monotonic()
     name, folder = site_path.stem, site_path.resolve().parent
-    site, plan, findings = _read(site_path, plan_path)
+    site, layout, plan, findings = _read(site_path, plan_path)
     name = site.site.name if site else name
-    if site is not None and plan is not None:
+    if site is not None and layout is not None and plan is not None:
         beside_cohort = site.prepare.output.parent
         folder = beside_cohort if beside_cohort.is_dir() else folder
         findings = [Finding("config", "ok", ", ".join(path.name for path in (site_path, plan_path) if path))]
         with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
             splits = plan.splits if plan_path else None
-            for what, run in _checks(site, plan, splits, progress, is_deep=is_deep, asks_server=asks_server):
+            for what, run in _checks(site, layout, plan, splits, progress, is_deep=is_deep, asks_server=asks_server):
                 findings += findings_of(what, run)
     return Report(
         site=name,
@@ -73,22 +74,26 @@ def check(
     ).saved()
 
 
-def _read(site_path: Path, plan_path: Path | None) -> tuple[SiteConfig | None, PlanSections | None, list[Finding]]:
-    """The site file and the plan, and what is wrong in either."""
-    site, plan, findings = None, None, []
+def _read(
+    site_path: Path, plan_path: Path | None
+) -> tuple[SiteConfig | None, Layout | None, PlanSections | None, list[Finding]]:
+    """The site file, its layout and the plan, and what is wrong in any."""
+    site, layout, plan, findings = None, None, None, []
     try:
         site = load_site(site_path)
+        layout = layout_of(site)
     except ConfigError as error:
         findings += failures("config", error)
     try:
         plan = load_plan_sections(plan_path)
     except ConfigError as error:
         findings += failures("plan", error)
-    return site, plan, findings
+    return site, layout, plan, findings
 
 
 def _checks(
     site: SiteConfig,
+    layout: Layout,
     plan: PlanSections,
     splits: SplitSpec | None,
     progress: Progress,
@@ -100,16 +105,16 @@ def _checks(
 
     @cache
     def tables() -> StayTables:
-        return with_courses(read_stay_tables(site), plan.cohort)
+        return with_courses(layout.stays(site), plan.cohort)
 
     @cache
     def stays() -> Stays:
         return select_stays(tables(), plan.cohort)
 
-    yield "data.ehr.root", partial(_check_tables, site, tables, is_deep=is_deep, progress=progress)
+    yield "data.ehr.root", partial(_check_tables, site, layout, tables, is_deep=is_deep, progress=progress)
     yield "stays", lambda: _check_stays(*stays(), tables(), site, plan)
     if site.data.ecg is not None:
-        yield "ECG", partial(_check_ecgs, site, site.data.ecg, stays, plan, is_deep=is_deep, progress=progress)
+        yield "ECG", partial(_check_ecgs, site, layout, site.data.ecg, stays, plan, is_deep=is_deep, progress=progress)
     else:
         yield "ECG", lambda: iter([Finding("ECG", "ok", "none: the site file has no data.ecg, and needs none")])
     if site.privacy is not None:
@@ -120,7 +125,7 @@ def _checks(
     if asks_server or (asks_server is None and "server" in site.model_fields_set):
         yield "server", partial(check_server, site.server)
     if (site.prepare.output / "manifest.json").is_file():
-        yield "cohort", partial(_check_cohort, site, plan, is_deep=is_deep)
+        yield "cohort", partial(_check_cohort, site, layout, plan, is_deep=is_deep)
 
 
 def _said(finding: Finding) -> tuple[str, ...]:
@@ -130,17 +135,17 @@ def _said(finding: Finding) -> tuple[str, ...]:
 
 
 def _check_tables(
-    site: SiteConfig, tables: Callable[[], StayTables], *, is_deep: bool, progress: Progress
+    site: SiteConfig, layout: Layout, tables: Callable[[], StayTables], *, is_deep: bool, progress: Progress
 ) -> Iterator[Finding]:
     """Every table, if the folder that they lie in is there; each has its own last finding."""
     ehr, limit = site.data.ehr, site.prepare.max_bad_fraction
-    require_root(ehr)
-    texts = _text_ids(tables)
-    for table in TABLES:
+    layout.require_root(ehr)
+    texts, words = _text_ids(tables), ehr.not_given
+    for table in layout.checks(ehr):
         check_it = partial(
-            check_table, ehr, table, max_bad_fraction=limit, is_deep=is_deep, progress=progress, text_ids=texts
+            check_table, table, words, max_bad_fraction=limit, is_deep=is_deep, progress=progress, text_ids=texts
         )
-        yield from findings_of(table, check_it)
+        yield from findings_of(table.name, check_it)
 
 
 def _text_ids(tables: Callable[[], StayTables]) -> frozenset[str]:
@@ -180,14 +185,23 @@ def _check_stays(
 
 
 def _check_ecgs(
-    site: SiteConfig, ecg: EcgData, stays: Callable[[], Stays], plan: PlanSections, *, is_deep: bool, progress: Progress
+    site: SiteConfig,
+    layout: Layout,
+    ecg: EcgData,
+    stays: Callable[[], Stays],
+    plan: PlanSections,
+    *,
+    is_deep: bool,
+    progress: Progress,
 ) -> Iterator[Finding]:
     """The ECGs, if it is known which stays there are."""
     known = _known(stays)
     if known is None or known.is_empty():
         yield Finding("ECG", "warn", "not tried: there are no stays to match", "Mend the tables first.", "E201")
     else:
-        yield from check_ecgs(ecg, known, plan.cohort, site.prepare, is_deep=is_deep, progress=progress)
+        yield from check_ecgs(
+            layout.ecg_records(ecg), ecg, known, plan.cohort, site.prepare, is_deep=is_deep, progress=progress
+        )
 
 
 def _check_disk(site: SiteConfig, plan: PlanSections, stays: Callable[[], Stays]) -> Iterator[Finding]:
@@ -207,13 +221,13 @@ def _known(stays: Callable[[], Stays]) -> pl.DataFrame | None:
         return None
 
 
-def _check_cohort(site: SiteConfig, plan: PlanSections, *, is_deep: bool) -> Iterator[Finding]:
+def _check_cohort(site: SiteConfig, layout: Layout, plan: PlanSections, *, is_deep: bool) -> Iterator[Finding]:
     """The prepared cohort: whole, made for this plan, and what in it gives rise to concern."""
     cohort = load_cohort(site.prepare.output)
     if cohort.spec != plan.cohort:
         fix = "Give the coordinator's plan with --plan, or run prepare with it."
         yield Finding("cohort", "warn", "was prepared for another plan", fix, "E108")
-    if is_stale(site):
+    if is_stale(site, layout):
         yield Finding("cohort", "warn", STALE, "Run prepare.", "E108")
     if is_deep:
         for name, digest in cohort.manifest["digests"].items():

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from client.checks.findings import Finding, failures
-from client.layouts.mimic_iv.ecg_links import link_warning
-from client.layouts.mimic_iv.event_pass import NO_STAY
-from client.layouts.mimic_iv.stays import DATA_REASONS, JOINED, REPEATED
-from client.layouts.mimic_iv.unreadable import HANDFUL, is_too_many
 from client.prepare.ecg.heights import ENOUGH_RECORDS, LIKELY_MV, MAX_UNLIKELY, USUAL_MV
+from client.prepare.ecg.links import link_warning
+from client.prepare.event_pass import NO_STAY
+from client.prepare.stays import DATA_REASONS, JOINED, REPEATED
+from client.prepare.tables.unreadable import HANDFUL, is_too_many
 from client.site import Limits
 from lemof_model.errors import TooLittleDataError
 from lemof_model.study import Target
@@ -24,7 +24,6 @@ MAX_OTHER_VERSION = 0.01  # share of codes that begin as none of their version d
 MAX_UNKNOWN_WORDS = 0.05  # share of stays whose word for a category nobody knows; none in the MIMIC-IV demo
 MAX_DEAD = 0.5  # share of stays that end in death in the hospital; a tenth in MIMIC-IV
 ENOUGH_STAYS = 200  # among so many somebody dies
-JOINED_BY_PATIENT = ("labevents",)  # of the whole hospital: most patients are in no ICU
 FITTED = ("train", "stack")  # splits whose sums are held to limits.min_patients; the others' to min_cell
 MAX_NOT_GIVEN = 0.5  # share of a treatment table's rows in which nothing was given
 MAX_WITHOUT_END = 0.05  # share of those that were given and have no end; none in the MIMIC-IV demo
@@ -42,13 +41,13 @@ def concerns_of(
         labels(manifest["num_long_stays"], num_labelled(manifest, quality), Target(**manifest["target"])),
         *stays(manifest["attrition"], quality),
         diagnoses(**quality.get("diagnoses", {})),
-        icd_versions(quality.get("tables", {}).get("diagnoses_icd", {})),
+        *(icd_versions(name, counts) for name, counts in quality.get("tables", {}).items()),
         ecg_links(manifest["num_stays_with_ecg"], manifest["num_stays"], ecg) if has_ecg_data else None,
         *record_list(ecg),
         ecg_records(ecg.get("records_rejected", {}), ecg.get("records_chosen", 0)),
         *ecg_heights(ecg.get("heights", {})),
         *(absent_columns(name, absent) for name, absent in quality.get("columns_absent", {}).items()),
-        *(stays_unknown(name, counts) for name, counts in quality.get("tables", {}).items()),
+        *(stays_unknown(name, quality["tables"].get(name, {})) for name in quality.get("joined_by_stay", [])),
         *(
             finding
             for name, counts in quality.get("tables", {}).items()
@@ -135,28 +134,28 @@ def _lost_stays(attrition: Sequence[Mapping[str, Any]]) -> Finding | None:
     return Finding("ICU stays", "warn", found, "Are icustays, patients and admissions whole, of one export?", "E106")
 
 
-def diagnoses(admissions: int = 0, admissions_coded: int = 0) -> Finding | None:
+def diagnoses(table: str = "", admissions: int = 0, admissions_coded: int = 0) -> Finding | None:
     """Whether the cohort's admissions have diagnosis codes."""
     num_without = admissions - admissions_coded
     if not is_too_many(num_without, admissions, MAX_UNCODED):
         return None
     found = f"no code for {num_without:,} of the cohort's {admissions:,} admissions: they count as without any disease"
-    return Finding("diagnoses_icd", "warn", found, "Is the table whole, and are these admissions coded yet?", "E106")
+    return Finding(table, "warn", found, "Is the table whole, and are these admissions coded yet?", "E106")
 
 
-def icd_versions(counts: Mapping[str, Any]) -> Finding | None:
+def icd_versions(table: str, counts: Mapping[str, Any]) -> Finding | None:
     """Whether many codes are not of the version that stands beside them."""
     num, num_rows = counts.get("codes_of_another_version", 0), counts.get("rows", 0)
     if not is_too_many(num, num_rows, MAX_OTHER_VERSION):
         return None
     found = f"{num:,} of {num_rows:,} codes begin as none of their icd_version does: they are in no disease"
-    return Finding("diagnoses_icd", "warn", found, "Is icd_version right, 9 or 10?", "E112")
+    return Finding(table, "warn", found, "Is icd_version right, 9 or 10?", "E112")
 
 
 def stays_unknown(table: str, counts: Mapping[str, Any]) -> Finding | None:
-    """Whether many rows of an event table that is joined by stay are of stays that icustays does not have."""
+    """Whether many rows of an event table that is joined by stay are of stays that nobody knows."""
     num, wanted = counts.get(NO_STAY, 0), counts.get("wanted", 0)
-    if table in JOINED_BY_PATIENT or not is_too_many(num, wanted, MAX_LOST):
+    if not is_too_many(num, wanted, MAX_LOST):
         return None
     found = f"{num:,} of {wanted:,} wanted rows are of stays that icustays does not have"
     return Finding(table, "warn", found, "Are both tables whole, of one export?", "E106")

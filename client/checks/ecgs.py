@@ -11,10 +11,11 @@ from rich.progress import Progress
 
 from client.checks import concerns
 from client.checks.findings import Finding
-from client.layouts.mimic_iv.ecg_links import link_ecgs
 from client.prepare.ecg.faults import ADVICE, FEW, Reason, RejectedRecordError
 from client.prepare.ecg.heights import height_facts, height_mv
+from client.prepare.ecg.links import link_ecgs
 from client.prepare.ecg.record import read_record
+from client.prepare.tables.source import Source
 from client.site import EcgData, Prepare
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec
@@ -25,14 +26,21 @@ SEED = 0
 
 
 def check_ecgs(
-    ecg: EcgData, stays: pl.DataFrame, spec: CohortSpec, rules: Prepare, *, is_deep: bool, progress: Progress
+    records: Source,
+    ecg: EcgData,
+    stays: pl.DataFrame,
+    spec: CohortSpec,
+    rules: Prepare,
+    *,
+    is_deep: bool,
+    progress: Progress,
 ) -> Iterator[Finding]:
     """Link the whole record list to the stays, then read records that would be used: 200 of them, or all.
 
     Raises:
         DataError: the record list is missing or damaged, repeats a record, or has too many that cannot be used.
     """
-    linked, counts, _ = link_ecgs(ecg, stays, spec, rules.on_duplicate, rules.max_bad_fraction)
+    linked, counts, _ = link_ecgs(records, ecg, stays, spec, rules.on_duplicate, rules.max_bad_fraction)
     yield Finding("ECG record list", "ok", f"{counts['records_listed']:,} records")
     yield from concerns.record_list(counts)
     finding = concerns.ecg_links(linked.height, stays.height, counts)

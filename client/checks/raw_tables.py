@@ -1,6 +1,6 @@
 """The raw tables: headers, a sample of the first rows (or every row), their number, units and what was given."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,48 +9,27 @@ from rich.progress import Progress
 
 from client.checks.concerns import absent_columns, treatments, units
 from client.checks.findings import Finding
-from client.layouts.mimic_iv.event_pass import EventTable
-from client.layouts.mimic_iv.files import LINE, TIME, Columns, collect, estimate_rows, is_unreadable
-from client.layouts.mimic_iv.icd_codes import DIAGNOSES_ICD, without_code
-from client.layouts.mimic_iv.icd_zeros import VERSIONS, codes_of, refuse_lost_zeros, refuse_numeric_codes
-from client.layouts.mimic_iv.labs import LABEVENTS
-from client.layouts.mimic_iv.measurements import counts_by_concept, declared, sample_of
-from client.layouts.mimic_iv.stays import ADMISSIONS, ICUSTAYS, PATIENTS
-from client.layouts.mimic_iv.tables import OPTIONAL_TABLES, Source, open_optional_table, open_table
-from client.layouts.mimic_iv.treatments import INTERVALS, items_of, require_ends, sample_of_treatments
-from client.layouts.mimic_iv.units import parts_of, require_units
-from client.layouts.mimic_iv.unreadable import form_of, is_too_many, refuse_unreadable
-from client.layouts.mimic_iv.urine import OUTPUTEVENTS
-from client.layouts.mimic_iv.vitals import CHARTEVENTS
-from client.site import EhrData
+from client.prepare.event_pass import EventTable
+from client.prepare.icd_codes import DIAGNOSES, without_code
+from client.prepare.icd_zeros import codes_of, refuse_lost_zeros, refuse_numeric_codes
+from client.prepare.layout import TableCheck
+from client.prepare.measurements import Events, counts_by_concept, sample_of
+from client.prepare.tables.files import LINE, TIME, Columns, collect, estimate_rows, is_unreadable
+from client.prepare.tables.source import Source
+from client.prepare.tables.unreadable import form_of, is_too_many, refuse_unreadable
+from client.prepare.treatments import Intervals, items_of, require_ends, sample_of_treatments
+from client.prepare.units import parts_of, require_units
 from lemof_model.errors import DataError
-from lemof_model.features import MEASURED
+from lemof_model.icd import VERSIONS
 
-EVENT_TABLES: Mapping[str, EventTable] = {
-    "chartevents": CHARTEVENTS,
-    "labevents": LABEVENTS,
-    "outputevents": OUTPUTEVENTS,
-    **INTERVALS,
-}
-TABLES: Mapping[str, Columns] = {
-    "icustays": ICUSTAYS,
-    "patients": PATIENTS,
-    "admissions": ADMISSIONS,
-    "diagnoses_icd": DIAGNOSES_ICD,
-    **{name: table.columns for name, table in EVENT_TABLES.items()},
-}
 SAMPLE_ROWS = 1000
 UNIT_ROWS = 100_000  # some twenty stays: the first thousand rows may be one patient's
-WITHOUT = {  # what is not known where a table lacks hints; MIMIC-IV has all
-    "chartevents": "an item that comes in two units cannot be told apart",
-    "labevents": "an item that comes in two units cannot be told apart",
-    "inputevents": "what was not given cannot be told apart",
-}
+Reads = Events | Intervals
 
 
 def check_table(
-    ehr: EhrData,
-    name: str,
+    table: TableCheck,
+    not_given: Sequence[str],
     *,
     max_bad_fraction: float,
     is_deep: bool,
@@ -62,18 +41,19 @@ def check_table(
     Raises:
         DataError: it is not there, lacks a column, or is damaged.
     """
-    source = open_optional_table(ehr, name) if name in OPTIONAL_TABLES else open_table(ehr, name)
+    source = table.find()
     if source is None:
-        fix = f"Export it if this hospital has it, or set data.ehr.tables.{name}."
-        yield Finding(name, "warn", "not there: its features will be missing", fix, "E101")
+        fix = f"Export it if this hospital has it, or set data.ehr.tables.{table.name}."
+        yield Finding(table.name, "warn", "not there: its features will be missing", fix, "E101")
         return
     source = replace(source, text_ids=text_ids)
-    events = EVENT_TABLES.get(name)
-    needed, optional = TABLES[name], events.may_lack if events else {}
+    reads = table.reads(source) if table.reads else None
+    events = reads.table if reads else None
+    needed, optional = table.columns, events.may_lack if events else {}
     columns = {**needed, **optional}
     every_row = source.raw(dict.fromkeys(needed, pl.String), dict.fromkeys(optional, pl.String), with_lines=True)
     rows = _watched(every_row, source, progress) if is_deep else every_row.head(SAMPLE_ROWS)
-    counted = _counts(source, rows, columns, _missing(source, rows, events, ehr))
+    counted = _counts(source, rows, columns, _missing(table, source, rows, reads))
     counts = collect(counted, source.path).row(0, named=True)
     num_rows = counts["rows"]
     if not num_rows:
@@ -82,11 +62,11 @@ def check_table(
     is_whole = is_deep or num_rows < SAMPLE_ROWS
     listed = f"{num_rows:,} rows" if is_whole else f"{estimate_rows(source.path):,} rows est."
     yield Finding(source.label, "ok", f"has its {len(needed)} columns, {listed}")
-    yield from _absent(source, events)
+    yield from _absent(source, events, table.without_hints)
     for column, kind in columns.items():
         if num_bad := counts.get(f"{column} bad", 0):
             stops = is_too_many(num_bad, num_rows, max_bad_fraction) or 2 * num_bad > num_rows
-            found = _unreadable(source, column, kind, num_rows, counts, stops=stops)
+            found = _unreadable(source, table.columns, column, kind, num_rows, counts, stops=stops)
             is_hint = events is not None and column in events.hints
             yield replace(found, result="warn", fix="Such rows count as given.", exit_status=0) if is_hint else found
         if num_missing := counts.get(f"{column} missing", 0):
@@ -100,20 +80,20 @@ def check_table(
     rows = every_row if is_deep else every_row.head(UNIT_ROWS)
     if events and events.values and not is_deep and estimate_rows(source.path) > UNIT_ROWS:
         # Of so few stays one that is measured daily would be the median: each counts once.
-        rows = rows.unique([events.key, "itemid", *events.hints], keep="first", maintain_order=True)
-    if events:
-        yield from _judged(source, events, ehr, rows, max_bad_fraction)
-    if name == "diagnoses_icd":
+        rows = rows.unique([events.key, events.item, *events.hints], keep="first", maintain_order=True)
+    if reads:
+        yield from _judged(reads, rows, not_given, max_bad_fraction)
+    if table.is_of_codes:
         _require_codes(source, rows, max_bad_fraction)
 
 
-def _absent(source: Source, events: EventTable | None) -> Iterator[Finding]:
+def _absent(source: Source, events: EventTable | None, without_hints: str) -> Iterator[Finding]:
     """The columns that a table may lack, and does."""
     if events and (absent := source.lacks(events.optional)):
         yield absent_columns(source.label, absent)
-    if events and source.name in WITHOUT and (absent := source.lacks(events.hints)):
+    if events and without_hints and (absent := source.lacks(events.hints)):
         fix = "Export it if this hospital has it."
-        yield Finding(source.label, "warn", f"no {', '.join(absent)}: {WITHOUT[source.name]}", fix, "E102")
+        yield Finding(source.label, "warn", f"no {', '.join(absent)}: {without_hints}", fix, "E102")
 
 
 def _watched(rows: pl.LazyFrame, source: Source, progress: Progress) -> pl.LazyFrame:
@@ -127,21 +107,23 @@ def _watched(rows: pl.LazyFrame, source: Source, progress: Progress) -> pl.LazyF
     return rows.map_batches(advance, streamable=True)
 
 
-def _missing(source: Source, rows: pl.LazyFrame, events: EventTable | None, ehr: EhrData) -> dict[str, pl.Expr]:
+def _missing(table: TableCheck, source: Source, rows: pl.LazyFrame, reads: Reads | None) -> dict[str, pl.Expr]:
     """Column -> whether a row lacks what ``prepare`` cannot do without."""
-    if source.name == "diagnoses_icd":
+    if table.is_of_codes:
         return {column: pl.col(column).is_null() for column in ("hadm_id", "icd_version")} | {
             "icd_code": without_code()
         }
-    if events is None:  # ``prepare`` and ``check`` read these tables whole, and alike
+    if reads is None:  # ``prepare`` and ``check`` read these tables whole, and alike
         return {}
-    concepts = [concept for concept in MEASURED if concept.table == source.name]
-    here = [item_id for concept in declared(ehr, concepts) for item_id in concept.item_ids]
-    item_ids = here or items_of(source.name, ehr)["itemid"].to_list()
-    (itemid,) = source.typed(rows, {"itemid": pl.Int64})
+    events = reads.table
+    if isinstance(reads, Events):
+        item_ids = [item_id for concept in reads.concepts for item_id in concept.item_ids]
+    else:
+        item_ids = items_of(reads)["item"].to_list()
+    (item,) = source.typed(rows, {events.item: events.item_kind})
     columns = [events.key, *(time for time in events.times if time not in events.open_ends)]
-    is_missing = {column: pl.col(column).is_null() & itemid.is_in(item_ids) for column in columns}
-    return {"itemid": pl.col("itemid").is_null(), **is_missing}
+    is_missing = {column: pl.col(column).is_null() & item.is_in(item_ids) for column in columns}
+    return {events.item: pl.col(events.item).is_null(), **is_missing}
 
 
 def _counts(source: Source, rows: pl.LazyFrame, columns: Columns, missing: Mapping[str, pl.Expr]) -> pl.LazyFrame:
@@ -161,6 +143,7 @@ def _counts(source: Source, rows: pl.LazyFrame, columns: Columns, missing: Mappi
 
 def _unreadable(
     source: Source,
+    columns: Columns,
     column: str,
     kind: type[pl.DataType] | pl.DataType,
     num_rows: int,
@@ -170,7 +153,7 @@ def _unreadable(
 ) -> Finding:
     """The finding about values of the wrong form; their form is told, never a value."""
     if kind == TIME:
-        others = [name for name, its in TABLES[source.name].items() if its == TIME and name != column]
+        others = [name for name, its in columns.items() if its == TIME and name != column]
         are_read = any(2 * counts[f"{name} bad"] < counts[f"{name} there"] for name in others)
         fix = "Export it in the form of the other times." if are_read else "Set data.ehr.datetime_format."
         rule, code = f"do not match {source.time_format}", "E103"
@@ -190,27 +173,25 @@ def _require_codes(source: Source, rows: pl.LazyFrame, max_bad_fraction: float) 
         DataError: there are some.
     """
     refuse_numeric_codes(source, rows.collect_schema()["icd_code"])
-    codes = collect(codes_of(rows.select(source.typed(rows, DIAGNOSES_ICD))), source.path)
+    codes = collect(codes_of(rows.select(source.typed(rows, DIAGNOSES))), source.path)
     is_version = pl.col("icd_version").is_in(VERSIONS)
     num, num_other = (int(codes.filter(part)["num"].sum()) for part in (pl.lit(True), ~is_version))
     refuse_unreadable(source, "icd_version", num_other, num, max_bad_fraction, rule="9 or 10")
     refuse_lost_zeros(source, codes)
 
 
-def _judged(
-    source: Source, table: EventTable, ehr: EhrData, rows: pl.LazyFrame, max_bad_fraction: float
-) -> Iterator[Finding]:
+def _judged(reads: Reads, rows: pl.LazyFrame, not_given: Sequence[str], max_bad_fraction: float) -> Iterator[Finding]:
     """What ``prepare`` would tell of units, of codes for no value and of what was not given.
 
     Raises:
         DataError: what it would refuse: names the items and units.
     """
-    if not table.values:
-        counts, statuses = sample_of_treatments(source, table, rows, ehr)
-        require_ends(source, counts, max_bad_fraction)
+    source = reads.source
+    if isinstance(reads, Intervals):
+        counts, statuses = sample_of_treatments(reads, rows, not_given)
+        require_ends(source, reads.table.times[1], counts, max_bad_fraction)
         yield from treatments(source.label, counts, statuses)
         return
-    concepts = declared(ehr, [concept for concept in MEASURED if concept.table == source.name])
-    summary = sample_of(source, table, rows, concepts)
-    require_units(parts_of(summary, concepts), source, max_bad_fraction)
-    yield from units(counts_by_concept(summary, concepts), source.label)
+    summary = sample_of(reads, rows)
+    require_units(parts_of(summary, reads.concepts), source, reads.table.item, max_bad_fraction)
+    yield from units(counts_by_concept(summary, reads.concepts), source.label)

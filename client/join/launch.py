@@ -63,9 +63,11 @@ def join(site: SiteConfig, site_path: Path) -> int:
 
 def stale_line(site: SiteConfig) -> str:
     """What to say, before it is used, of a cohort that is older than what it was made from; nothing of another."""
-    from client.layouts.mimic_iv.sources import STALE, is_stale  # not for the process below, which imports this file
+    from client.layouts import layout_of  # not for the process below, which imports this file
+    from client.prepare.sources import STALE, is_stale
 
-    return f"warning: cohort: {STALE}; it is used as it is. To renew it, run prepare. [E108]" if is_stale(site) else ""
+    stale = f"warning: cohort: {STALE}; it is used as it is. To renew it, run prepare. [E108]"
+    return stale if is_stale(site, layout_of(site)) else ""
 
 
 @contextmanager

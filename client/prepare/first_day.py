@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from client.layouts.mimic_iv.event_pass import HOURS_BEFORE
-from client.layouts.mimic_iv.files import collect_all
-from client.layouts.mimic_iv.measurements import CODES, MILLIONTHS
+from client.prepare.event_pass import HOURS_BEFORE
+from client.prepare.measurements import CODES, MILLIONTHS
+from client.prepare.tables.files import collect_all
 from lemof_model.features import GCS_PARTS, GRID_CHANNELS, MEASURED
 
 BLOCK_STAYS = 8_000
@@ -34,17 +34,18 @@ class Block(NamedTuple):
     below_zero: NDArray[np.int64]
 
 
-def first_days(events: Sequence[Path], tables: frozenset[str], num_stays: int, window_hours: int) -> Iterator[Block]:
+def first_days(events: Sequence[Path], known: frozenset[str], num_stays: int, window_hours: int) -> Iterator[Block]:
     """The blocks of all stays, in order, from the events that the passes wrote.
 
-    A count is 0 where nothing was measured, everything else NaN; both are NaN if the site lacks the table.
+    A count is 0 where nothing was measured, everything else NaN; both are NaN where the concept is not ``known``:
+    no table of the site could have it.
     """
     frame = pl.scan_parquet(list(events))
     for start in range(0, num_stays, BLOCK_STAYS):
         size = min(BLOCK_STAYS, num_stays - start)
         mine = frame.filter(pl.col("row").is_between(start, start + size - 1)).with_columns(pl.col("row") - start)
         day, hours, totals = collect_all([_by_day(mine), _by_hour(mine, window_hours), _gcs_totals(mine)], events[0])
-        columns = np.hstack([_aggregates(day, tables, size), _column(totals, "total", size, np.nan)[:, None]])
+        columns = np.hstack([_aggregates(day, known, size), _column(totals, "total", size, np.nan)[:, None]])
         yield Block(columns, _grid(hours, size, window_hours), _repeated(day), _below_zero(day))
 
 
@@ -97,13 +98,13 @@ def _gcs_totals(events: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _aggregates(day: pl.DataFrame, tables: frozenset[str], num_stays: int) -> NDArray[np.float32]:
+def _aggregates(day: pl.DataFrame, known: frozenset[str], num_stays: int) -> NDArray[np.float32]:
     """The aggregates in the order of the schema."""
     columns = []
     for code, concept in enumerate(MEASURED):
         mine = day.filter(pl.col("concept") == code)
         for aggregate in concept.aggregates:
-            is_known_zero = aggregate == "count" and concept.table in tables
+            is_known_zero = aggregate == "count" and concept.name in known
             columns.append(_column(mine, aggregate, num_stays, 0.0 if is_known_zero else np.nan))
     return np.stack(columns, axis=1)
 

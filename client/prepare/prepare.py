@@ -5,7 +5,7 @@ of the cohort.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -30,50 +30,45 @@ from client.cohort.store import (
     require_place,
     write_cohort,
 )
-from client.layouts.mimic_iv import comorbidities, diagnoses
-from client.layouts.mimic_iv.comorbidities import with_earlier_comorbidities
-from client.layouts.mimic_iv.deaths import with_outcomes
-from client.layouts.mimic_iv.diagnoses import num_coded, with_diseases
-from client.layouts.mimic_iv.ecg_links import link_ecgs
-from client.layouts.mimic_iv.event_pass import BadLines, OnRows, Outcome
-from client.layouts.mimic_iv.icd_codes import read_groups
-from client.layouts.mimic_iv.labs import read_labs
-from client.layouts.mimic_iv.measurements import counts_by_concept, declared
-from client.layouts.mimic_iv.sources import key_of, sources_of, versions
-from client.layouts.mimic_iv.statics import static_features, told_of_stays, with_statics
-from client.layouts.mimic_iv.stays import (
-    StayTables,
-    contradictions_in,
-    read_stay_tables,
-    select_stays,
-    with_courses,
-    with_left_out,
-)
-from client.layouts.mimic_iv.tables import OPTIONAL_TABLES, open_optional_table, open_table
-from client.layouts.mimic_iv.treatments import INTERVAL_COLUMNS, read_treatments, treatment_features
-from client.layouts.mimic_iv.urine import read_urine
-from client.layouts.mimic_iv.vitals import read_vitals
+from client.prepare.deaths import with_outcomes
+from client.prepare.diagnoses import num_coded, with_diseases, with_earlier_comorbidities
 from client.prepare.ecg.faults import refuse_too_many
 from client.prepare.ecg.heights import measure_heights
+from client.prepare.ecg.links import link_ecgs
 from client.prepare.ecg.waveforms import STORE, append_ecgs, write_ecgs
+from client.prepare.event_pass import BadLines, OnRows, Outcome
 from client.prepare.first_day import first_days
+from client.prepare.icd_codes import read_groups
+from client.prepare.layout import Layout
+from client.prepare.measurements import Events, counts_by_concept, read_measurements
 from client.prepare.quality import num_by_reason, write_quality
+from client.prepare.sources import key_of, sources_of, versions
+from client.prepare.statics import static_features, told_of_stays, with_statics
+from client.prepare.stays import StayTables, contradictions_in, select_stays, with_courses, with_left_out
 from client.prepare.steps import Facts, Steps
-from client.site import EcgData, EhrData, PlanSections, SiteConfig
+from client.prepare.treatments import INTERVAL_COLUMNS, Intervals, read_treatments, treatment_features
+from client.site import EcgData, PlanSections, SiteConfig
 from lemof_model.errors import TooLittleDataError
 from lemof_model.features import FEATURES, GRID_CHANNELS, MEASURED
+from lemof_model.icd import COMORBIDITY_PREFIXES, DISEASE_PREFIXES
 from lemof_model.splits import patient_hash_of
 from lemof_model.study import CohortSpec
 from protocol.owner_only import owner_only
 
-INTERVAL_TABLES = ("inputevents", "procedureevents")
 ReadTable = Callable[[Path, OnRows], Outcome]
 
 
 def prepare(
-    site: SiteConfig, plan: PlanSections, console: Console, *, force: bool = False, workers: int | None = None
+    site: SiteConfig,
+    layout: Layout,
+    plan: PlanSections,
+    console: Console,
+    *,
+    force: bool = False,
+    workers: int | None = None,
 ) -> Cohort:
-    """Make the site's cohort for a plan and put it where the site file says; what happens is told to ``console``.
+    """Make the site's cohort for a plan, from tables of this layout, and put it where the site file says; what happens
+    is told to ``console``.
 
     ``force`` makes it again although nothing has changed; ``workers`` are processes that read ECGs (default: by cores).
 
@@ -84,31 +79,37 @@ def prepare(
     """
     output = require_place(site.prepare.output)
     with owner_only(), held_alone(output):
-        _prepare(site, plan, output, console, force=force, workers=workers)
+        _prepare(site, layout, plan, output, console, force=force, workers=workers)
         return load_cohort(site.prepare.output)
 
 
 def _prepare(
-    site: SiteConfig, plan: PlanSections, output: Path, console: Console, *, force: bool, workers: int | None
+    site: SiteConfig,
+    layout: Layout,
+    plan: PlanSections,
+    output: Path,
+    console: Console,
+    *,
+    force: bool,
+    workers: int | None,
 ) -> None:
     """``prepare`` at a real folder, held alone."""
-    sources = sources_of(site)
-    key = key_of(site, plan, sources)
+    sources = sources_of(site, layout)
+    key = key_of(site, layout, plan, sources)
     if not force and is_finished(output, key):
         console.print("nothing changed: the cohort is the one that is there. To make it again: --force")
         return
     with replacing(output, key, anew=force) as folder:
         steps = Steps(folder / STATE, console)
-        stays, tables, attrition, met = _read_stays(site, plan.cohort, steps)
-        facts = _read_events(site, with_left_out(stays, tables), plan.cohort, steps)
-        present = frozenset(facts)
-        day_facts = _write_arrays(folder, stays, present, plan.cohort, steps)
-        linked, ecg_facts = _read_ecgs(folder, site, stays, plan.cohort, steps, workers)
+        stays, tables, attrition, met = _read_stays(site, layout, plan.cohort, steps)
+        facts = _read_events(site, layout, with_left_out(stays, tables), plan.cohort, steps)
+        day_facts = _write_arrays(folder, stays, facts, plan.cohort, steps)
+        linked, ecg_facts = _read_ecgs(folder, site, layout, stays, plan.cohort, steps, workers)
         start = time.monotonic()
         columns = _stay_columns(stays).to_pandas()
         hours_to_icu_N = hours_to_icu_of(np.load(folder / "features.npy", mmap_mode="r"))
         labels = studied(columns, hours_to_icu_N, plan.target, plan.cohort)
-        write_quality(folder, tables, attrition, facts, ecg_facts, labels, met, day_facts)
+        write_quality(folder, layout.stored, tables, attrition, facts, ecg_facts, labels, met, day_facts)
         write_cohort(
             folder,
             spec=plan.cohort,
@@ -131,12 +132,12 @@ def _prepare(
 
 
 def _read_stays(
-    site: SiteConfig, spec: CohortSpec, steps: Steps
+    site: SiteConfig, layout: Layout, spec: CohortSpec, steps: Steps
 ) -> tuple[pl.DataFrame, StayTables, list[dict[str, str | int]], Facts]:
     """The cohort's stays with statics and diseases, the tables, what became of all ICU stays, and what was met that a
     person should know. Seconds: read in every run."""
     start = time.monotonic()
-    tables = with_courses(read_stay_tables(site), spec)
+    tables = with_courses(layout.stays(site), spec)
     stays, attrition = select_stays(tables, spec)
     if stays.is_empty():
         fates = "; ".join(f"{row['num_stays']} {row['reason']}" for row in attrition)
@@ -146,49 +147,58 @@ def _read_stays(
     met: Facts = {**told_of_stays(stays), "contradictions": contradictions_in(tables, spec)}
     stays = with_statics(stays, tables)
     of_patients = tables.admissions.join(stays, on="subject_id", how="semi")
-    prefixes = {**diagnoses.PREFIXES, **comorbidities.PREFIXES}
-    groups, counts, bad = read_groups(site.data.ehr, of_patients, prefixes, site.prepare.max_bad_fraction)
+    codes, prefixes = layout.diagnoses(site.data.ehr), {**DISEASE_PREFIXES, **COMORBIDITY_PREFIXES}
+    groups, counts, bad = read_groups(codes, of_patients, prefixes, site.prepare.max_bad_fraction)
     stays = with_earlier_comorbidities(with_diseases(stays, groups), tables.admissions, groups)
     tables = replace(
         tables,
-        counts={**tables.counts, "diagnoses_icd": counts},
-        bad_lines={**tables.bad_lines, "diagnoses_icd": bad.lines},
-        first_bad={**tables.first_bad, "diagnoses_icd": bad.first},
+        counts={**tables.counts, codes.name: counts},
+        bad_lines={**tables.bad_lines, codes.name: bad.lines},
+        first_bad={**tables.first_bad, codes.name: bad.first},
     )
     found = f"{stays.height:,} of {attrition[0]['num_stays']:,} stays"
-    steps.say(1, "icustays", found, time.monotonic() - start)
-    return stays, tables, attrition, {**met, "diagnoses": num_coded(stays)}
+    steps.say(1, next(iter(tables.keys)), found, time.monotonic() - start)
+    return stays, tables, attrition, {**met, "diagnoses": {"table": codes.name, **num_coded(stays)}}
 
 
-def _read_events(site: SiteConfig, stays: pl.DataFrame, spec: CohortSpec, steps: Steps) -> dict[str, Facts]:
+def _read_events(
+    site: SiteConfig, layout: Layout, stays: pl.DataFrame, spec: CohortSpec, steps: Steps
+) -> dict[str, Facts]:
     """One pass over each event table that the site has; table -> counts, counts by concept, unreadable lines.
-    ``stays`` are all that icustays knows."""
-    ehr, hours = site.data.ehr, spec.window_hours
-    sources = {name: open_table(ehr, name) for name in ("chartevents", "labevents")}
-    sources |= {name: source for name in OPTIONAL_TABLES if (source := open_optional_table(ehr, name))}
-    reads: dict[str, ReadTable] = {
-        "chartevents": partial(read_vitals, site, stays, hours),
-        "labevents": partial(read_labs, site, stays, hours),
-        "outputevents": partial(read_urine, site, stays, hours),
-        "inputevents": partial(read_treatments, "inputevents", site, stays, hours),
-        "procedureevents": partial(read_treatments, "procedureevents", site, stays, hours),
-    }
-    return {name: _read_events_of(name, source.path, reads[name], ehr, steps) for name, source in sources.items()}
+    ``stays`` are all that were in intensive care."""
+    ehr, limit, hours = site.data.ehr, site.prepare.max_bad_fraction, spec.window_hours
+    facts = {}
+    for events in layout.events(ehr):
+
+        def measured(target: Path, on_rows: OnRows, events: Events = events) -> Outcome:
+            return read_measurements(events, stays, target, limit, window_hours=hours, on_rows=on_rows)
+
+        facts[events.source.name] = _read_events_of(events, measured, steps)
+    for intervals in layout.intervals(ehr):
+
+        def given(target: Path, on_rows: OnRows, intervals: Intervals = intervals) -> Outcome:
+            words = ehr.not_given
+            return read_treatments(intervals, stays, target, limit, words, window_hours=hours, on_rows=on_rows)
+
+        facts[intervals.source.name] = _read_events_of(intervals, given, steps)
+    return facts
 
 
-def _read_events_of(name: str, path: Path, read: ReadTable, ehr: EhrData, steps: Steps) -> Facts:
+def _read_events_of(table: Events | Intervals, read: ReadTable, steps: Steps) -> Facts:
     """The facts of one pass; its events are in ``NAME.parquet``."""
+    name = table.source.name
     events = steps.state / f"{name}.parquet"
 
     def make() -> Facts:
-        with steps.table(2, name, path) as on_rows:
+        with steps.table(2, name, table.source.path) as on_rows:
             outcome = read(events, on_rows)
             bad = outcome.find_bad_lines()
-        concepts = declared(ehr, [concept for concept in MEASURED if concept.table == name])
-        by_concept = counts_by_concept(outcome.summary, concepts) if concepts else {}
+        concepts = table.concepts if isinstance(table, Events) else ()
         return {
             "counts": outcome.counts,
-            "concepts": by_concept,
+            "concepts": counts_by_concept(outcome.summary, concepts) if concepts else {},
+            "treatments": [treatment.name for treatment in table.treatments] if isinstance(table, Intervals) else [],
+            "is_by_stay": table.table.key == "stay_id",
             "bad_lines": bad.lines,
             "first_bad": bad.first,
             "columns_absent": outcome.columns_absent,
@@ -200,21 +210,26 @@ def _read_events_of(name: str, path: Path, read: ReadTable, ehr: EhrData, steps:
     return steps.run(name, make, events)
 
 
-def _write_arrays(folder: Path, stays: pl.DataFrame, present: frozenset[str], spec: CohortSpec, steps: Steps) -> Facts:
+def _write_arrays(
+    folder: Path, stays: pl.DataFrame, passes: Mapping[str, Facts], spec: CohortSpec, steps: Steps
+) -> Facts:
     """Write features.npy and grid.npy, block by block; by concept, how many values repeat another, and in how many
     stays the sum was below zero."""
 
     def make() -> Facts:
-        files = {name: steps.state / f"{name}.parquet" for name in present}
-        treatments = treatment_features(_intervals(files), present, stays.height)
+        known = frozenset(name for facts in passes.values() for name in (*facts["concepts"], *facts["treatments"]))
+        events, intervals = (
+            [steps.state / f"{name}.parquet" for name, facts in passes.items() if facts[kind]]
+            for kind in ("concepts", "treatments")
+        )
+        treatments = treatment_features(_intervals(intervals), known, stays.height)
         statics = static_features(stays)
-        events = [file for name, file in files.items() if name not in INTERVAL_TABLES]
         with (
             _npy(folder / "features.npy", (stays.height, len(FEATURES))) as features,
             _npy(folder / "grid.npy", (stays.height, spec.window_hours, len(GRID_CHANNELS))) as grid,
         ):
             row, repeated, below_zero = 0, np.zeros(len(MEASURED), np.int64), np.zeros(len(MEASURED), np.int64)
-            for block in first_days(events, present, stays.height, spec.window_hours):
+            for block in first_days(events, known, stays.height, spec.window_hours):
                 rows = slice(row, row + len(block.features))
                 features.write(np.hstack([statics[rows], block.features, treatments[rows]]).tobytes())
                 grid.write(block.grid.tobytes())
@@ -238,14 +253,19 @@ def _npy(path: Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
         yield file
 
 
-def _intervals(files: Mapping[str, Path]) -> pl.DataFrame:
+def _intervals(files: Sequence[Path]) -> pl.DataFrame:
     """All treatments of the tables that are there."""
-    frames = [pl.read_parquet(file) for name, file in files.items() if name in INTERVAL_TABLES]
-    return pl.concat([pl.DataFrame(schema=INTERVAL_COLUMNS), *frames])
+    return pl.concat([pl.DataFrame(schema=INTERVAL_COLUMNS), *map(pl.read_parquet, files)])
 
 
 def _read_ecgs(
-    folder: Path, site: SiteConfig, stays: pl.DataFrame, spec: CohortSpec, steps: Steps, workers: int | None
+    folder: Path,
+    site: SiteConfig,
+    layout: Layout,
+    stays: pl.DataFrame,
+    spec: CohortSpec,
+    steps: Steps,
+    workers: int | None,
 ) -> tuple[pl.DataFrame, Facts]:
     """Write ecg.npy; the record of each stay that has a usable one, and rows, reasons and counts of records.
 
@@ -256,7 +276,7 @@ def _read_ecgs(
     linked, counts = pl.DataFrame(schema={"row": pl.UInt32, "path": pl.String, "list_row": pl.UInt32}), Facts()
     skipped: BadLines = []
     if ecg is not None:
-        linked, counts, skipped = link_ecgs(ecg, stays, spec, site.prepare.on_duplicate, limit)
+        linked, counts, skipped = link_ecgs(layout.ecg_records(ecg), ecg, stays, spec, site.prepare.on_duplicate, limit)
     paths = linked["path"].unique(maintain_order=True).to_list()
     list_row_of = dict(linked.select("path", "list_row").iter_rows())
 
@@ -269,7 +289,8 @@ def _read_ecgs(
     facts = steps.run("ecgs", make)
     row_of, rejected = facts["row_of"], facts["rejected"]
     while ecg is not None and facts["rejected"]:
-        linked = link_ecgs(ecg, stays, spec, site.prepare.on_duplicate, limit, without=rejected).chosen
+        records, rule = layout.ecg_records(ecg), site.prepare.on_duplicate
+        linked = link_ecgs(records, ecg, stays, spec, rule, limit, without=rejected).chosen
         others = [path for path in linked["path"].unique(maintain_order=True) if path not in row_of]
         name = f"ecgs_without_{len(rejected)}"
         facts = steps.run(name, partial(_append_records, name, folder, len(row_of), ecg, others, steps, workers))

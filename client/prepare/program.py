@@ -1,7 +1,9 @@
-"""What of the program decides the bytes of a cohort: preparation and all that it leans on, found by following imports.
-So a new file cannot be forgotten, and training is no part of it."""
+"""What of the program decides the bytes of a cohort: preparation, the layout of its tables, and all that both lean on,
+found by following imports. So a new file cannot be forgotten, and training is no part of it."""
 
 import ast
+import inspect
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,16 +15,21 @@ NOT_FOLLOWED = ("client/site.py", "protocol/source.py", "lemof_model/study.py")
 """What they read (site file, plan) stands in a cohort's key as values already, with all defaults."""
 
 
+def file_of(layout: object) -> str:
+    """The file that a layout is written in, relative to the project's root."""
+    return os.path.relpath(inspect.getfile(type(layout)), ROOT)
+
+
 @cache
-def source_digest(root: Path = ROOT) -> str:
-    """sha256 (hex) of the code that a cohort is made by."""
-    return digest_of(files_of_preparation(root), root)
+def source_digest(layout: str, root: Path = ROOT) -> str:
+    """sha256 (hex) of the code that a cohort is made by, with the layout in this file."""
+    return digest_of(files_of_preparation(layout, root), root)
 
 
-def files_of_preparation(root: Path = ROOT) -> set[str]:
-    """The files that preparation consists of, relative to ``root``."""
+def files_of_preparation(layout: str, root: Path = ROOT) -> set[str]:
+    """The files that preparation consists of with the layout in this file, relative to ``root``."""
     found: set[str] = set()
-    open_ones = {START}
+    open_ones = {START, layout}
     while open_ones:
         name = open_ones.pop()
         found.add(name)

@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.layouts.mimic_iv.event_pass import MAX_LINES, BadLines
-from client.layouts.mimic_iv.measurements import NOTHING_READ
-from client.layouts.mimic_iv.stays import KEYS, StayTables
 from client.prepare.ecg.faults import reason_of
+from client.prepare.event_pass import MAX_LINES, BadLines
+from client.prepare.layout import Stored
+from client.prepare.measurements import NOTHING_READ
+from client.prepare.stays import StayTables
 from lemof_model.concepts import TREATMENTS
 from lemof_model.features import FEATURES, MEASURED
 
 
 def write_quality(
     folder: Path,
+    stored: Stored,
     tables: StayTables,
     attrition: Sequence[Mapping[str, Any]],
     passes: Mapping[str, Mapping[str, Any]],
@@ -36,9 +38,10 @@ def write_quality(
 ) -> None:
     """Write ``quality.json`` and ``rejects.csv.gz`` beside ``features.npy``.
 
-    ``passes`` are the facts of each event table (counts, counts by concept, unreadable lines); ``labels`` the long
-    stays and which stays a study reads; ``of_stays`` further entries (JSON values); ``days`` has, by concept, how many
-    values repeat another (``repeated``), and in how many stays the sum was ``below_zero``.
+    ``stored`` is what the layout stores in which table; ``passes`` are the facts of each event table (counts, counts by
+    concept, unreadable lines); ``labels`` the long stays and which stays a study reads; ``of_stays`` further entries
+    (JSON values); ``days`` has, by concept, how many values repeat another (``repeated``), and in how many stays the
+    sum was ``below_zero``.
     """
     features_NF = np.load(folder / "features.npy", mmap_mode="r")
     first_bad = tables.first_bad | {name: facts.get("first_bad", {}) for name, facts in passes.items()}
@@ -48,15 +51,16 @@ def write_quality(
         "tables": {**tables.counts, **{name: facts["counts"] for name, facts in passes.items()}},
         "columns_absent": {name: facts["columns_absent"] for name, facts in passes.items() if facts["columns_absent"]},
         "statuses": {name: facts["statuses"] for name, facts in passes.items() if facts.get("statuses")},
-        "concepts": concept_facts(concepts, days, features_NF),
+        "joined_by_stay": [name for name, facts in passes.items() if facts["is_by_stay"]],
+        "concepts": concept_facts(stored, concepts, days, features_NF),
         "first_bad": first_bad,
         **of_stays,
-        "treatments": treatment_facts(passes, features_NF),
+        "treatments": treatment_facts(stored, passes, features_NF),
         "features": feature_facts(features_NF),
         "labels": {"num": int(labels[1].sum()), "num_long": int(labels[0][labels[1]].sum())},
         "ecg": ecg_facts["counts"],
         "duplicates": {
-            **{f"{key} of {name}": tables.counts[name]["duplicates"] for name, key in KEYS.items()},
+            **{f"{key} of {name}": tables.counts[name]["duplicates"] for name, key in tables.keys.items()},
             **{f"values of {name}": sum(days["repeated"][concept] for concept in facts["concepts"])
                for name, facts in passes.items() if facts["concepts"]},
         },
@@ -94,19 +98,21 @@ def feature_facts(features_NF: NDArray[np.float32]) -> dict[str, dict[str, float
 
 
 def concept_facts(
-    counts: Mapping[str, Mapping[str, Any]], days: Mapping[str, Mapping[str, int]], features_NF: NDArray[np.float32]
+    stored: Stored,
+    counts: Mapping[str, Mapping[str, Any]],
+    days: Mapping[str, Mapping[str, int]],
+    features_NF: NDArray[np.float32],
 ) -> dict[str, dict[str, Any]]:
     """What is known of every measured concept: schema, counts of rows by fate, and stays in which it was measured."""
     num_all = len(features_NF)
-    facts = {}
+    facts, places = {}, _places(stored)
     for concept in MEASURED:
         column = next(i for i, f in enumerate(FEATURES) if f.concept == concept.name and f.aggregate != "count")
         num_stays = int((~np.isnan(features_NF[:, column])).sum())
         low, high = concept.limits
         facts[concept.name] = {
             "unit": concept.unit,
-            "table": concept.table,
-            "item_ids": list(concept.item_ids),
+            **places[concept.name],
             "low": low,
             "high": high,
             **counts.get(concept.name, NOTHING_READ),
@@ -118,20 +124,29 @@ def concept_facts(
 
 
 def treatment_facts(
-    passes: Mapping[str, Mapping[str, Any]], features_NF: NDArray[np.float32]
+    stored: Stored, passes: Mapping[str, Mapping[str, Any]], features_NF: NDArray[np.float32]
 ) -> dict[str, dict[str, Any]]:
     """For every treatment, in how many stays it was given; None where the site lacks its table."""
-    facts = {}
+    facts, places = {}, _places(stored)
     for treatment in TREATMENTS:
         column = next(i for i, feature in enumerate(FEATURES) if feature.concept == treatment.name)
-        given = int((features_NF[:, column] > 0).sum()) if treatment.table in passes else None
-        item_ids = passes.get(treatment.table, {}).get("item_ids", {}).get(treatment.name, list(treatment.item_ids))
+        place = places[treatment.name]
+        here = passes.get(place["table"])
         facts[treatment.name] = {
-            "table": treatment.table,
-            "item_ids": item_ids,
-            "num_stays_given": given,
+            **place,
+            **({"item_ids": here["item_ids"][treatment.name]} if here else {}),
+            "num_stays_given": int((features_NF[:, column] > 0).sum()) if here else None,
         }
     return facts
+
+
+def _places(stored: Stored) -> dict[str, dict[str, Any]]:
+    """Where a layout has each concept and treatment: its table and item ids; nowhere, where it has none."""
+    names = [concept.name for concept in MEASURED] + [treatment.name for treatment in TREATMENTS]
+    nowhere: dict[str, dict[str, Any]] = {name: {"table": "", "item_ids": []} for name in names}
+    return nowhere | {
+        kept.name: {"table": table, "item_ids": list(kept.item_ids)} for table, its in stored.items() for kept in its
+    }
 
 
 def num_by_reason(rejected: Mapping[str, str]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from client.layouts.mimic_iv.files import estimate_rows
+from client.prepare.tables.files import estimate_rows
 from protocol.disk import sync
 
 NUM_STEPS = 4

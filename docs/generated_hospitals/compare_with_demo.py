@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.prepare.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.features import FEATURES
@@ -32,7 +33,7 @@ def prepared(root: Path, folder: Path) -> NDArray[np.float32]:
     folder.mkdir()
     site_file = folder / "site.yaml"
     site_file.write_text(SITE_FILE.format(name=folder.name, root=root.resolve()), encoding="utf-8")
-    return np.asarray(prepare(load_site(site_file), PlanSections(), Console(quiet=True)).features)
+    return np.asarray(prepare(load_site(site_file), MIMIC_IV, PlanSections(), Console(quiet=True)).features)
 
 
 def row(name: str, generated_N: NDArray[np.float32], real_N: NDArray[np.float32]) -> str:

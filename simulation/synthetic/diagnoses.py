@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from client.layouts.mimic_iv import icd_zeros
+from client.prepare import icd_zeros
 from simulation.synthetic.process import Latents
 from simulation.synthetic.records import Shares, happens
 
@@ -40,7 +40,7 @@ class Sudden:
 
 @dataclass(frozen=True)
 class Condition:
-    """A disease or a group of codes, named as in ``client.layouts.mimic_iv.diagnoses`` where it is one of the ten."""
+    """A disease or a group of codes, named as in ``client.prepare.diagnoses`` where it is one of the ten."""
 
     name: str
     lasting: Lasting | None = None

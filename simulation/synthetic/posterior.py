@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from lemof_model.features import CONCEPTS
+from client.layouts.mimic_iv.items import LABS, VITALS
 from simulation.synthetic.courses import NUM_FUNCTIONS, SHOWN, Array, Shown, functions_at
 from simulation.synthetic.process import EHR_LATENTS, LATENTS, Process
 from simulation.synthetic.records import RECORDS
@@ -175,7 +175,7 @@ def _read_values(folder: Path, stays: pl.DataFrame, process: Process) -> dict[st
 def _items() -> pl.DataFrame:
     """For each item and unit of the schema: the concept, its limits, and how it becomes the unit that is shown."""
     rows = []
-    for concept in CONCEPTS:
+    for concept in (*VITALS, *LABS):
         shown = SHOWN[concept.name]
         own = max((item for item in concept.items if item.item_id == shown.item_id), key=lambda item: item.high)
         rows += [

@@ -62,7 +62,7 @@ def test_a_name_means_a_file_in_site_configs(tmp_path: Path, monkeypatch: pytest
 def test_every_problem_is_told_with_its_key(tmp_path: Path) -> None:
     path = _write(
         tmp_path,
-        "version: 2\nsite: {name: Hospital A}\ndata: {ehr: {rot: raw, tables: {chartevent: x}}}\n"
+        "version: 2\nsite: {name: Hospital A}\ndata: {ehr: {rot: raw, tables: [chartevent]}}\n"
         "limit: {}\nlimits: {min_cell: 0}\nserver: {address: nowhere}\nprepare: {colour: red}\n",
     )
     with pytest.raises(ConfigError) as caught:
@@ -72,7 +72,7 @@ def test_every_problem_is_told_with_its_key(tmp_path: Path) -> None:
         "version must be 1, got 2 from site.yaml.",
         "site.name must be small letters, digits, _ and -, got 'Hospital A'. Call it hospital_a. (from site.yaml:",
         "data.ehr.root must be given, got nothing from site.yaml.",
-        "data.ehr.tables.chartevent must be a known key, got an unknown one from site.yaml. Did you mean chartevents?",
+        "data.ehr.tables must be a section with keys of its own, got a list from site.yaml.",
         "data.ehr.rot must be a known key, got an unknown one from site.yaml. Did you mean root?",
         "prepare.colour must be a known key, got an unknown one from site.yaml. Known: output, max_bad_fraction, ",
         "limits.min_cell must be greater than 0, got 0 from site.yaml.",
@@ -151,9 +151,8 @@ def test_a_tilde_is_the_home_of_whoever_runs_it(tmp_path: Path, monkeypatch: pyt
     site = load_site(_write(tmp_path, text))
     assert site.data.ecg is not None
     assert site.privacy is not None
-    assert site.data.ehr.tables.patients is not None
     found = [site.prepare.output, site.server.root_certificates, site.privacy.ledger, site.data.ehr.root]
-    found += [site.data.ehr.root / site.data.ehr.tables.patients, site.data.ecg.root, site.data.ecg.record_list]
+    found += [site.data.ehr.root / site.data.ehr.tables["patients"], site.data.ecg.root, site.data.ecg.record_list]
     expected = ["out/a", "ca.crt", "a.jsonl", "mimic", "p.csv", "ecg", "list.csv"]
     assert found == [Path("/home/ada") / name for name in expected]
 

@@ -4,15 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from client.layouts import layout_of
 from client.site import EhrData, load_site
 from lemof_model.errors import ConfigError
 
 
 def read(tmp_path: Path, ehr: str) -> EhrData:
-    """The data.ehr section of a site file with these settings."""
+    """The data.ehr section of a site file with these settings, that agrees with its layout."""
     site = tmp_path / "site.yaml"
     site.write_text(f"version: 1\nsite: {{name: small}}\ndata: {{ehr: {{root: ., {ehr}}}}}\n")
-    return load_site(site).data.ehr
+    config = load_site(site)
+    layout_of(config)
+    return config.data.ehr
 
 
 @pytest.mark.parametrize(
@@ -20,7 +23,7 @@ def read(tmp_path: Path, ehr: str) -> EhrData:
     [
         ("items: {temperature: {1: degC, 2: \u00b0F, 3: null}}", {"temperature": {1: "degC", 2: "\u00b0F", 3: None}}),
         ("items: {temperature: [1, 2]}", {"temperature": {1: None, 2: None}}),
-        ("items: {temperature: {226329: degC}}", {"temperature": {}}),  # the schema has it, and says the same
+        ("items: {temperature: {226329: degC}}", {"temperature": {226329: "degC"}}),  # the layout says the same
         ("items: {vasopressor: {1: vasopressin}}", {"vasopressor": {1: "vasopressin"}}),
         ("items: {renal_replacement: [1]}", {"renal_replacement": {1: None}}),
         ("items: {urine: {1: mL rinsed in, 2: L}}", {"urine": {1: "mL rinsed in", 2: "L"}}),
@@ -91,8 +94,9 @@ def test_units_of_items_and_meanings_of_spellings(tmp_path: Path) -> None:
             "units: {50912: {mg/dL: umo/L}}",
             "50912.'mg/dL' must be one of mg/dL, umol/L, mg/L, mmol/L, got 'umo/L'. Did you mean umol/L?",
         ),
-        ("units: {50912: [mg/dL]}", "50912 must be one of mg/dL, umol/L, mg/L, mmol/L, got a list."),
-        ("units: {50912: }", "50912 must be one of mg/dL, umol/L, mg/L, mmol/L, got nothing."),
+        ("units: {50912: [mg/dL]}", "50912 must be a unit, or what each spelling of one means, got a list."),
+        ("units: {50912: }", "50912 must be a unit, or what each spelling of one means, got nothing."),
+        ("units: {50912: {mg/dL: }}", "50912.'mg/dL' must be a unit, or what each spelling of one means, got nothing."),
         (
             "units: {50912: {mg/dL: umol/L, MG/DL: mg/dL}}",
             "50912 must give each spelling one meaning, got 'umol/L' and 'mg/dL' of 'MG/DL'",
@@ -104,4 +108,4 @@ def test_units_of_items_and_meanings_of_spellings(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path, ehr: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, ehr)
-    assert told in str(caught.value) and "site.yaml" in str(caught.value)
+    assert told in str(caught.value) and "data.ehr." in str(caught.value)

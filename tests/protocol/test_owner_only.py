@@ -12,6 +12,7 @@ from client.checks.dry_run import write
 from client.cohort.frozen import cached
 from client.cohort.hospital import open_hospital
 from client.cohort.store import load_cohort
+from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.prepare.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.study import Study
@@ -58,7 +59,7 @@ def test_what_an_interrupted_run_leaves(site_path: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr("client.prepare.prepare._read_ecgs", stop)
     with pytest.raises(KeyboardInterrupt):
-        prepare(load_site(site_path), PlanSections(), Console(quiet=True))
+        prepare(load_site(site_path), MIMIC_IV, PlanSections(), Console(quiet=True))
     assert (tmp_path / "cohort.partial/.state/chartevents.parquet").is_file()
     assert open_to_others(tmp_path / "cohort.partial") == []
 

@@ -17,6 +17,7 @@ from scipy import stats
 
 from client.cohort.hospital import Hospital
 from client.door import view
+from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.prepare.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.lemof import REFERENCES
@@ -49,7 +50,7 @@ def prepare_hospitals(folder: Path, seed: int, num_stays: int = NUM_STAYS) -> li
     generate(folder, num_sites=4, num_stays=num_stays, seed=seed)
     files = sorted(folder.glob("*/site.yaml"))
     for file in files:
-        prepare(load_site(file), PlanSections(), Console(quiet=True))
+        prepare(load_site(file), MIMIC_IV, PlanSections(), Console(quiet=True))
     return files
 
 

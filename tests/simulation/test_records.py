@@ -11,12 +11,14 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from client.layouts.mimic_iv.diagnoses import PREFIXES, with_diseases
-from client.layouts.mimic_iv.icd_codes import read_groups
-from client.layouts.mimic_iv.statics import static_features, with_statics
-from client.layouts.mimic_iv.stays import StayTables, select_stays
+from client.layouts.mimic_iv.layout import MIMIC_IV, frames_of
+from client.prepare.diagnoses import with_diseases
+from client.prepare.icd_codes import read_groups
+from client.prepare.statics import static_features, with_statics
+from client.prepare.stays import StayTables, select_stays
 from client.site import EhrData
 from lemof_model.features import COMORBIDITIES, DISEASES, STATICS
+from lemof_model.icd import DISEASE_PREFIXES
 from lemof_model.study import CohortSpec, digest_json
 from simulation.synthetic import treatments
 from simulation.synthetic.diagnoses import DIAGNOSES, TEN, diagnoses_table
@@ -108,7 +110,7 @@ def pooled_diseases(sites: list[Drawn], tmp_path_factory: pytest.TempPathFactory
     pl.concat(site.tables["hosp/diagnoses_icd"] for site in sites).write_csv(root / "hosp/diagnoses_icd.csv")
     stays = pl.concat(site.stays.select("hadm_id", "is_second") for site in sites).with_row_index("row")
     ehr = EhrData.model_validate({"root": root}, context={"folder": root})
-    groups, _, _ = read_groups(ehr, stays, PREFIXES, max_bad_fraction=0)
+    groups, _, _ = read_groups(MIMIC_IV.diagnoses(ehr), stays, DISEASE_PREFIXES, max_bad_fraction=0)
     return with_diseases(stays, groups), np.concatenate([site.latents.values_ND for site in sites])
 
 
@@ -186,7 +188,8 @@ def test_case_mix_shows_in_age_unit_and_arrival(sites: list[Drawn]) -> None:
 def test_the_preparation_counts_earlier_admissions(one: Drawn) -> None:
     icustays, patients, admissions = (one.tables[name] for name in ("icu/icustays", "hosp/patients", "hosp/admissions"))
     counted = {"rows": icustays.height, "id_unreadable": 0, "duplicates": 0}
-    tables = StayTables(icustays, patients, admissions, counts={"icustays": counted}, bad_lines={})
+    frames = frames_of({"icustays": icustays, "patients": patients, "admissions": admissions})
+    tables = StayTables(*frames, counts={"icustays": counted}, bad_lines={})
     selected, _ = select_stays(tables, CohortSpec())
     prepared = with_statics(selected, tables)
     found = prepared.select("stay_id", "num_earlier_admissions", "num_earlier_icu_stays")
@@ -254,7 +257,7 @@ def test_every_code_belongs_to_its_disease_alone() -> None:
             assert set(name for name, _ in part.weights) <= set(LATENTS)
             for icd9, icd10, _ in part.codes:
                 for version, code in ((9, icd9), (10, icd10)):
-                    found = [name for name in DISEASES if code.startswith(PREFIXES[name][version])]
+                    found = [name for name in DISEASES if code.startswith(DISEASE_PREFIXES[name][version])]
                     assert found == [condition.name] * (condition.name in DISEASES), code
 
 
@@ -268,7 +271,7 @@ def test_lasting_conditions_recur(one: Drawn) -> None:
             pl.any_horizontal(
                 (pl.col("icd_version") == version)
                 & pl.any_horizontal(pl.col("icd_code").str.starts_with(p) for p in ps)
-                for version, ps in PREFIXES[disease].items()
+                for version, ps in DISEASE_PREFIXES[disease].items()
             )
         )["hadm_id"].to_list()
         first = one.stays.filter(~pl.col("is_second")).select("patient", has=pl.col("hadm_id").is_in(flagged))

@@ -12,6 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
+from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.layouts.mimic_iv.tables import FOLDERS
 from client.prepare.prepare import prepare
 from client.site import load_plan_sections, load_site
@@ -191,11 +192,13 @@ def test_site_files_find_tables_and_ecgs(source: Path, tmp_path: Path) -> None:
     num_stays, num_with_ecg = 0, 0
     for folder in do_split(source, tmp_path / "out", "careunit").values():
         assert not list(folder.rglob("*.dat"))
-        manifest = prepare(load_site(folder / "site.yaml"), load_plan_sections(None), Console(quiet=True)).manifest
+        manifest = prepare(
+            load_site(folder / "site.yaml"), MIMIC_IV, load_plan_sections(None), Console(quiet=True)
+        ).manifest
         num_stays += manifest["attrition"][0]["num_stays"]
         num_with_ecg += manifest["num_stays_with_ecg"]
     assert num_stays == NUM_STAYS
-    whole = prepare(load_site(source / "site.yaml"), load_plan_sections(None), Console(quiet=True)).manifest
+    whole = prepare(load_site(source / "site.yaml"), MIMIC_IV, load_plan_sections(None), Console(quiet=True)).manifest
     assert num_with_ecg == whole["num_stays_with_ecg"] > 0
 
 

@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import OneHotEncoder
 
+from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.prepare.prepare import prepare
 from client.site import load_plan_sections, load_site
 from lemof_model.errors import ConfigError
@@ -87,7 +88,7 @@ def test_last_hospital_has_no_ecg_and_all_can_be_prepared(hospitals: Path) -> No
     num_with_ecg = []
     for site_file in sorted(hospitals.glob("*/site.yaml")):
         site = load_site(site_file)
-        cohort = prepare(site, load_plan_sections(None), Console(quiet=True))
+        cohort = prepare(site, MIMIC_IV, load_plan_sections(None), Console(quiet=True))
         stays = read(site_file.parent, "icu/icustays")
         hours = (pd.to_datetime(stays.outtime) - pd.to_datetime(stays.intime)).dt.total_seconds() / 3600
         assert cohort.num_stays == (hours >= 24).sum()
@@ -285,7 +286,7 @@ def test_tables_of_the_standard_benchmark_are_as_hard_as_designed(tmp_path: Path
     """Logistic regression and LightGBM on the prepared table, 5-fold: between .70 and .80."""
     generate(tmp_path / "out", num_sites=4, num_stays=1500, seed=7)
     sites = [load_site(path) for path in sorted(tmp_path.glob("out/*/site.yaml"))]
-    cohorts = [prepare(site, load_plan_sections(None), Console(quiet=True)) for site in sites]
+    cohorts = [prepare(site, MIMIC_IV, load_plan_sections(None), Console(quiet=True)) for site in sites]
     x = np.concatenate([cohort.features for cohort in cohorts])
     is_long = np.concatenate([cohort.stays["icu_los_days"].to_numpy() > 3 for cohort in cohorts])
     numeric = x[:, NUMERIC_COLUMNS]

@@ -18,21 +18,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from client.layouts.mimic_iv.unreadable import form_of
 from client.prepare.ecg.faults import Reason, RejectedRecordError
 from client.prepare.ecg.leads import lead_columns, require_leads
+from client.prepare.tables.unreadable import form_of
 from client.site import EcgData
+from lemof_model.ecg_leads import MICROVOLTS
 from lemof_model.features import ECG_LEADS, ECG_SECONDS
 
 RATES_HZ = range(50, 20_001)  # what data.ecg.accept_hz may list
 DEFAULT_HZ = 250.0
 UNSTATED = -1
-MICROVOLTS = {  # of a unit, in any case; the micro sign is the Greek letter once case is folded
-    **dict.fromkeys(("mv", "mvolt", "millivolt", "millivolts"), 1000.0),
-    **dict.fromkeys(("uv", "μv", "uvolt", "microvolt", "microvolts"), 1.0),
-    **dict.fromkeys(("v", "volt", "volts"), 1e6),
-    **dict.fromkeys(("nv", "nanovolt", "nanovolts"), 1e-3),
-}
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RATE = re.compile(rf"({_NUMBER})(?:[/(].*)?")

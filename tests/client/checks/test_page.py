@@ -13,7 +13,7 @@ from rich.console import Console
 from client.checks.concerns import concerns_of
 from client.checks.page import page, read_quality, write_page
 from client.checks.summary import show_summary
-from client.layouts.mimic_iv.stays import BAD_TIMES, NOT_FOUND
+from client.prepare.stays import BAD_TIMES, NOT_FOUND
 from client.site import Limits, SiteConfig, load_site
 from lemof_model.errors import DataError, DiskError
 from protocol.pages import render
@@ -41,6 +41,7 @@ MANIFEST: dict[str, Any] = {
     "digests": {"cohort": "abc123"},
     "versions": {"polars": "2.1.0"},
 }  # fmt: skip
+BY_STAY = {"joined_by_stay": ["chartevents"]}
 LINKS = {**MANIFEST["ecg"], "records_rejected": {}}
 NO_LINKS = {**LINKS, "stays_linked": 0}
 HEART_RATE = {
@@ -220,9 +221,9 @@ def test_a_damaged_quality_report(tmp_path: Path, content: bytes) -> None:
         ({"ecg": LINKS, "attrition": attrition(70, repeated=150)}, {}, ["E106"]),
         ({"ecg": LINKS}, {"diagnoses": {"admissions": 200, "admissions_coded": 180}}, []),
         ({"ecg": LINKS}, {"diagnoses": {"admissions": 200, "admissions_coded": 179}}, ["E106"]),
-        ({"ecg": LINKS}, {"tables": {"chartevents": {"wanted": 1000, "not_in_icustays": 50}}}, []),
-        ({"ecg": LINKS}, {"tables": {"chartevents": {"wanted": 1000, "not_in_icustays": 51}}}, ["E106"]),
-        ({"ecg": LINKS}, {"tables": {"labevents": {"wanted": 1000, "not_in_icustays": 900}}}, []),
+        ({"ecg": LINKS}, {"tables": {"chartevents": {"wanted": 1000, "not_in_icustays": 50}}, **BY_STAY}, []),
+        ({"ecg": LINKS}, {"tables": {"chartevents": {"wanted": 1000, "not_in_icustays": 51}}, **BY_STAY}, ["E106"]),
+        ({"ecg": LINKS}, {"tables": {"labevents": {"wanted": 1000, "not_in_icustays": 900}}, **BY_STAY}, []),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "repeated": 4_500}}}, []),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "repeated": 4_501}}}, ["E104"]),
         ({"ecg": LINKS}, {"concepts": {"lactate": {**HEART_RATE, "repeated": 18_000}, "sodium": MANY}}, []),

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from client import cli
-from client.checks.raw_tables import TABLES
-from client.layouts.mimic_iv.mimic_columns import ALL_COLUMNS
+from client.layouts.mimic_iv.columns import ALL_COLUMNS
+from client.layouts.mimic_iv.layout import TABLES
 from client.layouts.mimic_iv.tables import MIMIC_COLUMNS
 from lemof_model.errors import ConfigError, DataError
 from tests.client.prepare.test_broken_tables import CHART, LABS, change, make, more_charts

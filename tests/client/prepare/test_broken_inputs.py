@@ -23,8 +23,9 @@ import numpy as np
 import pytest
 
 from client import cli
-from client.layouts.mimic_iv.ecg_links import link_ecgs
-from client.layouts.mimic_iv.stays import read_stay_tables, select_stays
+from client.layouts.mimic_iv.layout import MIMIC_IV
+from client.prepare.ecg.links import link_ecgs
+from client.prepare.stays import select_stays
 from client.site import load_site
 from lemof_model.study import CohortSpec
 from simulation.run import warn_of_shared_patients
@@ -137,9 +138,13 @@ def settings(old: str, new: str) -> Callable[[Path], None]:
 def chosen_record(folder: Path) -> Path:
     """A record that a stay uses, without suffix."""
     site = load_site(folder / "site.yaml")
-    stays, _ = select_stays(read_stay_tables(site), CohortSpec())
+    stays, _ = select_stays(MIMIC_IV.stays(site), CohortSpec())
     assert site.data.ecg is not None
-    return folder / "ecg" / link_ecgs(site.data.ecg, stays, CohortSpec())[0]["path"][3]
+    return (
+        folder
+        / "ecg"
+        / link_ecgs(MIMIC_IV.ecg_records(site.data.ecg), site.data.ecg, stays, CohortSpec())[0]["path"][3]
+    )
 
 
 def record(edit: Callable[[np.ndarray], np.ndarray], **how: Any) -> Callable[[Path], None]:

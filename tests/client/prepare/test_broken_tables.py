@@ -18,9 +18,12 @@ from rich.console import Console
 
 from client import cli
 from client.cohort.store import Cohort
-from client.layouts.mimic_iv import event_pass
+from client.layouts import layout_of
+from client.layouts.mimic_iv.layout import MIMIC_IV
+from client.prepare import event_pass
 from client.prepare.prepare import prepare
 from client.site import PlanSections, load_site
+from lemof_model.concepts import TREATMENTS
 from lemof_model.errors import ConfigError, DataError
 from lemof_model.features import FEATURES
 
@@ -34,7 +37,8 @@ def make(site_path: Path, ehr: str = "", settings: str = "") -> Cohort:
     site_path.write_text(
         f"version: 1\nsite: {{name: small}}\ndata: {{ehr: {{root: .{ehr}}}}}\nprepare: {{output: cohort{settings}}}\n"
     )
-    return prepare(load_site(site_path), PlanSections(), Console(quiet=True))
+    site = load_site(site_path)
+    return prepare(site, layout_of(site), PlanSections(), Console(quiet=True))
 
 
 def value(cohort: Cohort, name: str, row: int = 0) -> float:
@@ -96,9 +100,8 @@ def test_tables_that_a_site_may_lack(site_path: Path) -> None:
     for name in ("outputevents", "inputevents", "procedureevents"):
         (site_path.parent / f"icu/{name}.csv.gz").unlink()
     cohort = make(site_path)
-    absent = [
-        feature.name for feature in FEATURES if feature.table.endswith("putevents") or "procedure" in feature.table
-    ]
+    lost = {"urine", *(treatment.name for treatment in TREATMENTS)}
+    absent = [feature.name for feature in FEATURES if feature.concept in lost]
     assert len(absent) == 8
     for name in absent:
         assert np.isnan([value(cohort, name, row) for row in range(3)]).all(), name
@@ -454,7 +457,7 @@ def test_a_path_with_spaces_and_a_link_to_a_table(site_path: Path) -> None:
     (moved / CHART).rename(site_path.parent / "elsewhere.csv.gz")
     (moved / CHART).symlink_to(site_path.parent / "elsewhere.csv.gz")
     site_path.write_text("version: 1\nsite: {name: small}\ndata: {ehr: {root: MIMIC IV (2026)}}\n")
-    assert value(prepare(load_site(site_path), PlanSections(), Console(quiet=True)), "heart_rate_count") == 5
+    assert value(prepare(load_site(site_path), MIMIC_IV, PlanSections(), Console(quiet=True)), "heart_rate_count") == 5
 
 
 def test_an_unreadable_file_is_a_data_error(site_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

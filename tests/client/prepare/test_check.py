@@ -13,7 +13,7 @@ from client import cli
 from client.checks import dry_run as dry_run_module
 from client.checks import ecgs, raw_tables
 from client.join import launch
-from client.layouts.mimic_iv import sources
+from client.prepare import sources
 from tests.client.budget.test_ledger import fill
 
 Run = Callable[..., tuple[int, list[dict[str, Any]]]]
@@ -337,7 +337,7 @@ def test_a_cohort_older_than_what_it_was_made_from(
     elif what == "no ECGs":
         edit(site_path, ", ecg: {root: ecg}", "")
     else:
-        monkeypatch.setattr(sources, "source_digest", lambda: "another")
+        monkeypatch.setattr(sources, "source_digest", lambda _: "another")
     status, findings = check("--plan", str(plan))
     told = ["tables, site file or program have changed since it was prepared: Run prepare."]
     assert (status, told_of_age(findings)) == (0, told)

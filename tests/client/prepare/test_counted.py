@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from client import cli
+from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.prepare.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.errors import ConfigError, DataError
@@ -145,7 +146,7 @@ def with_ecgs(site_path: Path, root: str = "ecg", record_list: str = "", setting
         f"prepare: {{output: cohort{settings}}}\n"
     )
     told = io.StringIO()
-    prepare(load_site(site_path), PlanSections(), Console(file=told, width=200))
+    prepare(load_site(site_path), MIMIC_IV, PlanSections(), Console(file=told, width=200))
     return told.getvalue()
 
 

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from client import cli
-from client.layouts.mimic_iv.courses import ADJOINING_ANOTHER, IN_ANOTHER, OVERLAPPING, Courses, courses_of
-from client.layouts.mimic_iv.files import Columns
-from client.layouts.mimic_iv.stays import StayTables, contradictions_in, select_stays, with_courses, with_left_out
+from client.prepare.courses import ADJOINING_ANOTHER, IN_ANOTHER, OVERLAPPING, Courses, courses_of
+from client.prepare.stays import StayTables, contradictions_in, select_stays, with_courses, with_left_out
+from client.prepare.tables.files import Columns
 from lemof_model.errors import ConfigError
 from lemof_model.study import CohortSpec
 from tests.client.prepare.test_broken_tables import change, make, more_charts, quality, value
@@ -111,11 +111,12 @@ def tables_of(rows: pl.DataFrame, **of_admission: Any) -> StayTables:
         "dischtime": pl.col("outtime").max() + 100 * hours,
         "deathtime": pl.lit(None, pl.Datetime("us")),
         "hospital_expire_flag": pl.lit(0),
+        "age": pl.lit(50),
     } | of_admission
     patients = rows.select("subject_id").unique(maintain_order=True)
     return StayTables(
         rows,
-        patients.with_columns(gender=pl.lit("F"), anchor_age=50, anchor_year=2150),
+        patients.with_columns(sex=pl.lit("F")),
         admissions.agg(**others),
         counts={"icustays": {"rows": rows.height, "id_unreadable": 0, "duplicates": 0}},
     )

@@ -11,8 +11,8 @@ import pytest
 
 from client import cli
 from client.cohort.labels import long_stay_of
-from client.layouts.mimic_iv.deaths import contradictions_of, with_ends, with_outcomes
-from client.layouts.mimic_iv.stays import contradictions_in, select_stays, with_courses
+from client.prepare.deaths import contradictions_of, with_ends, with_outcomes
+from client.prepare.stays import contradictions_in, select_stays, with_courses
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec, Target
 from tests.client.prepare.test_broken_tables import change, make

@@ -14,10 +14,11 @@ import pytest
 from rich.console import Console
 
 from client.cohort.store import Cohort
-from client.layouts.mimic_iv.diagnoses import PREFIXES
+from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.prepare.prepare import prepare
 from client.site import PlanSections, load_site
 from lemof_model.features import FEATURES, GRID_CHANNELS
+from lemof_model.icd import DISEASE_PREFIXES
 from tests.real_stays import real_courses
 
 HOUR, DAY = pd.Timedelta(hours=1), pd.Timedelta(days=1)
@@ -57,7 +58,7 @@ def cohort(
     shutil.copy(mimic_demo / "mimic-iv-ecg-demo-0.1/record_list.csv", tmp_path)
     site = tmp_path / "site.yaml"
     site.write_text(f"version: 1\nsite: {{name: demo}}\ndata: {{ehr: {{root: '{mimic}'}}, ecg: {{root: .}}}}\n")
-    return prepare(load_site(site), PlanSections(), Console(quiet=True))
+    return prepare(load_site(site), MIMIC_IV, PlanSections(), Console(quiet=True))
 
 
 def test_equals_an_independent_count(
@@ -233,7 +234,7 @@ def _check_statics_and_diseases(cohort: Cohort, mimic: Path, stays: pd.DataFrame
     np.testing.assert_array_equal(_column(cohort, "num_earlier_admissions"), earlier)
     table = pd.read_csv(mimic / "hosp/diagnoses_icd.csv.gz", dtype={"icd_code": str})
     codes = table[["hadm_id", "icd_code", "icd_version"]].values.tolist()
-    for disease, prefixes in PREFIXES.items():
+    for disease, prefixes in DISEASE_PREFIXES.items():
         has = {
             hadm_id for hadm_id, code, version in codes if any(code.startswith(prefix) for prefix in prefixes[version])
         }
@@ -246,7 +247,7 @@ def test_linked_and_readable_are_counted_apart(mimic: Path, mimic_demo: Path, tm
         f"version: 1\nsite: {{name: demo}}\ndata: {{ehr: {{root: {mimic}}}, ecg: {{root: {ecg}}}}}\n"
         "prepare: {max_bad_fraction: 1}\n"
     )
-    manifest = prepare(load_site(tmp_path / "site.yaml"), PlanSections(), Console(quiet=True)).manifest
+    manifest = prepare(load_site(tmp_path / "site.yaml"), MIMIC_IV, PlanSections(), Console(quiet=True)).manifest
     assert manifest["num_stays_with_ecg"] == 82
     num_readable = 82 if (ecg / "files").is_dir() else 0
     assert manifest["num_stays_with_readable_ecg"] == num_readable

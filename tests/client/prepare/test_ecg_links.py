@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from client.layouts.mimic_iv.ecg_links import link_ecgs, link_warning
+from client.layouts.mimic_iv.layout import MIMIC_IV
+from client.prepare.ecg.links import link_ecgs, link_warning
 from client.site import EcgData
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec
@@ -44,7 +45,7 @@ def test_equals_a_loop_over_all_pairs(tmp_path: Path, rule: Literal["latest", "f
     ]
     stays = [(int(rng.integers(5, 40)), START + timedelta(hours=int(rng.integers(0, 300)))) for _ in range(60)]
     ecg = ecg_data(tmp_path, [line(*record) for record in records])
-    linked, counts, _ = link_ecgs(ecg, stays_of(stays), spec)
+    linked, counts, _ = link_ecgs(MIMIC_IV.ecg_records(ecg), ecg, stays_of(stays), spec)
     expected, seen = [], set()
     for row, (patient, intime) in enumerate(stays):
         earliest, latest = intime - timedelta(hours=before), intime + timedelta(hours=24)
@@ -75,7 +76,13 @@ def test_every_record_is_counted_once(tmp_path: Path) -> None:
         line(1, 16, START, "files/10"),  # a path of another study
     ]
     stays = stays_of([(1, START)])
-    linked, counts, skipped = link_ecgs(ecg_data(tmp_path, lines), stays, CohortSpec(), on_duplicate="first")
+    linked, counts, skipped = link_ecgs(
+        MIMIC_IV.ecg_records(ecg_data(tmp_path, lines)),
+        ecg_data(tmp_path, lines),
+        stays,
+        CohortSpec(),
+        on_duplicate="first",
+    )
     assert linked.rows() == [(0, "files/10", 1)]
     assert skipped == [
         (2, "repeated"), (3, "incomplete"), (4, "incomplete"), (5, "incomplete"), (6, "time_unreadable"),
@@ -89,20 +96,20 @@ def test_every_record_is_counted_once(tmp_path: Path) -> None:
 def test_a_study_listed_twice_is_refused_unless_the_site_says_otherwise(tmp_path: Path) -> None:
     ecg = ecg_data(tmp_path, [line(1, 10, START), line(1, 10, START)])
     with pytest.raises(DataError, match=r"study_id .*record_list\.csv.*prepare\.on_duplicate: first"):
-        link_ecgs(ecg, stays_of([(1, START)]), CohortSpec())
+        link_ecgs(MIMIC_IV.ecg_records(ecg), ecg, stays_of([(1, START)]), CohortSpec())
 
 
 def test_times_in_the_sites_own_format(tmp_path: Path) -> None:
     ecg = ecg_data(tmp_path, [line(10000032, 10, START.strftime("%d.%m.%Y %H:%M"))])
     ecg = ecg.model_copy(update={"datetime_format": "%d.%m.%Y %H:%M"})
-    linked, counts, _ = link_ecgs(ecg, stays_of([(10000032, START)]), CohortSpec())
+    linked, counts, _ = link_ecgs(MIMIC_IV.ecg_records(ecg), ecg, stays_of([(10000032, START)]), CohortSpec())
     assert (linked.height, counts["records_without_readable_time"]) == (1, 0)
 
 
 def test_no_record_list(tmp_path: Path) -> None:
     ecg = EcgData.model_validate({"root": tmp_path}, context={"folder": tmp_path})
     with pytest.raises(DataError, match=r"record list must be a file.*leave data\.ecg out"):
-        link_ecgs(ecg, stays_of([(1, START)]), CohortSpec())
+        link_ecgs(MIMIC_IV.ecg_records(ecg), ecg, stays_of([(1, START)]), CohortSpec())
 
 
 @pytest.mark.parametrize("name", ["record_list.csv.gz", "record_list.parquet"])
@@ -114,7 +121,7 @@ def test_the_record_list_in_another_form(tmp_path: Path, name: str) -> None:
         pl.read_csv(text.encode(), try_parse_dates=True).write_parquet(tmp_path / name)
     ecg = EcgData.model_validate({"root": tmp_path}, context={"folder": tmp_path})
     assert ecg.record_list == tmp_path / name
-    linked, counts, _ = link_ecgs(ecg, stays_of([(10000032, START)]), CohortSpec())
+    linked, counts, _ = link_ecgs(MIMIC_IV.ecg_records(ecg), ecg, stays_of([(10000032, START)]), CohortSpec())
     assert (linked["path"].to_list(), counts["records_listed"]) == (["files/10"], 2)
     ecg_data(tmp_path, [])
     assert EcgData.model_validate({"root": tmp_path}, context={"folder": tmp_path}).record_list.suffix == ".csv"
@@ -133,7 +140,9 @@ def test_the_record_list_in_another_form(tmp_path: Path, name: str) -> None:
 )
 def test_what_a_person_is_told(tmp_path: Path, lines: list[str], warning: str | None) -> None:
     stays = stays_of([(10000032, START), (10000033, START)])
-    _, counts, _ = link_ecgs(ecg_data(tmp_path, lines), stays, CohortSpec())
+    _, counts, _ = link_ecgs(
+        MIMIC_IV.ecg_records(ecg_data(tmp_path, lines)), ecg_data(tmp_path, lines), stays, CohortSpec()
+    )
     found = link_warning(counts)
     assert (warning is None and found is None) or (warning and warning in str(found))
     assert "10000032" not in str(found)

@@ -14,27 +14,26 @@ import pytest
 from rich.console import Console
 
 from client.cohort.store import Cohort
-from client.layouts.mimic_iv.comorbidities import PREFIXES
-from client.layouts.mimic_iv.measurements import CODES, EVENT_COLUMNS, MILLIONTHS
-from client.layouts.mimic_iv.schema_page import page
-from client.layouts.mimic_iv.stays import read_stay_tables, select_stays
-from client.layouts.mimic_iv.treatments import INTERVAL_COLUMNS, treatment_features
-from client.layouts.mimic_iv.vitals import read_vitals
+from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.prepare import first_day
 from client.prepare.first_day import first_days
+from client.prepare.measurements import CODES, EVENT_COLUMNS, MILLIONTHS, read_measurements
 from client.prepare.prepare import prepare
+from client.prepare.stays import select_stays
+from client.prepare.treatments import INTERVAL_COLUMNS, treatment_features
 from client.site import PlanSections, SiteConfig
 from lemof_model.concepts import TREATMENTS
 from lemof_model.features import FEATURES, GRID_CHANNELS, MEASURED, STATICS
+from lemof_model.icd import COMORBIDITY_PREFIXES
 from lemof_model.study import CohortSpec
 
 NAMES = [feature.name for feature in FEATURES]
-ALL_TABLES = frozenset({"chartevents", "labevents", "outputevents", "inputevents", "procedureevents"})
+EVERYTHING = frozenset({concept.name for concept in MEASURED} | {treatment.name for treatment in TREATMENTS})
 
 
 @pytest.fixture
 def cohort(site: SiteConfig) -> Cohort:
-    return prepare(site, PlanSections(), Console(quiet=True))
+    return prepare(site, MIMIC_IV, PlanSections(), Console(quiet=True))
 
 
 def _values(cohort: Cohort, row: int) -> dict[str, float]:
@@ -67,7 +66,7 @@ def test_hours_of_treatment_equal_minutes_counted_one_by_one() -> None:
         "begin": begin * 60,
         "end": np.minimum(begin + rng.integers(0, 300, 400), 1440) * 60,
     }
-    found = treatment_features(pl.DataFrame(frame, schema=INTERVAL_COLUMNS), ALL_TABLES, 31)
+    found = treatment_features(pl.DataFrame(frame, schema=INTERVAL_COLUMNS), EVERYTHING, 31)
     vasopressor = next(code for code, treatment in enumerate(TREATMENTS) if treatment.name == "vasopressor")
     column = [f"{t.name}_{summary}" for t in TREATMENTS for summary in t.summaries].index("vasopressor_hours")
     for row in range(31):
@@ -115,7 +114,9 @@ def test_only_ended_earlier_admissions_tell_comorbidities(cohort: Cohort) -> Non
     ],
 )
 def test_codes_of_the_comorbidities(code: str, version: int, groups: set[str]) -> None:
-    found = {name for name, prefixes in PREFIXES.items() if any(code.startswith(p) for p in prefixes[version])}
+    found = {
+        name for name, prefixes in COMORBIDITY_PREFIXES.items() if any(code.startswith(p) for p in prefixes[version])
+    }
     assert found == {f"earlier_{group}" for group in groups}
 
 
@@ -158,7 +159,7 @@ def test_aggregates_equal_plain_python_whatever_the_blocks(
     files = [tmp_path / f"{part}.parquet" for part in range(2)]
     for file, part in zip(files, (events[:1700], events[1700:]), strict=True):
         part.write_parquet(file)
-    blocks = list(first_days(files, ALL_TABLES, 11, 24))
+    blocks = list(first_days(files, EVERYTHING, 11, 24))
     found = np.vstack([block.features for block in blocks])
     grid = np.vstack([block.grid for block in blocks])
     assert len(found) == len(grid) == 11
@@ -224,11 +225,12 @@ def test_the_chart_pass_is_the_same_from_many_rows(site: SiteConfig, tmp_path: P
     )
     path = site.data.ehr.root / "icu/chartevents.csv.gz"
     path.write_bytes(gzip.compress(rows.write_csv().encode(), 1))
-    stays, _ = select_stays(read_stay_tables(site), CohortSpec())
-    outcome = read_vitals(site, stays, 24, tmp_path / "events.parquet")
+    stays, _ = select_stays(MIMIC_IV.stays(site), CohortSpec())
+    (charts, *_) = MIMIC_IV.events(site.data.ehr)
+    outcome = read_measurements(charts, stays, tmp_path / "events.parquet", 0.01, window_hours=24)
     assert outcome.counts["rows"] == num
     assert outcome.counts["wanted"] == (rows["itemid"] > 4).sum()
-    (block,) = first_days([tmp_path / "events.parquet"], frozenset({"chartevents"}), 3, 24)
+    (block,) = first_days([tmp_path / "events.parquet"], frozenset({"heart_rate"}), 3, 24)
     in_day = rows.filter(
         (pl.col("stay_id") == 10)
         & (pl.col("itemid") == 220045)
@@ -238,7 +240,3 @@ def test_the_chart_pass_is_the_same_from_many_rows(site: SiteConfig, tmp_path: P
     columns = [NAMES.index(f"heart_rate_{kind}") - len(STATICS) for kind in ("min", "max", "mean", "count")]
     expected = [in_day.min(), in_day.max(), in_day.mean(), len(in_day)]
     np.testing.assert_allclose(block.features[0, columns], np.array(expected, np.float64), rtol=1e-6)
-
-
-def test_the_page_of_the_features_is_as_printed(repository: Path) -> None:
-    assert (repository / "docs/features.md").read_text(encoding="utf-8") == page()

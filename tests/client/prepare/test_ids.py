@@ -11,8 +11,8 @@ import pytest
 from client import cli
 from client.cohort.hospital import open_hospital
 from client.cohort.store import Cohort, load_cohort
-from client.layouts.mimic_iv import event_pass
-from client.layouts.mimic_iv.ids import as_number, as_text, text_ids
+from client.prepare import event_pass
+from client.prepare.tables.ids import as_number, as_text, text_ids
 from client.site import load_site
 from lemof_model.errors import DataError
 from lemof_model.splits import patient_hash_of

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from client import cli
 from client.cohort.store import Cohort
-from client.layouts.mimic_iv import sources
+from client.layouts.mimic_iv.layout import MIMIC_IV
+from client.prepare import sources
 from client.prepare.ecg.record import read_ecg
 from client.prepare.prepare import prepare
 from client.site import PlanSections, SiteConfig, load_site
@@ -33,7 +34,7 @@ def cohort(site: SiteConfig) -> Cohort:
 
 
 def _prepare(site: SiteConfig, spec: CohortSpec | None = None, *, force: bool = False) -> Cohort:
-    return prepare(site, PlanSections(cohort=spec or CohortSpec()), Console(quiet=True), force=force)
+    return prepare(site, MIMIC_IV, PlanSections(cohort=spec or CohortSpec()), Console(quiet=True), force=force)
 
 
 def _features(cohort: Cohort, row: int) -> dict[str, float]:
@@ -239,7 +240,7 @@ def test_whatever_decides_the_cohort_makes_it_anew(
     elif what == "table":
         os.utime(site.data.ehr.root / "icu/inputevents.csv.gz", ns=(0, 0))
     else:
-        monkeypatch.setattr(sources, "source_digest", lambda: "another")
+        monkeypatch.setattr(sources, "source_digest", lambda _: "another")
     after = _prepare(site, spec).manifest
     assert after["config_digest"] != before["config_digest"]
     source = after["sources"]["inputevents"]

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from client import cli
-from client.layouts.mimic_iv.files import TIME, collect, scan
+from client.prepare.tables.files import TIME, collect, scan
 from lemof_model.errors import DataError
 from tests.client.prepare.test_broken_tables import CHART, change, make, more_charts, quality, read, value, write
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from client import cli
-from client.layouts.mimic_iv.treatments import GIVEN, is_given, plain_status
-from lemof_model.concepts import TREATMENTS
+from client.layouts.mimic_iv.layout import TREATMENTS
 from lemof_model.errors import DataError
+from lemof_model.given import GIVEN, is_given, plain_status
 from tests.client.prepare.conftest import at
 from tests.client.prepare.test_broken_tables import Rows, change, make, quality, value
 
@@ -118,7 +118,7 @@ def test_bags_of_one_drug_are_one_drug(site_path: Path) -> None:
     assert given(site_path, *phenylephrine, *others)[0] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("treatment", [one for one in TREATMENTS if one.table == "inputevents"], ids=lambda t: t.name)
+@pytest.mark.parametrize("treatment", TREATMENTS["inputevents"], ids=lambda t: t.name)
 def test_every_item_of_a_treatment_is_read(site_path: Path, treatment: Any) -> None:
     features, counts = given(site_path, *(drip(itemid=item_id) for item_id in treatment.item_ids), drip(itemid=225798))
     assert features == [1, 2, len(treatment.drugs)]

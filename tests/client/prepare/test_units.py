@@ -12,12 +12,11 @@ import pytest
 
 from client import cli
 from client.checks import raw_tables
-from client.layouts.mimic_iv.measurements import MILLIONTHS, converted
-from client.layouts.mimic_iv.words import MAX_STRANGE, STRANGE_TEXT, Words
-from lemof_model.concepts import LABS, VITALS
+from client.layouts.mimic_iv.items import LABS, MEASURED, VITALS
+from client.prepare.measurements import MILLIONTHS, converted
+from client.prepare.tables.words import MAX_STRANGE, STRANGE_TEXT, Words
 from lemof_model.errors import DataError
-from lemof_model.features import MEASURED
-from lemof_model.items import NINES, Concept
+from lemof_model.items import NINES, StoredConcept
 from lemof_model.spellings import plain
 from tests.client.prepare.test_broken_tables import CHART, change, make, more_charts, quality, value
 
@@ -74,27 +73,27 @@ def refused(site_path: Path, ehr: str = "") -> str:
 # --- every concept of the schema, right and wrong ---
 
 
-def summary(concept: Concept, values: Sequence[tuple[float, str | None]]) -> list[dict[str, Any]]:
+def summary(concept: StoredConcept, values: Sequence[tuple[float, str | None]]) -> list[dict[str, Any]]:
     """What becomes of values of a concept's first item with units beside them."""
     numbers, spelled = zip(*values, strict=True)
-    rows = {"itemid": concept.item_ids[0], "value": numbers, "valueuom": spelled, "again": False}
-    kinds = {"itemid": pl.Int64, "value": pl.Float64, "valueuom": pl.String, "again": pl.Boolean}
+    rows = {"item": concept.item_ids[0], "value": numbers, "spelled": spelled, "again": False}
+    kinds = {"item": pl.Int64, "value": pl.Float64, "spelled": pl.String, "again": pl.Boolean}
     return converted(pl.LazyFrame(rows, kinds), [concept], Path("values")).to_dicts()
 
 
-def fates(concept: Concept, values: Sequence[tuple[float, str | None]]) -> set[str]:
+def fates(concept: StoredConcept, values: Sequence[tuple[float, str | None]]) -> set[str]:
     """What becomes of any of them."""
     return {one["fate"] for one in summary(concept, values)}
 
 
-def judged(concept: Concept, number: float, spelled: str | None = None) -> tuple[str, float | None]:
+def judged(concept: StoredConcept, number: float, spelled: str | None = None) -> tuple[str, float | None]:
     """What becomes of one, and what it is in the concept's unit."""
     (one,) = summary(concept, [(number, spelled)])
     return one["fate"], one["max"] / MILLIONTHS if one["max"] is not None else None
 
 
 @pytest.mark.parametrize("concept", MEASURED, ids=lambda concept: concept.name)
-def test_a_value_in_any_unit_and_spelling_of_its_concept_is_the_same(concept: Concept) -> None:
+def test_a_value_in_any_unit_and_spelling_of_its_concept_is_the_same(concept: StoredConcept) -> None:
     middle = (concept.units[concept.unit].low + concept.units[concept.unit].high) / 2
     values = [
         ((middle - unit.offset) / unit.factor, spelling)
@@ -108,7 +107,7 @@ def test_a_value_in_any_unit_and_spelling_of_its_concept_is_the_same(concept: Co
 
 
 @pytest.mark.parametrize("concept", MEASURED, ids=lambda concept: concept.name)
-def test_a_value_in_a_unit_that_its_concept_does_not_know_is_left_out(concept: Concept) -> None:
+def test_a_value_in_a_unit_that_its_concept_does_not_know_is_left_out(concept: StoredConcept) -> None:
     unit = concept.units[concept.unit]
     inside, above = (unit.low + unit.high) / 2, unit.high * 1.01
     assert fates(concept, [(inside, "furlong"), (inside, "141"), (inside, "10^6/uL")]) == {"unit_unknown"}
@@ -116,7 +115,7 @@ def test_a_value_in_a_unit_that_its_concept_does_not_know_is_left_out(concept: C
 
 
 @pytest.mark.parametrize("concept", MEASURED, ids=lambda concept: concept.name)
-def test_codes_for_no_value_are_no_values(concept: Concept) -> None:
+def test_codes_for_no_value_are_no_values(concept: StoredConcept) -> None:
     codes = [(code, spelled) for code in NINES for spelled in (None, *concept.units)]
     assert fates(concept, codes) == {"code_for_no_value"}
     impossible = [-9999.0, -999.0, 1_276_103.0]  # the last: MIMIC-IV 3.1, lactate
@@ -176,7 +175,7 @@ def test_a_value_without_a_unit_is_converted_where_that_is_certain(
     name: str, item: int, number: float, expected: float | None
 ) -> None:
     concept = next(concept for concept in MEASURED if concept.name == name)
-    one = Concept(**{**vars(concept), "items": concept.own_items(concept.item_ids[item])})
+    one = StoredConcept(**{**vars(concept), "items": concept.own_items(concept.item_ids[item])})
     fate, found = judged(one, number)
     assert (fate, found) == (("used", pytest.approx(expected)) if expected else ("out_of_range", None))
     if fate == "used" and len(one.items) == 1:  # but never where the row says another unit
@@ -196,7 +195,7 @@ def test_a_value_whose_row_names_another_unit_by_mistake_is_out_of_range(
 
 def test_what_is_rinsed_in_is_taken_off_in_any_unit() -> None:
     urine = next(concept for concept in MEASURED if concept.name == "urine")
-    rinsed = Concept(**{**vars(urine), "items": urine.own_items(227488)})
+    rinsed = StoredConcept(**{**vars(urine), "items": urine.own_items(227488)})
     for number, spelled in ((300, "ml"), (0.3, "Liters"), (300, None)):
         assert judged(rinsed, number, spelled) == ("used", -300)
 
@@ -466,8 +465,8 @@ UNMISTAKABLE = ("sbp", "dbp", "mbp", "spo2", "alt", "ast", "alp")
 @pytest.mark.parametrize("name", UNMISTAKABLE)
 def test_usual_medians_of_two_units_do_not_overlap(name: str) -> None:
     concept = next(concept for concept in (*VITALS, *LABS) if concept.name == name)
-    low, high = concept.usual or (0, 0)
-    for other in concept.other_units[:1]:  # nkat/L is as near to IU/L as a liver unit
+    low, high = concept.concept.usual or (0, 0)
+    for other in concept.concept.known_units[1:2]:  # nkat/L is as near to IU/L as a liver unit
         assert high / other.factor < low or high < low / other.factor
 
 

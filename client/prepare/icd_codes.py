@@ -1,4 +1,4 @@
-"""Codes of diagnoses_icd as prefixes without dots, by version: whether an admission has one of a group."""
+"""Codes of diagnoses as prefixes without dots, by version: whether an admission has one of a group."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,55 +6,34 @@ from typing import Any
 
 import polars as pl
 
-from client.layouts.mimic_iv.event_pass import BAD_ID, MAX_LINES, BadRows, FirstBad
-from client.layouts.mimic_iv.files import LINE, Columns, collect, collect_all
-from client.layouts.mimic_iv.icd_zeros import (
-    VERSIONS,
+from client.prepare.event_pass import BAD_ID, MAX_LINES, BadRows, FirstBad
+from client.prepare.icd_zeros import (
     codes_of,
     num_of_another_version,
     refuse_lost_zeros,
     refuse_numeric_codes,
 )
-from client.layouts.mimic_iv.ids import NOTHING
-from client.layouts.mimic_iv.tables import Source, open_table
-from client.layouts.mimic_iv.unreadable import form_of, refuse_empty, refuse_unreadable
-from client.site import EhrData
+from client.prepare.tables.files import LINE, Columns, collect, collect_all
+from client.prepare.tables.ids import NOTHING
+from client.prepare.tables.source import Source
+from client.prepare.tables.unreadable import form_of, refuse_empty, refuse_unreadable
+from lemof_model.icd import VERSIONS, Prefixes
 
-DIAGNOSES_ICD: Columns = {"hadm_id": pl.Int64, "icd_code": pl.String, "icd_version": pl.Int64}
+DIAGNOSES: Columns = {"hadm_id": pl.Int64, "icd_code": pl.String, "icd_version": pl.Int64}
 REASONS = {"hadm_id": BAD_ID, "icd_version": "icd_version_unreadable", "icd_code": "icd_code_missing"}
 RULES = {"hadm_id": "a whole number", "icd_version": "9 or 10", "icd_code": "there"}
-Prefixes = Mapping[int, tuple[str, ...]]
-
-
-def spans(text: str) -> tuple[str, ...]:
-    """Prefixes from a short list in which ``I60-I69`` stands for all between.
-
-    Example:
-        >>> spans("G45 I60-I62 4254-4256")
-        ('G45', 'I60', 'I61', 'I62', '4254', '4255', '4256')
-    """
-    prefixes: list[str] = []
-    for part in text.split():
-        first, _, last = part.partition("-")
-        letters = "" if first[0].isdigit() else first[0]
-        width = len(first) - len(letters)
-        stop = int((last or first)[len(letters) :])
-        prefixes += [f"{letters}{number:0{width}}" for number in range(int(first[len(letters) :]), stop + 1)]
-    return tuple(prefixes)
 
 
 def read_groups(
-    ehr: EhrData, admissions: pl.DataFrame, groups: Mapping[str, Prefixes], max_bad_fraction: float
+    source: Source, admissions: pl.DataFrame, groups: Mapping[str, Prefixes], max_bad_fraction: float
 ) -> tuple[pl.DataFrame, dict[str, Any], BadRows]:
-    """For each of the ``admissions`` (by ``hadm_id``) that has codes, whether one is in a group; how many rows of
-    diagnoses_icd were read: rows = id_unreadable + icd_version_unreadable + other_admissions + used; and the unreadable
-    ones.
+    """For each of the ``admissions`` (by ``hadm_id``) that has codes, whether one is in a group; how many rows of codes
+    were read: rows = id_unreadable + icd_version_unreadable + other_admissions + used; and the unreadable ones.
 
     Raises:
         DataError: the table is missing, empty or damaged, too many ids or versions cannot be read, or codes have lost
             their zeros.
     """
-    source = open_table(ehr, "diagnoses_icd")
     if admissions.schema["hadm_id"] == pl.String:
         source = replace(source, text_ids=frozenset(["hadm_id"]))
     own = admissions.lazy().select("hadm_id").unique()
@@ -99,9 +78,9 @@ def without_code() -> pl.Expr:
 
 def _read(source: Source, own: pl.LazyFrame) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
     """The rows of some admissions, all codes with their numbers, and how many rows there are and are lost."""
-    raw = source.raw(DIAGNOSES_ICD)
+    raw = source.raw(DIAGNOSES)
     refuse_numeric_codes(source, raw.collect_schema()["icd_code"])
-    rows = raw.select(source.typed(raw, DIAGNOSES_ICD))
+    rows = raw.select(source.typed(raw, DIAGNOSES))
     whole = rows.filter(pl.col("icd_version").is_in(VERSIONS) & ~without_code()).join(own, on="hadm_id", how="semi")
     counted = rows.select(pl.len().alias("rows"), *(is_so.sum().alias(column) for column, is_so in is_lost().items()))
     used, codes, met = collect_all([whole, codes_of(rows), counted], source.path)
@@ -111,9 +90,9 @@ def _read(source: Source, own: pl.LazyFrame) -> tuple[pl.DataFrame, pl.DataFrame
 def _bad_rows(source: Source) -> BadRows:
     """The lines without a readable admission or version: a second reading, no more than the first ``MAX_LINES``; and
     line and form of the first of each."""
-    raw = source.raw(DIAGNOSES_ICD, with_lines=True)
+    raw = source.raw(DIAGNOSES, with_lines=True)
     stored = {f"{column}_stored": pl.col(column).cast(pl.String, strict=False) for column in REASONS}
-    rows = raw.select(LINE, *source.typed(raw, DIAGNOSES_ICD), **stored)
+    rows = raw.select(LINE, *source.typed(raw, DIAGNOSES), **stored)
     reason = pl.coalesce(pl.when(is_so).then(pl.lit(REASONS[column])) for column, is_so in is_lost().items())
     bad = rows.select(LINE, *stored, reason=reason).drop_nulls("reason").bottom_k(MAX_LINES, by=LINE)
     lines = collect(bad, source.path).sort(LINE)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from client.cohort.store import MANIFEST
-from client.layouts.mimic_iv.files import header_of
-from client.layouts.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, open_optional_table, open_table
-from client.prepare.program import source_digest
+from client.prepare.layout import Layout
+from client.prepare.program import file_of, source_digest
+from client.prepare.tables.files import header_of
 from client.site import PlanSections, SiteConfig
 from lemof_model.features import schema_digest
 from lemof_model.study import CohortSpec, SplitSpec, Target, digest_json
@@ -22,21 +22,20 @@ STALE = "tables, site file or program have changed since it was prepared"
 PACKAGES = ("numpy", "pandas", "polars", "pyarrow", "scipy", "wfdb")
 
 
-def sources_of(site: SiteConfig) -> dict[str, dict[str, Any]]:
+def sources_of(site: SiteConfig, layout: Layout) -> dict[str, dict[str, Any]]:
     """Every raw table and the record list: path under its root, bytes, time of change, digest of the header.
 
     Raises:
         DataError: a table is missing or damaged.
     """
     ehr = site.data.ehr
-    opened = [open_optional_table(ehr, name) if name in OPTIONAL_TABLES else open_table(ehr, name) for name in FOLDERS]
-    found = {source.name: _source(source.path, ehr.root) for source in opened if source is not None}
+    found = {source.name: _source(source.path, ehr.root) for source in layout.sources(ehr)}
     if site.data.ecg is not None and site.data.ecg.record_list.is_file():
         found["record_list"] = _source(site.data.ecg.record_list, site.data.ecg.root)
     return found
 
 
-def key_of(site: SiteConfig, plan: PlanSections, sources: dict[str, dict[str, Any]]) -> str:
+def key_of(site: SiteConfig, layout: Layout, plan: PlanSections, sources: dict[str, dict[str, Any]]) -> str:
     """Digest of all that decides a cohort's bytes: settings, plan, schema, the preparation's own code, libraries and
     sources."""
     settings = site.model_dump(mode="json", include={"data": True, "prepare": {"max_bad_fraction", "on_duplicate"}})
@@ -46,10 +45,10 @@ def key_of(site: SiteConfig, plan: PlanSections, sources: dict[str, dict[str, An
         root = ecg.root.resolve()
         settings["data"]["ecg"]["root"] = None if ecg.record_list.resolve().is_relative_to(root) else str(root)
     sections = {name: repr(getattr(plan, name)) for name in ("cohort", "target", "splits")}
-    return digest_json([settings, sections, schema_digest(), source_digest(), versions(), sources])
+    return digest_json([settings, sections, schema_digest(), source_digest(file_of(layout)), versions(), sources])
 
 
-def is_stale(site: SiteConfig) -> bool:
+def is_stale(site: SiteConfig, layout: Layout) -> bool:
     """Whether tables, site file or program are others than those that the site's cohort was made from.
 
     Looks at headers and file stamps. False where nobody can tell: without a cohort that ``prepare`` has made, and where
@@ -61,7 +60,7 @@ def is_stale(site: SiteConfig) -> bool:
     try:
         made = json.loads((site.prepare.output / MANIFEST).read_text(encoding="utf-8"))
         plan = PlanSections(CohortSpec(**made["cohort"]), Target(**made["target"]), SplitSpec(**made["split_spec"]))
-        return bool(made["config_digest"] != key_of(site, plan, sources_of(site)))
+        return bool(made["config_digest"] != key_of(site, layout, plan, sources_of(site, layout)))
     except (OSError, ValueError, KeyError, TypeError):  # a damaged manifest is told by who opens the cohort
         return False
 

@@ -1,4 +1,4 @@
-"""Courses in intensive care: rows of icustays that are one stay.
+"""Courses in intensive care: rows of stays that are one stay.
 
 MIMIC-IV joins only consecutive rows of its transfers, so five minutes in a discharge lounge or two hours in theatre
 are the end of one row and the beginning of the next; other hospitals write a row for each bed. Rows of one admission
@@ -18,11 +18,11 @@ ADJOINING_ANOTHER = "ICU stays that go on with one of another admission of the p
 
 @dataclass(frozen=True)
 class Courses:
-    """What ``courses_of`` made of icustays.
+    """What ``courses_of`` made of the rows of stays.
 
     Attributes:
-        stays: one row for each course, as icustays has them.
-        members: each row of icustays (patient, stay, ``intime``) with the ``stay_id`` of its ``course``.
+        stays: one row for each course, with the columns of the rows.
+        members: each row (patient, admission, stay, ``intime``) with the ``stay_id`` of its ``course``.
         num_merged, num_within: rows that went on with a course, and those that lay within one of another admission.
         contradictions: what was met that contradicts itself, with how many.
     """
@@ -43,9 +43,9 @@ def courses_of(icustays: pl.DataFrame, admissions: pl.DataFrame, merge_within_ho
     Example:
         >>> from datetime import datetime
         >>> day = lambda number: datetime(2150, 1, number)
-        >>> rows = pl.DataFrame({"subject_id": 1, "hadm_id": 11, "stay_id": [5, 6, 7], "first_careunit": list("ABC"),
+        >>> rows = pl.DataFrame({"subject_id": 1, "hadm_id": 11, "stay_id": [5, 6, 7], "careunit_kind": list("ABC"),
         ...                      "intime": [day(1), day(3), day(9)], "outtime": [day(3), day(4), day(10)]})
-        >>> courses_of(rows, rows, 6).stays.select("stay_id", "first_careunit", pl.col("outtime").dt.day()).rows()
+        >>> courses_of(rows, rows, 6).stays.select("stay_id", "careunit_kind", pl.col("outtime").dt.day()).rows()
         [(5, 'A', 4), (7, 'C', 10)]
     """
     is_sound = _is_sound()
@@ -62,7 +62,7 @@ def courses_of(icustays: pl.DataFrame, admissions: pl.DataFrame, merge_within_ho
     admitted = joined.join(admissions, on=admission, how="semi", maintain_order="left")
     gap_hours = _hours_since_other_admissions(admitted)
     within = admitted.filter(gap_hours < 0)
-    own = ["subject_id", "stay_id", "intime"]
+    own = ["subject_id", "hadm_id", "stay_id", "intime"]
     course_of = joined.select("course", pl.col("stay_id").alias("id"))
     members = sound.select(*own, "course").join(course_of, on="course").select(*own, course="id")
     alone = icustays.filter(~is_sound).select(*own, course="stay_id")

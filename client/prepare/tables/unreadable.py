@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from client.layouts.mimic_iv.tables import Source
+from client.prepare.tables.source import Source
 from lemof_model.errors import DataError
 
 HANDFUL = 10  # so few bad rows stop nothing, however small the table

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from client.layouts.mimic_iv.tables import Source
-from client.layouts.mimic_iv.unreadable import is_too_many
-from client.layouts.mimic_iv.words import STRANGE_TEXT
+from client.prepare.tables.source import Source
+from client.prepare.tables.unreadable import is_too_many
+from client.prepare.tables.words import STRANGE_TEXT
 from lemof_model.errors import DataError
-from lemof_model.items import Concept, Item, Unit
+from lemof_model.items import Concept, Item, ItemId, StoredConcept, Unit
 
 BINS_PER_E = 100  # bins of raw values are 1 % wide
 NUM_FOR_MEDIAN = 20  # fewer values tell nothing of a unit
@@ -43,8 +43,8 @@ class Part:
         median, median_lost: of the raw values; None of too few.
     """
 
-    concept: Concept
-    item_id: int
+    concept: StoredConcept
+    item_id: ItemId
     spellings: tuple[str, ...]
     units: tuple[Unit, ...]
     is_settled: bool
@@ -70,7 +70,7 @@ class Part:
 
     def is_usual(self) -> bool:
         """Whether the median lies where medians do, as far as is known."""
-        return self.median is None or any(_is_usual(self.concept, unit, self.median) for unit in self.units)
+        return self.median is None or any(_is_usual(self.concept.concept, unit, self.median) for unit in self.units)
 
     def looks_like(self) -> str | None:
         """Another unit, in which the median would be usual, where it is not in its own; None if there is none."""
@@ -82,10 +82,10 @@ class Part:
 
     def _other_unit(self, median: float | None) -> str | None:
         """Another unit than its own in which a median is usual, the schema's before others."""
-        concept = self.concept
+        concept = self.concept.concept
         if median is None or any(_is_usual(concept, unit, median) for unit in self.units):
             return None
-        return next((name for name, unit in concept.units.items() if _is_usual(concept, unit, median)), None)
+        return next((name for name, unit in self.concept.units.items() if _is_usual(concept, unit, median)), None)
 
 
 def value_bin(value: str) -> pl.Expr:
@@ -93,14 +93,14 @@ def value_bin(value: str) -> pl.Expr:
     return (pl.col(value).log() * BINS_PER_E).round().cast(pl.Int32, strict=False).alias("bin")
 
 
-def parts_of(summary: pl.DataFrame, concepts: Sequence[Concept]) -> list[Part]:
+def parts_of(summary: pl.DataFrame, concepts: Sequence[StoredConcept]) -> list[Part]:
     """The values of each item by their unit, in the order of the items; those of an unknown unit by its spelling.
 
-    ``summary`` counts values by ``itemid``, ``spelling``, ``fate`` and ``bin``.
+    ``summary`` counts values by ``item``, ``spelling``, ``fate`` and ``bin``.
     """
     judged = summary.filter(pl.col("fate").is_in(JUDGED)).with_columns(num=pl.col("num") - pl.col("num_again"))
-    met = judged.select("itemid", "spelling").unique().sort("itemid", "spelling")
-    spelled = dict(met.group_by("itemid", maintain_order=True).agg("spelling").iter_rows())
+    met = judged.select("item", "spelling").unique().sort("item", "spelling")
+    spelled = dict(met.group_by("item", maintain_order=True).agg("spelling").iter_rows())
     found = [
         part
         for concept in concepts
@@ -109,8 +109,10 @@ def parts_of(summary: pl.DataFrame, concepts: Sequence[Concept]) -> list[Part]:
         for part in _parts_of(concept, item_id, spelled[item_id])
     ]
     place = [(part.item_id, text, n) for n, part in enumerate(found) for text in part.spellings or (None,)]
-    places = pl.DataFrame(place, {"itemid": pl.Int64, "spelling": pl.String, "part": pl.UInt32}, orient="row")
-    judged = judged.join(places, on=["itemid", "spelling"], nulls_equal=True)
+    places = pl.DataFrame(
+        place, {"item": summary.schema["item"], "spelling": pl.String, "part": pl.UInt32}, orient="row"
+    )
+    judged = judged.join(places, on=["item", "spelling"], nulls_equal=True)
     lost = judged.filter(pl.col("fate") == OUT_OF_RANGE)
     nums, nums_lost = (dict(rows.group_by("part").agg(pl.col("num").sum()).iter_rows()) for rows in (judged, lost))
     medians, medians_lost = _medians(judged, NUM_FOR_MEDIAN), _medians(lost, NUM_LOST)
@@ -130,7 +132,7 @@ def parts_of(summary: pl.DataFrame, concepts: Sequence[Concept]) -> list[Part]:
     ]
 
 
-def _parts_of(concept: Concept, item_id: int, spellings: Sequence[str | None]) -> list[Part]:
+def _parts_of(concept: StoredConcept, item_id: ItemId, spellings: Sequence[str | None]) -> list[Part]:
     """The spellings of an item that were met, by what they mean."""
     own, known = concept.own_items(item_id), concept.units_spelled(item_id)
     said = dict(own[0].meanings)
@@ -146,7 +148,7 @@ def _parts_of(concept: Concept, item_id: int, spellings: Sequence[str | None]) -
     ]
 
 
-def require_units(parts: Sequence[Part], source: Source, max_bad_fraction: float) -> None:
+def require_units(parts: Sequence[Part], source: Source, item: str, max_bad_fraction: float) -> None:
     """Refuse a table of which much of an item is lost to its unit, or would be used in a wrong one.
 
     Raises:
@@ -155,27 +157,27 @@ def require_units(parts: Sequence[Part], source: Source, max_bad_fraction: float
     problems: list[str] = []
     for _, group in groupby(parts, key=lambda part: part.item_id):
         mine = list(group)
-        problems += _unknown(mine, max_bad_fraction, source.label)
-        lost, surprises = list(_lost(mine, source.label)), list(_surprises(mine, source.label))
+        problems += _unknown(mine, item, max_bad_fraction, source.label)
+        lost, surprises = list(_lost(mine, item, source.label)), list(_surprises(mine, item, source.label))
         problems += lost if lost and mine[0].own.is_stated else surprises or lost
     if problems:
         raise DataError("\n".join(problems))
 
 
-def unusual_medians(parts: Sequence[Part], concept: Concept) -> dict[str, dict[str, Any]]:
+def unusual_medians(parts: Sequence[Part], concept: StoredConcept) -> dict[str, dict[str, Any]]:
     """The items of a concept whose median is not usual in their unit: the unit, the median, and from where to where it
     usually lies."""
     unusual: dict[str, dict[str, Any]] = {}
     for part in sorted((part for part in parts if part.concept is concept and part.units), key=lambda part: -part.num):
         if part.num >= NUM_FOR_USUAL and not part.is_usual() and str(part.item_id) not in unusual:
             unit = part.units[0]
-            low, high = (_rounded((end - unit.offset) / unit.factor) for end in concept.usual or ())
+            low, high = (_rounded((end - unit.offset) / unit.factor) for end in concept.concept.usual or ())
             told = {"unit": unit.name, "median": _rounded(part.median or 0.0), "low": low, "high": high}
             unusual[str(part.item_id)] = told
     return unusual
 
 
-def num_by_unit(parts: Sequence[Part], concept: Concept) -> dict[str, dict[str, int]]:
+def num_by_unit(parts: Sequence[Part], concept: StoredConcept) -> dict[str, dict[str, int]]:
     """For each item how many of its values are in which unit: spelled, without one, or unknown (as it is spelled)."""
     told: dict[str, dict[str, int]] = {}
     for part in parts:
@@ -192,7 +194,7 @@ def shown(spelling: str) -> str:
     return re.sub(r"\d", "9", spelling)
 
 
-def _unknown(mine: Sequence[Part], max_bad_fraction: float, label: str) -> Iterator[str]:
+def _unknown(mine: Sequence[Part], item: str, max_bad_fraction: float, label: str) -> Iterator[str]:
     """What is told of too many values of an item whose unit is not known, and that nobody has said to leave out."""
     strange = sorted((part for part in mine if not part.units and not part.is_settled), key=lambda part: -part.num)
     num, num_all = (sum(part.num for part in parts) for parts in (strange, mine))
@@ -207,19 +209,19 @@ def _unknown(mine: Sequence[Part], max_bad_fraction: float, label: str) -> Itera
     if own.is_stated:
         unit = own.unit.name or "units"
         yield (
-            f"itemid {item_id} must be in {unit}, as data.ehr.units says, {got} If the rows are right, say it of those "
+            f"{item} {item_id} must be in {unit}, as data.ehr.units says, {got} If the rows are right, say it of those "
             f"without a unit only: {{{item_id}: {{'': {_word(unit)}}}}}; if not, what they mean: {{{item_id}: "
             f"{{{_quoted(key)}: {_word(unit)}}}}}. [E205]"
         )
         return
     known = ", ".join(name or "units" for name in concept.units)
     yield (
-        f"itemid {item_id} must be in a unit that is known for {concept.name} ({known}), {got} Set data.ehr.units: "
+        f"{item} {item_id} must be in a unit that is known for {concept.name} ({known}), {got} Set data.ehr.units: "
         f"{{{item_id}: {{{_quoted(key)}: UNIT}}}} (or drop in place of UNIT), or mend the export. [E205]"
     )
 
 
-def _lost(mine: Sequence[Part], label: str) -> Iterator[str]:
+def _lost(mine: Sequence[Part], item: str, label: str) -> Iterator[str]:
     """What is told of an item of which much lies outside of its limits."""
     num, num_all = sum(part.num_lost for part in mine), sum(part.num for part in mine)
     part = max((part for part in mine if part.units), key=lambda part: part.num_lost, default=None)
@@ -229,10 +231,10 @@ def _lost(mine: Sequence[Part], label: str) -> Iterator[str]:
     share = num / num_all
     is_much = share > MAX_EXPLAINED if like else share > MAX_LOST and num_all >= NUM_FOR_MEDIAN
     is_agreed = part.is_confirmed or (like is None and (part.own.is_stated or part.is_settled))
-    if not is_much or is_agreed or part.concept.is_score:
+    if not is_much or is_agreed or part.concept.concept.is_score:
         return
     limits = " or ".join(f"{unit.low:g} to {unit.high:g} {unit.name}".rstrip() for unit in part.units)
-    got = f"itemid {part.item_id} must lie within {limits}, got {num:,} of {num_all:,} values ({share:.1%}) outside"
+    got = f"{item} {part.item_id} must lie within {limits}, got {num:,} of {num_all:,} values ({share:.1%}) outside"
     yield f"{got}{f', which look like {like}' if like else ''}, from {label}. {_remedy_of_loss(part, like)} [E205]"
 
 
@@ -250,7 +252,7 @@ def _remedy_of_loss(part: Part, like: str | None) -> str:
     return f"Set data.ehr.units: {{{part.item_id}: {_word(like)}}} {again}."
 
 
-def _surprises(mine: Sequence[Part], label: str) -> Iterator[str]:
+def _surprises(mine: Sequence[Part], item: str, label: str) -> Iterator[str]:
     """What is told of an item whose values, or those in one unit, look like another unit."""
     for part in mine:
         like = part.looks_like() if part.units and not part.is_settled else None
@@ -261,16 +263,16 @@ def _surprises(mine: Sequence[Part], label: str) -> Iterator[str]:
         lost = f" ({part.num_lost / part.num:.1%} of values outside of its limits)" if part.num_lost else ""
         got = f"got a median of {_rounded(part.median or 0.0):,g}{where}, which looks like {like}{lost}, from {label}."
         if part.spellings:
-            yield f"itemid {item_id} must be in {unit}, {got} {_say(part, like)} [E205]"
+            yield f"{item} {item_id} must be in {unit}, {got} {_say(part, like)} [E205]"
         elif part.own.is_stated and not part.is_confirmed:
             yield (
-                f"itemid {item_id} must be in {unit}, as data.ehr.units says, {got} Take it out of data.ehr.units, or "
+                f"{item} {item_id} must be in {unit}, as data.ehr.units says, {got} Take it out of data.ehr.units, or "
                 f"say it again of values without a unit: {{{item_id}: {{'': {_word(unit)}}}}}. [E205]"
             )
         elif not part.own.is_stated:
             where, key = ("", "{}") if len(mine) == 1 else (" where it says none", "{{'': {}}}")
             yield (
-                f"itemid {item_id} must be in {unit}{where}, {got} Set data.ehr.units: {{{item_id}: "
+                f"{item} {item_id} must be in {unit}{where}, {got} Set data.ehr.units: {{{item_id}: "
                 f"{key.format(_word(like))}}} if it is, {{{item_id}: {key.format(_word(unit))}}} if it is not. [E205]"
             )
 

@@ -1,19 +1,19 @@
-"""What vitals, laboratory values and urine have in common: item ids to concepts, units and limits.
+"""What vitals, laboratory values and urine have in common: items to concepts, units and limits.
 
-A value is taken in the unit that its row spells (``valueuom``), whatever that of others is; one without in the unit of
+A value is taken in the unit that its row spells, whatever that of others is; one without in the unit of
 its item; one whose unit is not known for the concept is dropped. A value that is used becomes one row (stay, concept,
 seconds since admission, millionths of the unit): ``first_day`` sums them up. Whole millionths, so that no order of
 threads changes a bit of a sum.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from client.layouts.mimic_iv.event_pass import (
+from client.prepare.event_pass import (
     BAD_TIME,
     BAD_VALUE,
     NO_STAY,
@@ -28,9 +28,11 @@ from client.layouts.mimic_iv.event_pass import (
     run_pass,
     seconds_since_admission,
 )
-from client.layouts.mimic_iv.files import LINE, collect, collect_all
-from client.layouts.mimic_iv.tables import Source
-from client.layouts.mimic_iv.units import (
+from client.prepare.tables.files import LINE, collect, collect_all
+from client.prepare.tables.source import Source
+from client.prepare.tables.unreadable import form_of, is_too_many
+from client.prepare.tables.words import NONE, Words, texts_of
+from client.prepare.units import (
     OUT_OF_RANGE,
     UNKNOWN,
     num_by_unit,
@@ -39,16 +41,14 @@ from client.layouts.mimic_iv.units import (
     unusual_medians,
     value_bin,
 )
-from client.layouts.mimic_iv.unreadable import form_of, is_too_many
-from client.layouts.mimic_iv.words import NONE, Words, texts_of
-from client.site import EhrData, SiteConfig
+from client.site import EhrData
 from lemof_model.errors import DataError
 from lemof_model.features import MEASURED
-from lemof_model.items import NINES, Concept, Unit
+from lemof_model.items import NINES, ItemId, StoredConcept, Unit
 from lemof_model.spellings import plain
 
 MILLIONTHS = 1_000_000
-UNIT = "valueuom"
+SPELLED = "spelled"
 EVENT_COLUMNS = {"row": pl.UInt32, "concept": pl.UInt8, "seconds": pl.Int32, "millionths": pl.Int64}
 CODES = {concept.name: code for code, concept in enumerate(MEASURED)}
 LIMITS = ("low", "high", "factor", "offset")
@@ -60,46 +60,70 @@ FATES = (
 NOTHING_READ: dict[str, Any] = {**dict.fromkeys(FATES, 0), "min": None, "max": None, "mean": None}
 
 
-def declared(ehr: EhrData, concepts: Sequence[Concept]) -> list[Concept]:
-    """Concepts as the site file has them: with its own items, and units that differ from the schema's."""
-    return [concept.declared(ehr.units, ehr.items_of(concept.name)) for concept in concepts]
+@dataclass(frozen=True)
+class Events:
+    """A table of measurements: a row has an item, a time and a value.
+
+    Attributes:
+        table: its columns: one of ``times`` (when it was measured, or a sample taken), one of ``values``.
+        concepts: what is read of it; no other table has one of these.
+        unit: the column (among the hints) in which a row may spell its unit; None where no row does.
+        known_from: the column (among the optional ones) of the time from which a value could be known. One that is
+            known only after the prediction is left out; one without is not.
+        begins_at_admission: whether the first day begins with the admission to intensive care, not 6 h before.
+    """
+
+    source: Source
+    table: EventTable
+    concepts: tuple[StoredConcept, ...]
+    unit: str | None = None
+    known_from: str | None = None
+    begins_at_admission: bool = False
+
+
+def declared(ehr: EhrData, concepts: Sequence[StoredConcept]) -> tuple[StoredConcept, ...]:
+    """Concepts as the site file has them: with its own items, and units that differ from the layout's."""
+    return tuple(concept.declared(ehr.units, ehr.items_of(concept.name)) for concept in concepts)
 
 
 def read_measurements(
-    source: Source,
-    table: EventTable,
-    concepts: Sequence[Concept],
+    events: Events,
     stays: pl.DataFrame,
     target: Path,
-    site: SiteConfig,
+    limit: float,
     *,
     window_hours: int,
-    also_dropped: Mapping[str, pl.Expr] | None = None,
     on_rows: OnRows = lambda _: None,
 ) -> Outcome:
     """One pass over a table of values: the events of the cohort's first days go to ``target``.
 
-    The summary counts every concept; ``also_dropped`` are the table's own reasons to drop a row.
+    The summary counts every concept; no more than ``limit`` of the rows may be unreadable.
 
     Raises:
         DataError: the table is damaged, has too many unreadable times or values, or an item is not in its unit.
         DiskError: the events do not fit on the disk.
     """
-    here, limit = declared(site.data.ehr, concepts), site.prepare.max_bad_fraction
+    source, table, here = events.source, events.table, events.concepts
     (time,), (value,) = table.times, table.values
+    is_outside = ~first_day(time, window_hours)
+    if events.begins_at_admission:
+        is_outside = ~seconds_since_admission(time).is_between(0, window_hours * 3600)
+    dropped = {"outside_first_day": is_outside}
+    if events.known_from is not None:
+        dropped["stored_late"] = seconds_since_admission(events.known_from) > window_hours * 3600
     rules = Rules(
-        item_ids=[item_id for concept in here for item_id in concept.item_ids],
-        dropped={"outside_first_day": ~first_day(time, window_hours), **(also_dropped or {})},
+        item_ids=_item_ids(here),
+        dropped=dropped,
         dropped_by_value={
             BAD_VALUE: pl.col(f"{value}_unreadable"),
             "value_missing": pl.col(value).is_null() | pl.col(value).is_nan(),
         },
         kept=[
             pl.col("row").cast(pl.UInt32),
-            "itemid",
+            pl.col(table.item).alias("item"),
             seconds_since_admission(time).cast(pl.Int32).alias("seconds"),
             pl.col(value).alias("value"),
-            UNIT,
+            _spelled(events),
             "again",
         ],
     )
@@ -109,46 +133,51 @@ def read_measurements(
     raw.unlink()
     outcome = _merged(outcome, summary)
     _require_readable(source, table, rules.item_ids, outcome.counts, limit)
-    require_units(parts_of(outcome.summary, here), source, limit)
+    require_units(parts_of(outcome.summary, here), source, table.item, limit)
     return outcome
 
 
-def sample_of(source: Source, table: EventTable, rows: pl.LazyFrame, concepts: Sequence[Concept]) -> pl.DataFrame:
+def sample_of(events: Events, rows: pl.LazyFrame) -> pl.DataFrame:
     """What ``summary`` a pass would make of raw rows (all columns as text) if every one were of a first day.
 
     Raises:
         DataError: the table is damaged.
     """
+    source, table, concepts = events.source, events.table, events.concepts
     (value,) = table.values
-    item_ids = [item_id for concept in concepts for item_id in concept.item_ids]
-    values = rows.select(*source.typed(rows, {"itemid": pl.Int64, **table.values, **table.hints})).rename(
-        {value: "value"}
-    )
+    item_ids = _item_ids(concepts)
+    typed = rows.select(*source.typed(rows, {table.item: table.item_kind, **table.values, **table.hints}))
+    values = typed.select(pl.col(table.item).alias("item"), pl.col(value).alias("value"), _spelled(events))
     is_value = pl.col("value").is_not_null() & pl.col("value").is_not_nan()
-    wanted = values.filter(pl.col("itemid").is_in(item_ids) & is_value).with_columns(again=pl.lit(False))
+    wanted = values.filter(pl.col("item").is_in(item_ids) & is_value).with_columns(again=pl.lit(False))
     return converted(wanted, concepts, source.path)
 
 
+def _spelled(events: Events) -> pl.Expr:
+    """The text that a row has for its unit."""
+    return (pl.lit(None, pl.String) if events.unit is None else pl.col(events.unit)).alias(SPELLED)
+
+
 def converted(
-    values: pl.LazyFrame, concepts: Sequence[Concept], path: Path, target: Path | None = None
+    values: pl.LazyFrame, concepts: Sequence[StoredConcept], path: Path, target: Path | None = None
 ) -> pl.DataFrame:
     """What becomes of values with their item and the text of their unit: a summary by item, spelling, fate and bin.
     Those that are used go to ``target`` in their concept's unit."""
-    words = Words(texts_of(values, UNIT, path), _spellings(concepts), plain)
+    words = Words(texts_of(values, SPELLED, path), _spellings(concepts), plain)
     value, fates = pl.col("value"), [NO_VALUE, UNKNOWN, OUT_OF_RANGE, USED]
     in_unit = [(value > pl.col(f"low_{n}")) & (value <= pl.col(f"high_{n}")) for n in (0, 1)]
     in_concept = [value * pl.col(f"factor_{n}") + pl.col(f"offset_{n}") for n in (0, 1)]
     canonical = pl.when(in_unit[0]).then(in_concept[0]).when(in_unit[1]).then(in_concept[1])
     is_code = value.is_in(NINES) | (value == pl.col("code"))
     judged = (
-        words.numbered(values, UNIT, "spelling")
-        .with_columns(key=pl.col("itemid") * words.num + pl.col("spelling"))
+        words.numbered(values, SPELLED, "spelling")
+        .with_columns(key=_item_number(concepts) * words.num + pl.col("spelling"))
         .join(_meanings(concepts, words).lazy(), on="key", how="left")
         .with_columns(fate=first_of([is_code, pl.col("low_0").is_null(), canonical.is_null()]))
         .with_columns(millionths=(canonical * MILLIONTHS).round().cast(pl.Int64))
     )
     millionths = pl.col("millionths")
-    summary = judged.group_by("itemid", "fate", "spelling", value_bin("value")).agg(
+    summary = judged.group_by("item", "fate", "spelling", value_bin("value")).agg(
         pl.len().alias("num"),
         pl.col("again").sum().alias("num_again"),
         millionths.min().alias("min"),
@@ -174,7 +203,7 @@ def _merged(outcome: Outcome, summary: pl.DataFrame) -> Outcome:
 
 
 def _require_readable(
-    source: Source, table: EventTable, item_ids: Sequence[int], counts: Mapping[str, Any], max_bad_fraction: float
+    source: Source, table: EventTable, item_ids: Sequence[ItemId], counts: Mapping[str, Any], max_bad_fraction: float
 ) -> None:
     """Refuse a table in which too many values of the first days are texts; the first one's form is told.
 
@@ -195,22 +224,33 @@ def _require_readable(
     )
 
 
-def _spellings(concepts: Sequence[Concept]) -> list[str]:
+def _spellings(concepts: Sequence[StoredConcept]) -> list[str]:
     """Every spelling of a unit that is known for one of the concepts' items."""
     known = {s for concept in concepts for item_id in concept.item_ids for s in concept.units_spelled(item_id)}
     return sorted(known - {""})
 
 
-def _meanings(concepts: Sequence[Concept], words: Words) -> pl.DataFrame:
-    """One row for each item id and spelling of a unit that is known for it (a number of ``words``): its concept's code,
+def _item_number(concepts: Sequence[StoredConcept]) -> pl.Expr:
+    """A whole number for each item: itself, or the place of its name among all."""
+    names = [item_id for item_id in _item_ids(concepts) if isinstance(item_id, str)]
+    return pl.col("item").cast(pl.Enum(names)).to_physical().cast(pl.Int64) if names else pl.col("item")
+
+
+def _item_ids(concepts: Sequence[StoredConcept]) -> list[ItemId]:
+    """All items of some concepts."""
+    return [item_id for concept in concepts for item_id in concept.item_ids]
+
+
+def _meanings(concepts: Sequence[StoredConcept], words: Words) -> pl.DataFrame:
+    """One row for each item and spelling of a unit that is known for it (a number of ``words``): its concept's code,
     and limits and conversion of the one or two units that such a value may be in."""
-    rows = []
+    rows, place_of = [], {item_id: place for place, item_id in enumerate(_item_ids(concepts))}
     for concept, item_id, number, units in _known(concepts, words):
         sign = concept.own_items(item_id)[0].sign
         row = {
-            "key": item_id * words.num + number,
+            "key": (item_id if isinstance(item_id, int) else place_of[item_id]) * words.num + number,
             "concept": CODES[concept.name],
-            "code": next(iter(concept.codes), None),
+            "code": next(iter(concept.concept.codes), None),
         }
         for n, unit in enumerate(units):
             limits = (unit.low, unit.high, sign * unit.factor, sign * unit.offset)
@@ -220,7 +260,9 @@ def _meanings(concepts: Sequence[Concept], words: Words) -> pl.DataFrame:
     return pl.DataFrame(rows, {"key": pl.Int64, "concept": pl.UInt8, **dict.fromkeys(names, pl.Float64)})
 
 
-def _known(concepts: Sequence[Concept], words: Words) -> Iterator[tuple[Concept, int, int, Sequence[Unit]]]:
+def _known(
+    concepts: Sequence[StoredConcept], words: Words
+) -> Iterator[tuple[StoredConcept, ItemId, int, Sequence[Unit]]]:
     """Every item with every spelling that is known for it, and the units that it may mean."""
     for concept in concepts:
         for item_id in concept.item_ids:
@@ -230,14 +272,14 @@ def _known(concepts: Sequence[Concept], words: Words) -> Iterator[tuple[Concept,
                     yield concept, item_id, words.number_of(spelling), (unit,)
 
 
-def counts_by_concept(summary: pl.DataFrame, concepts: Sequence[Concept]) -> dict[str, dict[str, Any]]:
+def counts_by_concept(summary: pl.DataFrame, concepts: Sequence[StoredConcept]) -> dict[str, dict[str, Any]]:
     """For each concept of a pass, as the site file has it: how many rows met each fate, the least, largest and mean of
     the used values, its items, how many values were in which unit, and items whose median is unusual (see ``units``).
     """
     code_of = {item_id: CODES[concept.name] for concept in concepts for item_id in concept.item_ids}
     is_used = pl.col("fate") == USED
     by_concept = (
-        summary.with_columns(concept=pl.col("itemid").replace_strict(code_of, return_dtype=pl.UInt8))
+        summary.with_columns(concept=pl.col("item").replace_strict(code_of, return_dtype=pl.UInt8))
         .group_by("concept")
         .agg(
             *(pl.col("num").filter(pl.col("fate") == fate).sum().alias(fate) for fate in FATES),

@@ -6,8 +6,8 @@ with 0, so among 200 right ones hardly ever none does.
 
 import polars as pl
 
-from client.layouts.mimic_iv.tables import Source
-from client.layouts.mimic_iv.unreadable import form_of, is_too_many
+from client.prepare.tables.source import Source
+from client.prepare.tables.unreadable import form_of, is_too_many
 from lemof_model.errors import DataError
 
 ENOUGH_CODES = 200
@@ -15,7 +15,6 @@ MAX_ZERO = 1 / 3  # beyond it somebody has padded the codes: 04019 is no hyperte
 FEW = 3  # fewer codes of one or two digits may be anything
 SHORT, DECIMAL = r"^\d{1,2}(\.\d*)?$", r"^\d{4,}\.\d*$"
 OF_9 = r"^(\d|[Vv]|[Ee][089])"  # what is none of ICD-9, I509 and E119, has its own word: num_of_another_version
-VERSIONS = (9, 10)
 REMEDY = (
     "Export icd_code from the source as text, zeros included (SQL: CAST(icd_code AS VARCHAR); pandas: dtype=str). "
     "Zeros that are lost cannot be put back: 389 is hearing loss, 0389 sepsis. [E112]"

@@ -6,26 +6,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from client.layouts.mimic_iv.stays import StayTables
-from client.layouts.mimic_iv.unreadable import form_of
+from client.prepare.stays import StayTables
+from client.prepare.tables.unreadable import form_of
 from lemof_model.categories import CATEGORY_WORDS, category_of, is_understood
 from lemof_model.features import STATICS
 
-RAW_COLUMNS = {
-    "sex": "gender",
-    "admission_type": "admission_type",
-    "admission_location": "admission_location",
-    "careunit_kind": "first_careunit",
-    "insurance": "insurance",
-    "marital_status": "marital_status",
-    "race": "race",
-}
-
 
 def with_statics(stays: pl.DataFrame, tables: StayTables) -> pl.DataFrame:
-    """Add the statics of the schema to the stays; categorical ones as category names.
+    """Add the statics of the schema to the stays; categorical ones become category names.
 
-    Earlier admissions and ICU stays (courses, not rows of icustays) are those of the same patient that began before
+    Earlier admissions and ICU stays (courses, not rows) are those of the same patient that began before
     this one did. Comorbidities are added by ``comorbidities``.
     """
     return (
@@ -64,8 +54,8 @@ def told_of_stays(stays: pl.DataFrame) -> dict[str, Any]:
     and for each categorical static, in how many stays it has a word that no category knows, and the form of the most
     frequent one. Those count as ``other``, though the hospital meant something."""
     unknown = {}
-    for name, column in RAW_COLUMNS.items():
-        words = stays[column].drop_nulls().value_counts(name="num").sort("num", column, descending=[True, False])
+    for name in CATEGORY_WORDS:
+        words = stays[name].drop_nulls().value_counts(name="num").sort("num", name, descending=[True, False])
         met = [(word, num) for word, num in words.iter_rows() if not is_understood(name, word)]
         if met:
             unknown[name] = {"num": sum(num for _, num in met), "form": form_of(met[0][0])}
@@ -76,7 +66,7 @@ def told_of_stays(stays: pl.DataFrame) -> dict[str, Any]:
 def _category(name: str) -> pl.Expr:
     """The category that a raw text belongs to."""
     return (
-        pl.col(RAW_COLUMNS[name])
+        pl.col(name)
         .map_elements(lambda raw: category_of(name, raw), return_dtype=pl.String, skip_nulls=False)
         .alias(name)
     )

@@ -12,45 +12,80 @@ import re
 import warnings
 import zlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from client.layouts.mimic_iv.ids import as_number
-from client.layouts.mimic_iv.mimic_columns import OLDER_NAMES, is_of_another
+from client.prepare.tables.ids import as_number
 from lemof_model.errors import DataError, DiskError
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 TIME = pl.Datetime("us")
 LINE = "line of the file"  # no column of a table is called so
 ESTIMATE_BYTES = 1 << 20
-NO_FREE_TEXT = {"valueuom", "warning"}  # chartevents ends with them, and reading them is a tenth of its pass
 SEPARATORS = {";": ";", "\t": "tabs", "|": "|"}
 
 Columns = Mapping[str, type[pl.DataType] | pl.DataType]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What the columns of a table are called.
+
+    Attributes:
+        table: the layout's name of it.
+        own: the layout's name of a column -> what the hospital's file calls it; None where nobody may rename one.
+        older: the same for what older versions of the layout called it.
+        known: all columns that the layout has in the table. Each means the same at every hospital: none is proposed, or
+            taken, for another.
+        no_free_text: columns in which no quote can be: at the end of a line they need not be read.
+    """
+
+    table: str = ""
+    own: Mapping[str, str] | None = None
+    older: Mapping[str, str] = field(default_factory=dict)
+    known: frozenset[str] = frozenset()
+    no_free_text: frozenset[str] = frozenset()
+
+    def is_another(self, name: str, own: str) -> bool:
+        """Whether what a hospital calls a column is the layout's name of another one.
+
+        Example:
+            >>> naming = Naming("admissions", {}, {"race": "ethnicity"}, frozenset({"dischtime", "race", "ethnicity"}))
+            >>> naming.is_another("deathtime", "DischTime"), naming.is_another("race", "ethnicity")
+            (True, False)
+        """
+        plain = own.strip().lower()
+        return plain in self.known and plain not in (name, self.older.get(name))
+
+    def in_file(self, header: Sequence[str], name: str) -> str:
+        """What the file calls a column."""
+        if name in (self.own or {}):
+            return (self.own or {})[name]
+        older = self.older.get(name, name)
+        return older if name not in header and older in header else name
 
 
 def raw(
     path: Path,
     columns: Columns,
     optional: Columns,
-    own_names: Mapping[str, str] | None,
+    naming: Naming,
     line: str | None,
     *,
-    table: str = "",
     texts: Collection[str] = (),
 ) -> pl.LazyFrame:
     """The named columns of a file, whole numbers as integers but for ``texts``, the rest as it is stored; see
-    ``Source.raw``. ``own_names`` are the file's names of them; with ``line`` its lines are a column of that name;
-    ``table`` is what MIMIC calls it."""
+    ``Source.raw``. With ``line`` its lines are a column of that name."""
     header = header_of(path)
     known = {**columns, **optional}
-    names = {name: _name_in(header, name, own_names or {}) for name in known}
-    meant = {column.strip().lower() for column in header}.union(own_names or {})  # also optional ones are then needed
+    names = {name: naming.in_file(header, name) for name in known}
+    meant = {column.strip().lower() for column in header}.union(naming.own or {})  # also optional ones are then needed
     needed = [name for name in known if name in columns or name in meant]
     if missing := [name for name in needed if names[name] not in header]:
         name = missing[0]
-        raise DataError(_no_column(path, table, name, names[name], header, can_rename=own_names is not None))
+        raise DataError(_no_column(path, naming, name, names[name], header))
     there = {name: own for name, own in names.items() if own in header}
     if twice := [own for own in there.values() if header.count(own) > 1]:
         raise DataError(
@@ -64,7 +99,7 @@ def raw(
     else:
         ids = {own for name, own in there.items() if known[name] == pl.Int64 and name not in texts}
         last_read = max(header.index(own) for own in there.values())
-        frame = _csv(path, header, ids, line, is_read_to_end=NO_FREE_TEXT.issuperset(header[last_read + 1 :]))
+        frame = _csv(path, header, ids, line, is_read_to_end=naming.no_free_text.issuperset(header[last_read + 1 :]))
         stored = [pl.col(own).alias(name) for name, own in there.items()]
     absent = [pl.lit(None, known[name]).alias(name) for name in known if name not in there]
     return frame.select(*([line] if line else []), *stored, *absent)
@@ -130,14 +165,14 @@ def is_unreadable(value: pl.Expr, stored: pl.Expr) -> pl.Expr:
 
 
 def scan(
-    path: Path, columns: Columns, optional: Columns | None = None, *, time_format: str = TIME_FORMAT, table: str = ""
+    path: Path, columns: Columns, optional: Columns | None = None, *, time_format: str = TIME_FORMAT
 ) -> pl.LazyFrame:
     """Scan the named columns of any csv, csv.gz or parquet file; ``optional`` ones are null where the file lacks them.
 
     Raises:
         DataError: a column is missing, or the file cannot be opened.
     """
-    frame = raw(path, columns, optional or {}, None, None, table=table)
+    frame = raw(path, columns, optional or {}, Naming(), None)
     stored = frame.collect_schema()
     wanted = {**columns, **(optional or {})}
     return frame.select(typed(name, stored[name], kind, time_format, path.name) for name, kind in wanted.items())
@@ -267,17 +302,9 @@ def header_of(path: Path) -> list[str]:
     return header
 
 
-def _name_in(header: Sequence[str], name: str, own_names: Mapping[str, str]) -> str:
-    """What the file calls a column of MIMIC's."""
-    if name in own_names:
-        return own_names[name]
-    older = OLDER_NAMES.get(name, name)
-    return older if name not in header and older in header else name
-
-
-def _no_column(path: Path, table: str, name: str, own: str, header: Sequence[str], *, can_rename: bool) -> str:
+def _no_column(path: Path, naming: Naming, name: str, own: str, header: Sequence[str]) -> str:
     """The message for a column that is not there. A first row of data in place of a header is not quoted; a name that
-    MIMIC has for another column of the table is not proposed."""
+    the layout has for another column of the table is not proposed."""
     if separators := [told for mark, told in SEPARATORS.items() if len(header) == 1 and mark in header[0]]:
         return (
             f"The columns must be separated by commas, got a table separated by {separators[0]} from {path.name}. "
@@ -288,11 +315,11 @@ def _no_column(path: Path, table: str, name: str, own: str, header: Sequence[str
             f"The first line must be a header that names {own}, got data from {path.name}. Export it with its header. "
             "[E102]"
         )
-    by_lower_case = {column.lower(): column for column in header if not is_of_another(table, name, column)}
+    by_lower_case = {column.lower(): column for column in header if not naming.is_another(name, column)}
     close = [by_lower_case[column] for column in difflib.get_close_matches(own.lower(), by_lower_case, n=1)]
     question = f"Did you mean {close[0]}? " if close else ""
-    key = f"data.ehr.columns.{table}.{name}: {close[0] if close else 'ITS_NAME'}"
-    remedy = f"Add {key}, or export the column." if can_rename else "Export the column under its name."
+    key = f"data.ehr.columns.{naming.table}.{name}: {close[0] if close else 'ITS_NAME'}"
+    remedy = f"Add {key}, or export the column." if naming.own is not None else "Export the column under its name."
     return f"Columns must include {own}, got {', '.join(header)} from {path.name}. {question}{remedy} [E102]"
 
 

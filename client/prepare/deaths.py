@@ -11,7 +11,7 @@ hospital the stay then ends at ``deathtime``. What contradicts itself is counted
 
 import polars as pl
 
-from client.layouts.mimic_iv.courses import MAX_STAY_DAYS
+from client.prepare.courses import MAX_STAY_DAYS
 
 DAY = pl.duration(days=1)
 ENOUGH_DEATHS = 10

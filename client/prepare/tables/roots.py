@@ -11,23 +11,13 @@ from pathlib import Path
 
 from lemof_model.errors import DataError
 
-TABLE_FOLDERS = ("hosp", "icu")
 MOST_LOOKED_AT = 1000
 NUM_RECORDS = 3
 
 
-def refuse_other_tables(root: Path, setting: str) -> None:
-    """Refuse a root without ``hosp`` and ``icu`` where a folder near it has them; ``setting`` is the root's name."""
-
-    def has_both(folder: Path) -> bool:
-        return all((folder / name).is_dir() for name in TABLE_FOLDERS)
-
-    _refuse_other(root, setting, "hosp and icu", "E101", has_both)
-
-
 def refuse_other_record_list(root: Path, name: str, setting: str) -> None:
     """Refuse a root without the record list ``name`` where a folder near it has it."""
-    _refuse_other(root, setting, name, "E101", lambda folder: (folder / name).is_file())
+    refuse_other(root, setting, name, "E101", lambda folder: (folder / name).is_file())
 
 
 def refuse_other_records(root: Path, paths: Iterable[str], setting: str) -> None:
@@ -37,11 +27,12 @@ def refuse_other_records(root: Path, paths: Iterable[str], setting: str) -> None
     def has_one(folder: Path) -> bool:
         return any((folder / path).is_file() for path in first)
 
-    _refuse_other(root, setting, "the records of its list", "E202", has_one)
+    refuse_other(root, setting, "the records of its list", "E202", has_one)
 
 
-def _refuse_other(root: Path, setting: str, what: str, code: str, is_right: Callable[[Path], bool]) -> None:
-    """Refuse ``root`` if it is wrong and one of the two folders above it, or one up to two below it, is right."""
+def refuse_other(root: Path, setting: str, what: str, code: str, is_right: Callable[[Path], bool]) -> None:
+    """Refuse ``root`` (``setting`` is its name) if it is wrong and one of the two folders above it, or one up to two
+    below it, is right."""
     root = Path(os.path.normpath(root.absolute()))
     if is_right(root):
         return

@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from client.layouts.mimic_iv.files import LINE, TIME, Columns, collect, collect_all
-from client.layouts.mimic_iv.tables import Source
-from client.layouts.mimic_iv.unreadable import RAISE, form_of, is_too_many, refuse_empty, refuse_unreadable
+from client.prepare.tables.files import LINE, TIME, Columns, collect, collect_all
+from client.prepare.tables.source import Source
+from client.prepare.tables.unreadable import RAISE, form_of, is_too_many, refuse_empty, refuse_unreadable
 from lemof_model.errors import DataError
+from lemof_model.items import ItemId
 
 HOURS_BEFORE = 6  # the first day begins 6 h before admission: MIT-LCP/mimic-code, concepts/firstday
 USED, BAD_TIME, BAD_VALUE = "used", "time_unreadable", "value_unreadable"
-BAD_ID, NO_STAY = "id_unreadable", "not_in_icustays"
+BAD_ID, BAD_ITEM, NO_STAY = "id_unreadable", "itemid_unreadable", "not_in_icustays"
 UNREADABLE = (BAD_TIME, BAD_ID, BAD_VALUE)  # the fates of which the lines are told
 MAX_LINES = 100_000  # of those that cannot be read; all are counted
 OnRows = Callable[[int], None]
@@ -40,23 +41,26 @@ class BadRows(NamedTuple):
 
 @dataclass(frozen=True)
 class EventTable:
-    """What is read of an event table: the key to a stay, the times, and the columns of values.
+    """What is read of an event table, by its own names of columns: the key to a stay, the ``item`` that a row is about
+    (a whole number or, by ``item_kind``, a name), the times, and the columns of values.
 
     Of the times those in ``open_ends`` may be empty: what has begun and not ended. A table may lack ``optional`` times,
     and the ``hints``: words and numbers that say more of a row, and without which it stands.
     """
 
     key: str
+    item: str
     times: tuple[str, ...]
     values: Columns = field(default_factory=dict)
     optional: Columns = field(default_factory=dict)
     open_ends: tuple[str, ...] = ()
     hints: Columns = field(default_factory=dict)
+    item_kind: type[pl.DataType] = pl.Int64
 
     @property
     def columns(self) -> dict[str, Any]:
         """All columns that the table must have."""
-        return {self.key: pl.Int64, "itemid": pl.Int64, **dict.fromkeys(self.times, TIME), **self.values}
+        return {self.key: pl.Int64, self.item: self.item_kind, **dict.fromkeys(self.times, TIME), **self.values}
 
     @property
     def may_lack(self) -> dict[str, Any]:
@@ -85,7 +89,7 @@ class Rules:
         dropped_by_value: further reasons. Values are null in rows that are dropped for others: none is read in vain.
     """
 
-    item_ids: Sequence[int]
+    item_ids: Sequence[ItemId]
     dropped: Mapping[str, pl.Expr]
     kept: Sequence[pl.Expr | str]
     dropped_by_value: Mapping[str, pl.Expr] = field(default_factory=dict)
@@ -93,7 +97,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass met: ``counts`` of rows, the ``summary`` by itemid and fate, the optional columns that the table does
+    """What a pass met: ``counts`` of rows, the ``summary`` by item and fate, the optional columns that the table does
     not have, and what else is to be ``told``. ``find_bad_lines`` tells the lines that cannot be read, with their fates,
     and the first of each with its form: it reads the table again if there are some, so it is for the caller who has
     refused nothing."""
@@ -109,13 +113,13 @@ class Tally:
     """Rows met so far, and those without a readable item id. A streaming engine calls from several threads, and
     ``list.append`` is atomic."""
 
-    def __init__(self, on_rows: OnRows) -> None:
+    def __init__(self, item: str, on_rows: OnRows) -> None:
         self.blocks: list[tuple[int, int]] = []
-        self._on_rows = on_rows
+        self._item, self._on_rows = item, on_rows
 
     def count(self, block: pl.DataFrame) -> pl.DataFrame:
         """The block as it came."""
-        self.blocks.append((block.height, block["itemid"].null_count()))
+        self.blocks.append((block.height, block[self._item].null_count()))
         self._on_rows(block.height)
         return block
 
@@ -154,7 +158,7 @@ def run_pass(
     if own.collect_schema()[table.key] == pl.String:
         source = replace(source, text_ids=frozenset([table.key]))
     outcome, num_bad_times = _read(source, table, rules, own, target, on_rows)
-    is_unread = outcome.counts[BAD_ID] or outcome.counts["itemid_unreadable"]
+    is_unread = outcome.counts[BAD_ID] or outcome.counts[BAD_ITEM]
     if is_unread and source.path.suffix != ".parquet":
         source = replace(source, is_careful=True)
         outcome, num_bad_times = _read(source, table, rules, own, target)
@@ -171,14 +175,16 @@ def _read(
     on_rows: OnRows = lambda _: None,
 ) -> tuple[Outcome, int]:
     """One reading of a table, and how many of its rows have a time that cannot be read."""
-    tally = Tally(on_rows)
+    tally = Tally(table.item, on_rows)
     raw = source.raw(table.columns, table.may_lack)
-    raw = raw.with_columns(source.typed(raw, {"itemid": pl.Int64}))
+    raw = raw.with_columns(source.typed(raw, {table.item: table.item_kind}))
     counted = raw.map_batches(tally.count, streamable=True, predicate_pushdown=False, projection_pushdown=False)
     judged = _judged(counted, source, table, rules, own)
     fates = [*_broken(table, rules), *rules.dropped_by_value, USED]
     used = judged.filter(pl.col("fate") == fates.index(USED)).select(*rules.kept)
-    summary = judged.group_by("itemid", "fate").agg(pl.len().alias("num"), pl.col("again").sum().alias("num_again"))
+    summary = judged.group_by(pl.col(table.item).alias("item"), "fate").agg(
+        pl.len().alias("num"), pl.col("again").sum().alias("num_again")
+    )
     _, found = collect_all([used.sink_ipc(target, compression="lz4", lazy=True), summary], source.path)
     found = found.with_columns(pl.col("fate").replace_strict(range(len(fates)), fates, return_dtype=pl.String))
     counts = {"file": source.path.name, **_counted(tally, found, fates)}
@@ -198,7 +204,7 @@ def _read(
 
 def _by_key(stays: pl.DataFrame, key: str) -> pl.LazyFrame:
     """What a row is joined to: the cohort's stays, and the keys of which no stay is in it (``row`` is null). A stay
-    that is several rows of icustays has several keys, but is one stay of its patient."""
+    that is several rows has several keys, but is one stay of its patient."""
     stays = stays.select("row", key, "intime").unique(maintain_order=True)
     mine = stays.drop_nulls("row")
     others = stays.filter(pl.col("row").is_null()).unique(key, maintain_order=True).join(mine, on=key, how="anti")
@@ -222,7 +228,7 @@ def _judged(raw: pl.LazyFrame, source: Source, table: EventTable, rules: Rules, 
     others = {name: kind for name, kind in {**table.columns, **table.may_lack}.items() if name not in values}
     early, late = list(_broken(table, rules).values()), list(rules.dropped_by_value.values())
     return (
-        _wanted(raw, source, rules.item_ids)
+        _wanted(raw, source, table, rules.item_ids)
         .with_columns(*source.typed(raw, others), *source.unreadable(raw, table.times_that_may_be_empty))
         .join(own, on=table.key, how="left")
         .with_columns(fate=first_of(early))
@@ -232,10 +238,10 @@ def _judged(raw: pl.LazyFrame, source: Source, table: EventTable, rules: Rules, 
     )
 
 
-def _wanted(raw: pl.LazyFrame, source: Source, item_ids: Sequence[int]) -> pl.LazyFrame:
+def _wanted(raw: pl.LazyFrame, source: Source, table: EventTable, item_ids: Sequence[ItemId]) -> pl.LazyFrame:
     """The rows of items that somebody reads."""
-    (itemid,) = source.typed(raw, {"itemid": pl.Int64})
-    return raw.filter(itemid.is_in(item_ids))
+    (item,) = source.typed(raw, {table.item: table.item_kind})
+    return raw.filter(item.is_in(item_ids))
 
 
 def _stored_of(table: EventTable) -> dict[str, pl.Expr]:
@@ -292,7 +298,7 @@ def _counted(tally: Tally, summary: pl.DataFrame, fates: Sequence[str]) -> dict[
     again = int(summary["num_again"].sum())
     wanted = sum(by_fate.values()) - again
     others = rows - unreadable - wanted
-    head = {"rows": rows, "itemid_unreadable": unreadable, "other_items": others, "wanted": wanted}
+    head = {"rows": rows, BAD_ITEM: unreadable, "other_items": others, "wanted": wanted}
     return {**head, "counted_again": again, **by_fate}
 
 
@@ -311,7 +317,7 @@ def _refuse_unreadable(
     """
     refuse_empty(source, counts["rows"])
     for column, num, num_rows in (
-        ("itemid", counts["itemid_unreadable"], counts["rows"]),
+        (table.item, counts[BAD_ITEM], counts["rows"]),
         (table.key, counts[BAD_ID], counts["wanted"]),
     ):
         if is_too_many(num, num_rows, max_bad_fraction):
@@ -323,7 +329,7 @@ def _refuse_unreadable(
         raise DataError(bad_times_message(source, _bad_times_of(row, table), num_bad_times, counts["wanted"], row))
 
 
-def _first_bad_time(source: Source, table: EventTable, item_ids: Sequence[int]) -> dict[str, Any]:
+def _first_bad_time(source: Source, table: EventTable, item_ids: Sequence[ItemId]) -> dict[str, Any]:
     """The first row of which a time cannot be read; where most such rows lack one, the first of these."""
     bad = bad_rows(source, table, item_ids, _is_bad_time(table))
     needed = [time for time in table.times if time not in table.open_ends]
@@ -333,25 +339,25 @@ def _first_bad_time(source: Source, table: EventTable, item_ids: Sequence[int]) 
     return (first_gap if share.item() > 1 / 2 else first).row(0, named=True)
 
 
-def _first_without(source: Source, table: EventTable, column: str, item_ids: Sequence[int] | None) -> dict[str, Any]:
+def _first_without(source: Source, table: EventTable, column: str, item_ids: Sequence[ItemId] | None) -> dict[str, Any]:
     """Line and form of the first row, of these items, whose id cannot be read."""
     source = replace(source, is_careful=True)
     raw = source.raw(table.columns, table.may_lack, with_lines=True)
-    rows = raw if item_ids is None else _wanted(raw, source, item_ids)
-    (typed,) = source.typed(raw, {column: pl.Int64})
+    rows = raw if item_ids is None else _wanted(raw, source, table, item_ids)
+    (typed,) = source.typed(raw, {column: table.columns[column]})
     bad = rows.filter(typed.is_null()).select(LINE, pl.col(column).cast(pl.String, strict=False))
     line, text = collect(bad.head(1), source.path).row(0)
     return {"line": line, "form": form_of(text)}
 
 
-def bad_rows(source: Source, table: EventTable, item_ids: Sequence[int], is_bad: pl.Expr) -> pl.LazyFrame:
+def bad_rows(source: Source, table: EventTable, item_ids: Sequence[ItemId], is_bad: pl.Expr) -> pl.LazyFrame:
     """The wanted rows of which an expression over their columns (as in ``Rules``) is true: a second reading of the
     table. They have their ``LINE``, and beside each time and value what is stored (``NAME_stored``)."""
     source = replace(source, is_careful=True)
     raw = source.raw(table.columns, table.may_lack, with_lines=True)
     read = {**dict.fromkeys(table.times, TIME), **table.may_be_empty}
     typed, unreadable = source.typed(raw, read), source.unreadable(raw, table.may_be_empty)
-    return _wanted(raw, source, item_ids).select(LINE, *typed, *unreadable, **_stored_of(table)).filter(is_bad)
+    return _wanted(raw, source, table, item_ids).select(LINE, *typed, *unreadable, **_stored_of(table)).filter(is_bad)
 
 
 def bad_times_message(

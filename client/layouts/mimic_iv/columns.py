@@ -3,6 +3,10 @@
 A name of MIMIC's means the same at every hospital: none is proposed, or taken, for another column.
 """
 
+from collections.abc import Mapping
+
+from client.prepare.tables.files import Naming
+
 OLDER_NAMES = {"race": "ethnicity"}  # MIMIC-IV 1.0
 
 _ORDERS = (
@@ -30,14 +34,9 @@ ALL_COLUMNS: dict[str, frozenset[str]] = {
         "record_list": "subject_id study_id file_name ecg_time path",
     }.items()
 }
+NO_FREE_TEXT = frozenset({"valueuom", "warning"})  # chartevents ends with them: reading them is a tenth of its pass
 
 
-def is_of_another(table: str, name: str, own: str) -> bool:
-    """Whether what a site calls a column is MIMIC's name of another one of the table.
-
-    Example:
-        >>> is_of_another("admissions", "deathtime", "DischTime"), is_of_another("admissions", "race", "ethnicity")
-        (True, False)
-    """
-    plain = own.strip().lower()
-    return plain in ALL_COLUMNS.get(table, ()) and plain not in (name, OLDER_NAMES.get(name))
+def naming_of(table: str, own: Mapping[str, str] | None) -> Naming:
+    """What the columns of a table are called; ``own`` are a hospital's names of them."""
+    return Naming(table, own, OLDER_NAMES, ALL_COLUMNS.get(table, frozenset()), NO_FREE_TEXT)

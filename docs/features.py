@@ -1,31 +1,35 @@
-"""docs/features.md, printed from the schema: python -m client.layouts.mimic_iv.schema_page > docs/features.md"""
+"""docs/features.md, printed from the schema and the items of MIMIC-IV: python docs/features.py > docs/features.md"""
 
 from collections.abc import Iterable, Sequence
 
-from client.layouts.mimic_iv.comorbidities import ICD_9, ICD_10
-from client.layouts.mimic_iv.diagnoses import PREFIXES
+from client.layouts.mimic_iv.items import MEASURED, TREATMENTS
+from client.layouts.mimic_iv.layout import MIMIC_IV
 from lemof_model.categories import CATEGORY_WORDS
-from lemof_model.concepts import TREATMENTS
-from lemof_model.features import (
-    COMORBIDITIES,
-    FEATURES,
-    GRID_CHANNELS,
-    MEASURED,
-    SCHEMA_NAME,
-    STATICS,
-    Feature,
-)
-from lemof_model.items import NINES, Concept, Item, Unit
+from lemof_model.features import COMORBIDITIES, FEATURES, GRID_CHANNELS, SCHEMA_NAME, STATICS, Feature
+from lemof_model.icd import DISEASE_PREFIXES, ICD_9, ICD_10
+from lemof_model.items import NINES, Item, StoredConcept, Unit
 from lemof_model.spellings import spellings_of
+
+TABLE_OF = {one.name: table for table, of_table in MIMIC_IV.stored.items() for one in of_table}
+STATIC_TABLES = {
+    "age": "patients",
+    "sex": "patients",
+    "careunit_kind": "icustays",
+    "icu_admission_hour": "icustays",
+    "hours_to_icu": "icustays",
+    "num_earlier_icu_stays": "icustays",
+    "comorbidities": "diagnoses_icd",
+}
+"""Where MIMIC-IV has a static (or what it says something about), where that is not admissions."""
 
 SPELLED = {name: [text for text in spellings_of(name) if text] for concept in MEASURED for name in concept.units}
 """Unit -> all of its plain spellings, in the order in which concepts name them."""
 
 INTRODUCTION = f"""# The features of `{SCHEMA_NAME}`
 
-Printed from the schema (`lemof_model/concepts.py`, `lemof_model/features.py`,
-`client/layouts/mimic_iv/comorbidities.py`) by `python -m client.layouts.mimic_iv.schema_page > docs/features.md`. Where
-ids, limits and codes come from stands beside them there.
+Printed by `python docs/features.py > docs/features.md` from what means the same at every hospital
+(`lemof_model/concepts.py`, `features.py`, `icd.py`) and, for its tables and item ids, from the layout of MIMIC-IV
+(`client/layouts/mimic_iv/items.py`). Where ids, limits and codes come from stands beside them there.
 
 {len(FEATURES)} columns of `features.npy`, and an hourly grid of {len(GRID_CHANNELS)} channels: every concept of the
 first table but height, weight and urine, as means by the hour from ICU admission to the prediction.
@@ -67,8 +71,8 @@ def page() -> str:
         _table(
             ("Concept", "Units", "Certain without a unit", "Codes"),
             (
-                (c.name, _list(_called(unit) for unit in c.units), "; ".join(map(_limits, c.certain)), _list(c.codes))
-                for c in MEASURED
+                (c.name, _list(map(_called, c.units)), "; ".join(map(_limits, c.certain)), _list(c.codes))
+                for c in (stored.concept for stored in MEASURED)
             ),
         ),
         _table(
@@ -77,7 +81,10 @@ def page() -> str:
         "## Given\n\n" + TREATED,
         _table(
             ("Treatment", "Table", "Item ids", "Columns"),
-            ((t.name, t.table, "; ".join(map(_drug, t.drugs)), _list(t.summaries)) for t in TREATMENTS),
+            (
+                (t.name, TABLE_OF[t.name], "; ".join(map(_drug, t.drugs)), _list(t.treatment.summaries))
+                for t in TREATMENTS
+            ),
         ),
         "## Known when the stay begins\n\nNothing here looks at the stay's end or at its own diagnoses.",
         _table(("Feature", "Unit", "Plausible", "Table", "Categories"), map(_static, STATICS)),
@@ -92,20 +99,20 @@ def page() -> str:
         "## Disease groups\n\nFrom the codes of the stay's own discharge: to stratify an evaluation, never a feature.",
         _table(
             ("Disease", "ICD-9", "ICD-10"),
-            ((name, *(_list(codes[v]) for v in (9, 10))) for name, codes in PREFIXES.items()),
+            ((name, *(_list(codes[v]) for v in (9, 10))) for name, codes in DISEASE_PREFIXES.items()),
         ),
     ]
     return "\n".join(f"{part.rstrip()}\n" for part in parts)
 
 
-def _measured(concept: Concept) -> Sequence[str]:
+def _measured(concept: StoredConcept) -> Sequence[str]:
     """One row of the first table."""
     limits = "; ".join(_limits(unit) for unit in dict.fromkeys(item.unit for item in concept.items))
     ids = _list(dict.fromkeys(_id(concept, item) for item in concept.items))
-    return concept.name, concept.unit, limits, concept.table, ids, _list(concept.aggregates)
+    return concept.name, concept.unit, limits, TABLE_OF[concept.name], ids, _list(concept.concept.aggregates)
 
 
-def _id(concept: Concept, item: Item) -> str:
+def _id(concept: StoredConcept, item: Item) -> str:
     """An item id; with its unit where that is not the concept's, and with minus where it is taken off."""
     has_own = item.unit.name != concept.unit and len(concept.own_items(item.item_id)) == 1
     return f"{'-' if item.sign < 0 else ''}{item.item_id}{f' ({item.unit.name})' if has_own else ''}"
@@ -130,7 +137,8 @@ def _drug(drug: tuple[str, Sequence[int]]) -> str:
 def _static(feature: Feature) -> Sequence[str]:
     """One row of the statics."""
     plausible = f"{feature.low:g} to {feature.high:g}" if feature.low is not None else ""
-    return feature.name, feature.unit, plausible, feature.table, _list(feature.categories)
+    table = STATIC_TABLES.get(feature.concept, "admissions")
+    return feature.name, feature.unit, plausible, table, _list(feature.categories)
 
 
 def _list(values: Iterable[object]) -> str:

@@ -1,6 +1,6 @@
 """Which ECG belongs to which stay, from the record list alone: no waveform is opened before it is chosen.
 
-MIMIC-IV-ECG knows patients and times, not stays. An ECG counts for a stay from ``ecg_before_hours`` before ICU
+A record list knows patients and times, not stays. An ECG counts for a stay from ``ecg_before_hours`` before ICU
 admission to the prediction time, both included; the plan says whether the latest or the first one is used. Of two ECGs
 at one time the larger ``study_id`` wins. One ECG may serve two stays of a patient. One that turns out to be unusable is
 passed over when ``prepare`` links again.
@@ -13,16 +13,17 @@ from typing import NamedTuple
 
 import polars as pl
 
-from client.layouts.mimic_iv.event_pass import BAD_TIME, BadLines
-from client.layouts.mimic_iv.files import TIME, Columns, collect, unique_rows
-from client.layouts.mimic_iv.ids import text_ids
-from client.layouts.mimic_iv.roots import refuse_other_record_list, refuse_other_records
-from client.layouts.mimic_iv.tables import Source
-from client.layouts.mimic_iv.unreadable import form_of, is_too_many
+from client.prepare.event_pass import BAD_TIME, BadLines
+from client.prepare.tables.files import TIME, Columns, collect, unique_rows
+from client.prepare.tables.ids import text_ids
+from client.prepare.tables.roots import refuse_other_record_list, refuse_other_records
+from client.prepare.tables.source import Source
+from client.prepare.tables.unreadable import form_of, is_too_many
 from client.site import EcgData, Prepare
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec
 
+# What a record list must tell: whose record, which (each once), when (local), and its path under data.ecg.root.
 RECORD_LIST: Columns = {"subject_id": pl.Int64, "study_id": pl.Int64, "ecg_time": TIME, "path": pl.String}
 
 
@@ -41,6 +42,7 @@ class EcgLinks(NamedTuple):
 
 
 def link_ecgs(
+    record_list: Source,
     ecg: EcgData,
     stays: pl.DataFrame,
     spec: CohortSpec,
@@ -49,7 +51,7 @@ def link_ecgs(
     *,
     without: Collection[str] = (),
 ) -> EcgLinks:
-    """Link the records of the list to stays, without opening one. Records whose path is in ``without`` are passed over,
+    """Link the records of a list to stays, without opening one. Records whose path is in ``without`` are passed over,
     as if they were not listed.
 
     Raises:
@@ -62,7 +64,7 @@ def link_ecgs(
             f"The ECG record list must be a file, got none from {ecg.record_list}. Set data.ecg.record_list or "
             "data.ecg.root, or leave data.ecg out at a hospital without ECGs."
         )
-    listed, stored = _read_list(ecg, has_texts=stays.schema["subject_id"] == pl.String)
+    listed, stored = _read_list(record_list, has_texts=stays.schema["subject_id"] == pl.String)
     first, num_repeated = unique_rows(listed, "study_id", ecg.record_list, on_duplicate)
     whole = first.drop_nulls(["subject_id", "path"])
     num_incomplete = listed.height - num_repeated - whole.height
@@ -99,12 +101,11 @@ def link_ecgs(
     return EcgLinks(chosen.select("row", "path", "list_row"), counts, _skipped(listed, first, whole, records, timed))
 
 
-def _read_list(ecg: EcgData, *, has_texts: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _read_list(source: Source, *, has_texts: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The record list, row by row (``list_row``), and what it has stored. Patients are texts where those of the stays
     are."""
-    source = Source("record_list", ecg.record_list, None, ecg.datetime_format)
     raw = source.raw(dict.fromkeys(RECORD_LIST, pl.String))
-    stored = collect(raw.with_row_index("list_row", offset=1), ecg.record_list)
+    stored = collect(raw.with_row_index("list_row", offset=1), source.path)
     texts = text_ids([stored], ["study_id"]) | ({"subject_id"} if has_texts else set())
     source = replace(source, text_ids=texts)
     return stored.select("list_row", *source.typed(stored.lazy(), RECORD_LIST)), stored
