@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lemof_model.concepts import TREATMENTS
-from lemof_model.errors import ConfigError, nearest, shown
+from lemof_model.errors import ConfigError, nearest, problems_in, shown
 from lemof_model.features import MEASURED
 from lemof_model.items import DROP, RINSED_IN, Concept, ItemId, StoredConcept, StoredTreatment, Treatment
 from lemof_model.spellings import plain
@@ -26,16 +26,18 @@ def read_items(said: Any) -> Items:
         ValueError: it is no concept, or a unit or drug that it does not know; names the key.
     """
     if not isinstance(said, Mapping):
-        raise ValueError(
-            f"data.ehr.items must be a section by measurement or treatment, got {shown(said)}. For example: "
-            "{temperature: {226329: degC}}."
+        raise ConfigError(
+            rule="data.ehr.items must be a section by measurement or treatment",
+            got=f"{shown(said)}",
+            fix="For example: {temperature: {226329: degC}}.",
         )
     items: Items = {}
     for name, its in said.items():
         if name not in KINDS:
-            raise ValueError(
-                f"data.ehr.items.{name} must be a measurement or treatment of docs/features.md, got {shown(name)}."
-                f"{did_you_mean(str(name), KINDS)}"
+            raise ConfigError(
+                rule=f"data.ehr.items.{name} must be a measurement or treatment of docs/features.md",
+                got=shown(name),
+                fix=did_you_mean(str(name), KINDS),
             )
         items[name] = {}
         for item_id, of_item in _pairs(name, its):
@@ -52,8 +54,8 @@ def read_units(said: Any) -> Units:
         ValueError: an item id is none, or dialects of one spelling mean different units; names the key.
     """
     if not isinstance(said, Mapping):
-        raise ValueError(
-            f"data.ehr.units must be a section by item id, got {shown(said)}. For example: {{223761: degC}}."
+        raise ConfigError(
+            rule="data.ehr.units must be a section by item id", got=f"{shown(said)}", fix="For example: {223761: degC}."
         )
     for item_id, of_item in said.items():
         _require_id("data.ehr.units", item_id)
@@ -61,7 +63,9 @@ def read_units(said: Any) -> Units:
         for spelling, name in named.items():
             if not isinstance(name, str):
                 key = f"data.ehr.units.{item_id}" + ("" if spelling is None else f".{spelling!r}")
-                raise ValueError(f"{key} must be a unit, or what each spelling of one means, got {shown(name)}.")
+                raise ConfigError(
+                    rule=f"{key} must be a unit, or what each spelling of one means", got=f"{shown(name)}"
+                )
         _require_one_meaning(item_id, named)
     return {
         item_id: {str(spelling): name for spelling, name in of_item.items()}
@@ -84,9 +88,10 @@ def require_items(items: Items, units: Units, stored: Mapping[str, Sequence[Stor
     try:
         for name, its in items.items():
             if name not in kinds:
-                raise ValueError(
-                    f"data.ehr.items.{name} must be left out: no table of this layout has it, got {shown(its)}. Known: "
-                    f"{', '.join(kinds)}."
+                raise ConfigError(
+                    rule=f"data.ehr.items.{name} must be left out: no table of this layout has it",
+                    got=f"{shown(its)}",
+                    fix=f"Known: {', '.join(kinds)}.",
                 )
             for item_id, of_item in its.items():
                 _require_kind(f"data.ehr.items.{name}", item_id, is_number=is_number)
@@ -97,16 +102,17 @@ def require_items(items: Items, units: Units, stored: Mapping[str, Sequence[Stor
             _require_kind("data.ehr.units", item_id, is_number=is_number)
             _require_units(item_id, of_units, owners)
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(*problems_in(error)) from None
 
 
 def _require_units(item_id: ItemId, said: str | Mapping[str, str], owners: Mapping[ItemId, str]) -> None:
     """Refuse units that the concept of an item does not know."""
     kind = KINDS.get(owners.get(item_id, ""))
     if not isinstance(kind, Concept):
-        raise ValueError(
-            f"data.ehr.units.{item_id} must be left out: no feature reads this item id, got {shown(said)}. Name what "
-            f"it measures in data.ehr.items: {{CONCEPT: {{{item_id}: UNIT}}}}."
+        raise ConfigError(
+            rule=f"data.ehr.units.{item_id} must be left out: no feature reads this item id",
+            got=f"{shown(said)}",
+            fix=f"Name what it measures in data.ehr.items: {{CONCEPT: {{{item_id}: UNIT}}}}.",
         )
     for spelling, name in (said if isinstance(said, Mapping) else {None: said}).items():
         key = f"data.ehr.units.{item_id}" + ("" if spelling is None else f".{spelling!r}")
@@ -120,9 +126,10 @@ def _pairs(name: str, its: Any) -> list[tuple[Any, Any]]:
         return list(its.items())
     if isinstance(its, list):
         return [(item_id, None) for item_id in its]
-    raise ValueError(
-        f"data.ehr.items.{name} must be item ids, got {shown(its)}. Write {{ITEM_ID: UNIT}}, or [ITEM_ID] for the "
-        "usual unit."
+    raise ConfigError(
+        rule=f"data.ehr.items.{name} must be item ids",
+        got=f"{shown(its)}",
+        fix="Write {ITEM_ID: UNIT}, or [ITEM_ID] for the usual unit.",
     )
 
 
@@ -130,14 +137,16 @@ def _require_id(key: str, item_id: Any) -> None:
     """Refuse what can be an item id in no layout."""
     is_number = isinstance(item_id, int) and not isinstance(item_id, bool) and item_id > 0
     if not is_number and not (isinstance(item_id, str) and item_id):
-        raise ValueError(f"{key} must be by item id, a whole number above 0, got {shown(item_id)}. Correct it.")
+        raise ConfigError(
+            rule=f"{key} must be by item id, a whole number above 0", got=f"{shown(item_id)}", fix="Correct it."
+        )
 
 
 def _require_kind(key: str, item_id: ItemId, *, is_number: bool) -> None:
     """Refuse a name where the layout's items are numbers, and a number where they are names."""
     if isinstance(item_id, int) != is_number:
         rule = "a whole number above 0" if is_number else "a name"
-        raise ValueError(f"{key} must be by item id, {rule}, got {shown(item_id)}. Correct it.")
+        raise ConfigError(rule=f"{key} must be by item id, {rule}", got=f"{shown(item_id)}", fix="Correct it.")
 
 
 def _require_free(name: str, item_id: ItemId, owners: Mapping[ItemId, str]) -> None:
@@ -146,9 +155,10 @@ def _require_free(name: str, item_id: ItemId, owners: Mapping[ItemId, str]) -> N
         return
     is_own = owners[item_id] == name
     how = f"Say its unit in data.ehr.units: {{{item_id}: UNIT}}" if isinstance(KINDS[name], Concept) else "Take it out"
-    raise ValueError(
-        f"data.ehr.items.{name} must hold item ids that nothing else reads, got {item_id}, which "
-        f"{'it has' if is_own else f'{owners[item_id]} has'}. {how if is_own else 'Take it out'}."
+    raise ConfigError(
+        rule=f"data.ehr.items.{name} must hold item ids that nothing else reads",
+        got=f"{item_id}, which {'it has' if is_own else f'{owners[item_id]} has'}",
+        fix=f"{how if is_own else 'Take it out'}.",
     )
 
 
@@ -165,7 +175,7 @@ def _require_name(key: str, kind: Concept | Treatment, name: Any, *, may_be_none
         )
         rule = f"one of {', '.join(known)}"
     if not is_known:
-        raise ValueError(f"{key} must be {rule}, got {shown(name)}.{did_you_mean(str(name or ''), known)}")
+        raise ConfigError(rule=f"{key} must be {rule}", got=shown(name), fix=did_you_mean(str(name or ""), known))
 
 
 def _require_one_meaning(item_id: ItemId, named: Mapping[Any, Any]) -> None:
@@ -174,13 +184,14 @@ def _require_one_meaning(item_id: ItemId, named: Mapping[Any, Any]) -> None:
     for spelling, name in named.items():
         before = name if spelling is None else meant.setdefault(plain(str(spelling)), name)
         if before != name:
-            raise ValueError(
-                f"data.ehr.units.{item_id} must give each spelling one meaning, got {before!r} and {name!r} of "
-                f"{str(spelling)!r}: capitals, blanks and signs make no difference. Keep one of them."
+            raise ConfigError(
+                rule=f"data.ehr.units.{item_id} must give each spelling one meaning",
+                got=f"{before!r} and {name!r} of {str(spelling)!r}: capitals, blanks and signs make no difference",
+                fix="Keep one of them.",
             )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest known name."""
     close = nearest(name, list(known))
-    return f" Did you mean {close}?" if close else ""
+    return f"Did you mean {close}?" if close else ""

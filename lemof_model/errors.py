@@ -85,11 +85,8 @@ class LemofError(ValueError):
     exit_status = 1
     told_outside: str | None = "The hospital could not answer; its own log says why."
 
-    def __init__(self, *problems: Problem | str, rule: str = "", got: str = "", fix: str = "", code: str = "") -> None:
-        told: list[Problem] = []
-        for one in problems:
-            told += [one] if isinstance(one, Problem) else map(Problem, one.split("\n"))
-        self.problems = tuple(told) or (Problem(rule, got, fix, code),)
+    def __init__(self, *problems: Problem, rule: str = "", got: str = "", fix: str = "", code: str = "") -> None:
+        self.problems = problems or (Problem(rule, got, fix, code),)
         super().__init__(*self.problems)  # so that it can be pickled
         first = self.problems[0]
         self.rule, self.got, self.fix, self.code = first.rule, first.got, first.fix, first.code

@@ -249,7 +249,9 @@ def frames_of(tables: dict[str, pl.DataFrame]) -> Frames:
 def _open(ehr: EhrData, file: str, derived: Derived | None = None, name: str = "") -> Source:
     path = ehr.root / f"clif_{file}.parquet"
     if not path.is_file():
-        raise DataError(f"{path.name} must be a table, got none under {ehr.root}. Set data.ehr.root. [E101]")
+        raise DataError(
+            rule=f"{path.name} must be a table", got=f"none under {ehr.root}", fix="Set data.ehr.root.", code="E101"
+        )
     own: Mapping[str, str] = IDS | {"icd_code": "diagnosis_code"}
     return Source(name or file, path, Naming(file, own), ehr.datetime_format, derived=derived)
 

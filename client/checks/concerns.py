@@ -167,7 +167,9 @@ def ecg_links(num_linked: int, num_stays: int, counts: Mapping[str, int]) -> Fin
         outside = f"; {counts['records_unlinked']:,} of {counts['records_listed']:,} records are outside every stay"
         found = f"{num_linked / num_stays:.1%} of stays have an ECG{outside if counts['records_unlinked'] else ''}"
         return Finding("ECG to stay links", "ok", found)
-    (finding,) = failures("ECG to stay links", TooLittleDataError(link_warning(counts) or ""))
+    why = link_warning(counts)
+    assert why is not None, "no stay has an ECG"
+    (finding,) = failures("ECG to stay links", TooLittleDataError(why))
     return finding
 
 

@@ -84,12 +84,11 @@ def _check_records(
     surely = num_bad if len(records) == num_all else (num_bad - 2 * math.sqrt(num_bad)) * num_all / len(records)
     stops = surely > max(max_bad_fraction * num_all, FEW)
     for reason, places in bad.items():
-        code, _, words = reason.partition(" ")
-        found = f"{words}: {len(places):,} ({len(places) / len(records):.1%}), first {places[0]}"
+        found = f"{reason.words}: {len(places):,} ({len(places) / len(records):.1%}), first {places[0]}"
         if stops:
-            yield Finding(name, "fail", found, ADVICE[reason], code, DataError.exit_status)
+            yield Finding(name, "fail", found, ADVICE[reason], reason.code, DataError.exit_status)
         else:
-            yield Finding(name, "warn", f"{found}; skipped", ADVICE[reason], code)
+            yield Finding(name, "warn", f"{found}; skipped", ADVICE[reason], reason.code)
     if not bad:
         rates = " or ".join(map(str, ecg.accept_hz))
         without = len(records) - num_verified

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lemof_model.errors import DiskError, LemofError, Problem, printable
+from lemof_model.errors import DiskError, LemofError, printable
 from protocol.owner_only import write_owner_only
 
 Result = Literal["ok", "warn", "fail"]
@@ -123,21 +122,7 @@ def failures(name: str, error: LemofError) -> list[Finding]:
         >>> finding.found, finding.fix, finding.code, finding.exit_status
         ('a must be there, got none from /x.', 'Set data.ehr.root.', 'E101', 4)
     """
-    return [
-        Finding(name, "fail", one.found, one.advice, one.code, error.exit_status)
-        for one in map(_in_fields, error.problems)
-    ]
-
-
-def _in_fields(problem: Problem) -> Problem:
-    """A message of one string in its fields; to go with the last of them, in client/layouts and client/prepare."""
-    if problem.got:
-        return problem
-    code = re.search(r"\s*\[(E\d+)\]", problem.rule)
-    text = problem.rule.replace(code[0], "") if code else problem.rule
-    said = re.match(r"(.*?got\b.*?\.)\s+(?=[A-Z])(.*)", text)
-    found, fix = said.groups() if said else (text, "")
-    return Problem(found, fix=fix, code=code[1] if code else "")
+    return [Finding(name, "fail", one.found, one.advice, one.code, error.exit_status) for one in error.problems]
 
 
 def _num(number: int, what: str) -> str:

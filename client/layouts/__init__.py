@@ -17,9 +17,11 @@ def layout_of(site: SiteConfig) -> Layout:
     """
     name = site.data.ehr.layout
     if name not in LAYOUTS:
+        advice = [did_you_mean(name, LAYOUTS), "Leave it out where the tables are as MIMIC-IV has them."]
         raise ConfigError(
-            f"data.ehr.layout must be one of {', '.join(LAYOUTS)}, got {shown(name)}."
-            f"{did_you_mean(name, LAYOUTS)} Leave it out where the tables are as MIMIC-IV has them."
+            rule=f"data.ehr.layout must be one of {', '.join(LAYOUTS)}",
+            got=shown(name),
+            fix=" ".join(filter(None, advice)),
         )
     layout = LAYOUTS[name]
     _require_tables(site.data.ehr, layout)
@@ -34,6 +36,7 @@ def _require_tables(ehr: EhrData, layout: Layout) -> None:
         for name in named:
             if name not in known:
                 raise ConfigError(
-                    f"data.ehr.{key}.{name} must be a table of {layout.name} ({', '.join(known)}), got an unknown one."
-                    f"{did_you_mean(name, known)}"
+                    rule=f"data.ehr.{key}.{name} must be a table of {layout.name} ({', '.join(known)})",
+                    got="an unknown one",
+                    fix=did_you_mean(name, known),
                 )

@@ -19,7 +19,7 @@ import polars as pl
 from client.prepare.tables.files import LINE, TIME, Columns, collect, collect_all
 from client.prepare.tables.source import Source
 from client.prepare.tables.unreadable import RAISE, form_of, is_too_many, refuse_empty, refuse_unreadable
-from lemof_model.errors import DataError
+from lemof_model.errors import DataError, Problem
 from lemof_model.items import ItemId
 
 HOURS_BEFORE = 6  # the first day begins 6 h before admission: MIT-LCP/mimic-code, concepts/firstday
@@ -326,7 +326,7 @@ def _refuse_unreadable(
             refuse_unreadable(source, column, num, num_rows, max_bad_fraction, first=first)
     if is_too_many(num_bad_times, counts["wanted"], max_bad_fraction):
         row = _first_bad_time(source, table, rules.item_ids)
-        raise DataError(bad_times_message(source, _bad_times_of(row, table), num_bad_times, counts["wanted"], row))
+        raise DataError(bad_times(source, _bad_times_of(row, table), num_bad_times, counts["wanted"], row))
 
 
 def _first_bad_time(source: Source, table: EventTable, item_ids: Sequence[ItemId]) -> dict[str, Any]:
@@ -360,7 +360,7 @@ def bad_rows(source: Source, table: EventTable, item_ids: Sequence[ItemId], is_b
     return _wanted(raw, source, table, item_ids).select(LINE, *typed, *unreadable, **_stored_of(table)).filter(is_bad)
 
 
-def bad_times_message(
+def bad_times(
     source: Source,
     times: Sequence[str],
     num: int,
@@ -368,7 +368,7 @@ def bad_times_message(
     first: Mapping[str, Any],
     *,
     are_others_read: bool = False,
-) -> str:
+) -> Problem:
     """What is told of too many unreadable times: the first one's line and form, never its text. Where other times of
     the table can be read, another format would only lose these."""
     forms = ", ".join(repr(form_of(first[f"{time}_stored"])) for time in times)
@@ -376,7 +376,9 @@ def bad_times_message(
     is_empty = not any((first[f"{time}_stored"] or "").strip() for time in times)
     remedy = "Export it in every row" if is_empty else own_form if are_others_read else own_format
     remedy += RAISE * (2 * num < rows)
-    return (
-        f"{' and '.join(times)} must match {source.time_format}, got {num:,} of {rows:,} rows that do not (first: line "
-        f"{first[LINE]:,}, form {forms}) from {source.label}. {remedy}. [E103]"
+    return Problem(
+        f"{' and '.join(times)} must match {source.time_format}",
+        f"{num:,} of {rows:,} rows that do not (first: line {first[LINE]:,}, form {forms}) from {source.label}",
+        f"{remedy}.",
+        "E103",
     )

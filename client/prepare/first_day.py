@@ -23,7 +23,7 @@ VALUE_BITS = 38  # values are below 2^37 millionths, seconds below 2^20: togethe
 HALF = 2 ** (VALUE_BITS - 1)
 
 
-class Block(NamedTuple):
+class FirstDays(NamedTuple):
     """Consecutive stays: aggregates (stays, columns of the measured concepts and the GCS total), hourly means, how many
     values of each measured concept repeat another of the same stay and time, and in how many stays its sum was below 0.
     """
@@ -34,7 +34,7 @@ class Block(NamedTuple):
     below_zero: NDArray[np.int64]
 
 
-def first_days(events: Sequence[Path], known: frozenset[str], num_stays: int, window_hours: int) -> Iterator[Block]:
+def first_days(events: Sequence[Path], known: frozenset[str], num_stays: int, window_hours: int) -> Iterator[FirstDays]:
     """The blocks of all stays, in order, from the events that the passes wrote.
 
     A count is 0 where nothing was measured, everything else NaN; both are NaN where the concept is not ``known``:
@@ -46,7 +46,7 @@ def first_days(events: Sequence[Path], known: frozenset[str], num_stays: int, wi
         mine = frame.filter(pl.col("row").is_between(start, start + size - 1)).with_columns(pl.col("row") - start)
         day, hours, totals = collect_all([_by_day(mine), _by_hour(mine, window_hours), _gcs_totals(mine)], events[0])
         columns = np.hstack([_aggregates(day, known, size), _column(totals, "total", size, np.nan)[:, None]])
-        yield Block(columns, _grid(hours, size, window_hours), _repeated(day), _below_zero(day))
+        yield FirstDays(columns, _grid(hours, size, window_hours), _repeated(day), _below_zero(day))
 
 
 def _by_day(events: pl.LazyFrame) -> pl.LazyFrame:

@@ -17,7 +17,7 @@ SHORT, DECIMAL = r"^\d{1,2}(\.\d*)?$", r"^\d{4,}\.\d*$"
 OF_9 = r"^(\d|[Vv]|[Ee][089])"  # what is none of ICD-9, I509 and E119, has its own word: num_of_another_version
 REMEDY = (
     "Export icd_code from the source as text, zeros included (SQL: CAST(icd_code AS VARCHAR); pandas: dtype=str). "
-    "Zeros that are lost cannot be put back: 389 is hearing loss, 0389 sepsis. [E112]"
+    "Zeros that are lost cannot be put back: 389 is hearing loss, 0389 sepsis."
 )
 
 
@@ -33,7 +33,9 @@ def refuse_numeric_codes(source: Source, stored: pl.DataType) -> None:
         DataError: it is.
     """
     if stored.is_numeric():
-        raise DataError(f"icd_code must be text, got numbers ({stored}) from {source.label}. {REMEDY}")
+        raise DataError(
+            rule="icd_code must be text", got=f"numbers ({stored}) from {source.label}", fix=REMEDY, code="E112"
+        )
 
 
 def refuse_lost_zeros(source: Source, codes: pl.DataFrame) -> None:
@@ -55,13 +57,17 @@ def refuse_lost_zeros(source: Source, codes: pl.DataFrame) -> None:
         if is_lost:
             first = of_9.filter(pl.col("code").str.contains(form))["code"].min()
             raise DataError(
-                f"ICD-9 codes must have three digits before the dot, and their zeros, got {num:,} of {num_all:,} "
-                f"{what} (such as form {form_of(str(first))!r}) from {source.label}. {REMEDY}"
+                rule="ICD-9 codes must have three digits before the dot, and their zeros",
+                got=f"{num:,} of {num_all:,} {what} (such as form {form_of(str(first))!r}) from {source.label}",
+                fix=REMEDY,
+                code="E112",
             )
     if num_all >= ENOUGH_CODES and not 0 < num_zero < MAX_ZERO * num_all:
         raise DataError(
-            f"Some ICD-9 codes must begin with 0, and most must not, got {num_zero:,} of {num_all:,} that do from "
-            f"{source.label}. {REMEDY}"
+            rule="Some ICD-9 codes must begin with 0, and most must not",
+            got=f"{num_zero:,} of {num_all:,} that do from {source.label}",
+            fix=REMEDY,
+            code="E112",
         )
 
 

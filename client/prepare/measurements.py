@@ -218,9 +218,11 @@ def _require_readable(
     bad = bad_rows(source, table, item_ids, pl.col(f"{value}_unreadable"))
     first = collect(bad.head(1), source.path).row(0, named=True)
     raise DataError(
-        f"{value} must be a number, got {num_bad:,} of {num_looked_at:,} rows in which it is not (first: line "
-        f"{first[LINE]:,}, form {form_of(first[f'{value}_stored'])!r}) from {source.label}. Mend the export (a decimal "
-        "point, no text), or raise prepare.max_bad_fraction. [E105]"
+        rule=f"{value} must be a number",
+        got=f"{num_bad:,} of {num_looked_at:,} rows in which it is not (first: line {first[LINE]:,}, form "
+        f"{form_of(first[f'{value}_stored'])!r}) from {source.label}",
+        fix="Mend the export (a decimal point, no text), or raise prepare.max_bad_fraction.",
+        code="E105",
     )
 
 

@@ -142,7 +142,9 @@ def _read_stays(
     if stays.is_empty():
         fates = "; ".join(f"{row['num_stays']} {row['reason']}" for row in attrition)
         raise TooLittleDataError(
-            f"The cohort must hold at least one stay, got: {fates}. Check data.ehr.root and the plan's cohort section."
+            rule="The cohort must hold at least one stay",
+            got=fates,
+            fix="Check data.ehr.root and the plan's cohort section.",
         )
     met: Facts = {**told_of_stays(stays), "contradictions": contradictions_in(tables, spec)}
     stays = with_statics(stays, tables)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.prepare.ecg.faults import reason_of
+from client.prepare.ecg.faults import Rejection, told_of
 from client.prepare.event_pass import MAX_LINES, BadLines
 from client.prepare.layout import Stored
 from client.prepare.measurements import NOTHING_READ
@@ -149,16 +149,16 @@ def _places(stored: Stored) -> dict[str, dict[str, Any]]:
     }
 
 
-def num_by_reason(rejected: Mapping[str, str]) -> dict[str, int]:
+def num_by_reason(rejected: Mapping[str, Rejection]) -> dict[str, int]:
     """How many records were rejected for each reason, whatever its detail."""
-    return dict(sorted(Counter(map(reason_of, rejected.values())).items()))
+    return dict(sorted(Counter(reason for reason, _ in rejected.values()).items()))
 
 
 def _write_rejects(path: Path, bad_lines: Sequence[tuple[str, BadLines]], ecg_facts: Mapping[str, Any]) -> None:
     """Every row that could not be used: file, line of a table or row of the record list, reason. Equal rows
     give equal bytes."""
     rows = [(file, line, reason) for file, lines in bad_lines for line, reason in lines]
-    rows += [(file, ecg_facts["list_row_of"][file], reason) for file, reason in ecg_facts["rejected"].items()]
+    rows += [(file, ecg_facts["list_row_of"][file], told_of(*why)) for file, why in ecg_facts["rejected"].items()]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("file", "row", "reason"), *rows])
     path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))

@@ -208,8 +208,10 @@ def require_ends(source: Source, end: str, counts: Mapping[str, Any], max_bad_fr
     num, num_open = counts[USED], counts.get(WITHOUT_END, 0)
     if num_open > max(MAX_WITHOUT_END, max_bad_fraction) * num and num_open > HANDFUL:
         raise DataError(
-            f"{end} must be there of what has ended, got {num_open:,} of {num:,} rows without it from "
-            f"{source.label}. Export it, or raise prepare.max_bad_fraction. [E103]"
+            rule=f"{end} must be there of what has ended",
+            got=f"{num_open:,} of {num:,} rows without it from {source.label}",
+            fix="Export it, or raise prepare.max_bad_fraction.",
+            code="E103",
         )
 
 

@@ -18,7 +18,7 @@ import polars as pl
 from client.prepare.tables.source import Source
 from client.prepare.tables.unreadable import is_too_many
 from client.prepare.tables.words import STRANGE_TEXT
-from lemof_model.errors import DataError
+from lemof_model.errors import DataError, Problem
 from lemof_model.items import Concept, Item, ItemId, StoredConcept, Unit
 
 BINS_PER_E = 100  # bins of raw values are 1 % wide
@@ -154,14 +154,14 @@ def require_units(parts: Sequence[Part], source: Source, item: str, max_bad_frac
     Raises:
         DataError: names the items, spellings and units.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     for _, group in groupby(parts, key=lambda part: part.item_id):
         mine = list(group)
         problems += _unknown(mine, item, max_bad_fraction, source.label)
         lost, surprises = list(_lost(mine, item, source.label)), list(_surprises(mine, item, source.label))
         problems += lost if lost and mine[0].own.is_stated else surprises or lost
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError(*problems)
 
 
 def unusual_medians(parts: Sequence[Part], concept: StoredConcept) -> dict[str, dict[str, Any]]:
@@ -194,7 +194,7 @@ def shown(spelling: str) -> str:
     return re.sub(r"\d", "9", spelling)
 
 
-def _unknown(mine: Sequence[Part], item: str, max_bad_fraction: float, label: str) -> Iterator[str]:
+def _unknown(mine: Sequence[Part], item: str, max_bad_fraction: float, label: str) -> Iterator[Problem]:
     """What is told of too many values of an item whose unit is not known, and that nobody has said to leave out."""
     strange = sorted((part for part in mine if not part.units and not part.is_settled), key=lambda part: -part.num)
     num, num_all = (sum(part.num for part in parts) for parts in (strange, mine))
@@ -205,23 +205,27 @@ def _unknown(mine: Sequence[Part], item: str, max_bad_fraction: float, label: st
     (first, *_) = strange[0].spellings
     told = ", ".join(repr(shown(part.spellings[0])) for part in strange[:3])
     key = first if first == shown(first) and first != STRANGE_TEXT else "SPELLING"
-    got = f"got {told} in {num:,} of {num_all:,} values ({num / num_all:.1%}), from {label}."
+    got = f"{told} in {num:,} of {num_all:,} values ({num / num_all:.1%}), from {label}"
     if own.is_stated:
         unit = own.unit.name or "units"
-        yield (
-            f"{item} {item_id} must be in {unit}, as data.ehr.units says, {got} If the rows are right, say it of those "
-            f"without a unit only: {{{item_id}: {{'': {_word(unit)}}}}}; if not, what they mean: {{{item_id}: "
-            f"{{{_quoted(key)}: {_word(unit)}}}}}. [E205]"
+        yield Problem(
+            f"{item} {item_id} must be in {unit}, as data.ehr.units says",
+            got,
+            f"If the rows are right, say it of those without a unit only: {{{item_id}: {{'': {_word(unit)}}}}}; if "
+            f"not, what they mean: {{{item_id}: {{{_quoted(key)}: {_word(unit)}}}}}.",
+            "E205",
         )
         return
     known = ", ".join(name or "units" for name in concept.units)
-    yield (
-        f"{item} {item_id} must be in a unit that is known for {concept.name} ({known}), {got} Set data.ehr.units: "
-        f"{{{item_id}: {{{_quoted(key)}: UNIT}}}} (or drop in place of UNIT), or mend the export. [E205]"
+    yield Problem(
+        f"{item} {item_id} must be in a unit that is known for {concept.name} ({known})",
+        got,
+        f"Set data.ehr.units: {{{item_id}: {{{_quoted(key)}: UNIT}}}} (or drop in place of UNIT), or mend the export.",
+        "E205",
     )
 
 
-def _lost(mine: Sequence[Part], item: str, label: str) -> Iterator[str]:
+def _lost(mine: Sequence[Part], item: str, label: str) -> Iterator[Problem]:
     """What is told of an item of which much lies outside of its limits."""
     num, num_all = sum(part.num_lost for part in mine), sum(part.num for part in mine)
     part = max((part for part in mine if part.units), key=lambda part: part.num_lost, default=None)
@@ -234,8 +238,13 @@ def _lost(mine: Sequence[Part], item: str, label: str) -> Iterator[str]:
     if not is_much or is_agreed or part.concept.concept.is_score:
         return
     limits = " or ".join(f"{unit.low:g} to {unit.high:g} {unit.name}".rstrip() for unit in part.units)
-    got = f"{item} {part.item_id} must lie within {limits}, got {num:,} of {num_all:,} values ({share:.1%}) outside"
-    yield f"{got}{f', which look like {like}' if like else ''}, from {label}. {_remedy_of_loss(part, like)} [E205]"
+    what = f", which look like {like}" if like else ""
+    yield Problem(
+        f"{item} {part.item_id} must lie within {limits}",
+        f"{num:,} of {num_all:,} values ({share:.1%}) outside{what}, from {label}",
+        _remedy_of_loss(part, like),
+        "E205",
+    )
 
 
 def _remedy_of_loss(part: Part, like: str | None) -> str:
@@ -252,7 +261,7 @@ def _remedy_of_loss(part: Part, like: str | None) -> str:
     return f"Set data.ehr.units: {{{part.item_id}: {_word(like)}}} {again}."
 
 
-def _surprises(mine: Sequence[Part], item: str, label: str) -> Iterator[str]:
+def _surprises(mine: Sequence[Part], item: str, label: str) -> Iterator[Problem]:
     """What is told of an item whose values, or those in one unit, look like another unit."""
     for part in mine:
         like = part.looks_like() if part.units and not part.is_settled else None
@@ -261,19 +270,25 @@ def _surprises(mine: Sequence[Part], item: str, label: str) -> Iterator[str]:
         item_id, unit = part.item_id, part.unit
         where = f" where it says {' or '.join(map(shown, part.spellings))}" if part.spellings else ""
         lost = f" ({part.num_lost / part.num:.1%} of values outside of its limits)" if part.num_lost else ""
-        got = f"got a median of {_rounded(part.median or 0.0):,g}{where}, which looks like {like}{lost}, from {label}."
+        got = f"a median of {_rounded(part.median or 0.0):,g}{where}, which looks like {like}{lost}, from {label}"
         if part.spellings:
-            yield f"{item} {item_id} must be in {unit}, {got} {_say(part, like)} [E205]"
+            yield Problem(f"{item} {item_id} must be in {unit}", got, _say(part, like), "E205")
         elif part.own.is_stated and not part.is_confirmed:
-            yield (
-                f"{item} {item_id} must be in {unit}, as data.ehr.units says, {got} Take it out of data.ehr.units, or "
-                f"say it again of values without a unit: {{{item_id}: {{'': {_word(unit)}}}}}. [E205]"
+            yield Problem(
+                f"{item} {item_id} must be in {unit}, as data.ehr.units says",
+                got,
+                "Take it out of data.ehr.units, or say it again of values without a unit: "
+                f"{{{item_id}: {{'': {_word(unit)}}}}}.",
+                "E205",
             )
         elif not part.own.is_stated:
             where, key = ("", "{}") if len(mine) == 1 else (" where it says none", "{{'': {}}}")
-            yield (
-                f"{item} {item_id} must be in {unit}{where}, {got} Set data.ehr.units: {{{item_id}: "
-                f"{key.format(_word(like))}}} if it is, {{{item_id}: {key.format(_word(unit))}}} if it is not. [E205]"
+            yield Problem(
+                f"{item} {item_id} must be in {unit}{where}",
+                got,
+                f"Set data.ehr.units: {{{item_id}: {key.format(_word(like))}}} if it is, "
+                f"{{{item_id}: {key.format(_word(unit))}}} if it is not.",
+                "E205",
             )
 
 

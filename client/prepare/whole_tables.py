@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from client.prepare.event_pass import BAD_ID, BAD_TIME, MAX_LINES, BadLines, FirstBad, bad_times_message
+from client.prepare.event_pass import BAD_ID, BAD_TIME, MAX_LINES, BadLines, FirstBad, bad_times
 from client.prepare.tables.files import LINE, TIME, Columns, collect, day, is_unreadable, unique_rows
 from client.prepare.tables.ids import text_ids
 from client.prepare.tables.source import Source
@@ -158,9 +158,7 @@ def _bad_times(whole: pl.DataFrame, source: Source, times: Sequence[str], max_ba
             first = whole.filter(is_bad[time]).row(0, named=True)
             are_others_read = any(2 * num_bad[other] < num_there[other] for other in times if other != time)
             raise DataError(
-                bad_times_message(
-                    source, [time], num_bad[time], num_there[time], first, are_others_read=are_others_read
-                )
+                bad_times(source, [time], num_bad[time], num_there[time], first, are_others_read=are_others_read)
             )
     text = pl.coalesce(pl.when(is_so).then(_stored(time)) for time, is_so in is_bad.items()) if times else pl.lit("")
     any_bad = pl.any_horizontal(pl.lit(False), *is_bad.values())

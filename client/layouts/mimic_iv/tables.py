@@ -52,8 +52,10 @@ def require_root(ehr: EhrData) -> None:
     """
     if not ehr.root.is_dir():
         raise DataError(
-            f"data.ehr.root must be a folder, got none at {ehr.root}. Set it in the site file, or mount its disk. "
-            "[E101]"
+            rule="data.ehr.root must be a folder",
+            got=f"none at {ehr.root}",
+            fix="Set it in the site file, or mount its disk.",
+            code="E101",
         )
     if not any(files_of(ehr, name) for name in FOLDERS):
         refuse_other_tables(ehr.root, "data.ehr.root")
@@ -81,14 +83,20 @@ def find_table(ehr: EhrData, name: str) -> Path:
     if len(found) > 1:
         names = " and ".join(path.relative_to(ehr.root).as_posix() for path in found)
         raise DataError(
-            f"{stem} must be one table, got {names}. Remove all but one, or set data.ehr.tables.{name}. [E101]"
+            rule=f"{stem} must be one table",
+            got=f"{names}",
+            fix=f"Remove all but one, or set data.ehr.tables.{name}.",
+            code="E101",
         )
     if found:
         return found[0]
     looked = f"{own.name}" if own else "{}, {} or {}".format(*(name + suffix for suffix in SUFFIXES))
     raise DataError(
-        f"{stem} must be a table, got no {looked} under {ehr.root}. {NEEDED_FOR.get(name, 'Treatments')} need it. "
-        f"Set data.ehr.tables.{name} or data.ehr.root in the site file. [E101]"
+        rule=f"{stem} must be a table",
+        got=f"no {looked} under {ehr.root}",
+        fix=f"{NEEDED_FOR.get(name, 'Treatments')} need it. Set data.ehr.tables.{name} or data.ehr.root in the site "
+        "file.",
+        code="E101",
     )
 
 
@@ -111,19 +119,22 @@ def open_table(ehr: EhrData, name: str) -> Source:
     read = MIMIC_COLUMNS[name].split()
     if unread := [column for column in own_names if column not in read]:
         raise ConfigError(
-            f"data.ehr.columns.{name} must rename columns that are read, got {', '.join(unread)}. "
-            f"Read: {', '.join(read)}."
+            rule=f"data.ehr.columns.{name} must rename columns that are read",
+            got=f"{', '.join(unread)}",
+            fix=f"Read: {', '.join(read)}.",
         )
     for column, own in own_names.items():
         if naming_of(name, own_names).is_another(column, own):
             raise ConfigError(
-                f"data.ehr.columns.{name}.{column} must be the site's own name of {column}, got {own}, which in "
-                f"MIMIC-IV is another column of {name}. Leave it out, and export {column} under a name of its own."
+                rule=f"data.ehr.columns.{name}.{column} must be the site's own name of {column}",
+                got=f"{own}, which in MIMIC-IV is another column of {name}",
+                fix=f"Leave it out, and export {column} under a name of its own.",
             )
         if list(own_names.values()).count(own) > 1:
             raise ConfigError(
-                f"data.ehr.columns.{name} must give each column a name of its own, got {own} twice. Name the right "
-                "column of the table for each."
+                rule=f"data.ehr.columns.{name} must give each column a name of its own",
+                got=f"{own} twice",
+                fix="Name the right column of the table for each.",
             )
     return Source(name, find_table(ehr, name), naming_of(name, own_names), ehr.datetime_format, FOLDERS[name])
 

@@ -49,6 +49,18 @@ class Reason(StrEnum):
     AMPLITUDE = "E205 amplitude impossible"
     FLAT = "E206 flat for a second in 6 leads or more"
 
+    @property
+    def code(self) -> str:
+        """The failure's number in the hospital guide."""
+        return self.value[:4]
+
+    @property
+    def words(self) -> str:
+        """The reason without its number."""
+        return self.value[5:]
+
+
+Rejection = tuple[str, str]  # reason, and what is particular to the record
 
 _COPY = "Copy the files again."
 _LEADS = "Leads are known by the descriptions in the signal lines, as I to III, aVR to aVF and V1 to V6: name them so."
@@ -94,32 +106,35 @@ ADVICE = {
 }
 
 
-def reason_of(told: str) -> Reason:
-    """The reason in what is told of a record.
+def told_of(reason: str, detail: str) -> str:
+    """A rejection in words.
 
     Example:
-        >>> reason_of(str(RejectedRecordError(Reason.UNIT, "mmHg"))).value
-        'E205 unit not known'
+        >>> told_of(Reason.UNIT, "mmHg"), told_of(Reason.FLAT, "")
+        ('E205 unit not known: mmHg', 'E206 flat for a second in 6 leads or more')
     """
-    return Reason(told.partition(": ")[0])
+    return f"{reason}: {detail}" if detail else f"{reason}"
 
 
 class RejectedRecordError(Exception):
     """A record that cannot be used; its text is the reason and the detail."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        super().__init__(told_of(reason, detail))
         self.reason = reason
         self.detail = detail
 
 
 def refuse_too_many(
-    rejected: Mapping[str, str], num_chosen: int, max_bad_fraction: float, list_row_of: Mapping[str, int] | None = None
+    rejected: Mapping[str, Rejection],
+    num_chosen: int,
+    max_bad_fraction: float,
+    list_row_of: Mapping[str, int] | None = None,
 ) -> None:
     """Stop a preparation when more records are bad than the site allows: a fraction of the chosen ones, or ten.
 
-    ``rejected`` has what is told of each; ``list_row_of`` is the row of each path in the record list, which names a
-    record without naming a patient.
+    ``rejected`` has reason and detail of each; ``list_row_of`` is the row of each path in the record list, which names
+    a record without naming a patient.
 
     Raises:
         DataError: with the number of each reason, the first record of the most frequent one, and what to do about it.
@@ -127,13 +142,15 @@ def refuse_too_many(
     allowed = max(int(max_bad_fraction * num_chosen), FEW)
     if len(rejected) <= allowed:
         return
-    counts = Counter(map(reason_of, rejected.values())).most_common()
+    counts = Counter(Reason(reason) for reason, _ in rejected.values()).most_common()
     worst = counts[0][0]
-    path, told = next((path, told) for path, told in rejected.items() if reason_of(told) == worst)
+    path, detail = next((path, detail) for path, (reason, detail) in rejected.items() if reason == worst)
     row = (list_row_of or {}).get(path)
-    first = f"; first: row {row:,} of the record list{told.removeprefix(worst)}" if row else ""
-    reasons = ", ".join(f"{count:,} {reason[5:]}" for reason, count in counts)
+    first = f"; first: {told_of(f'row {row:,} of the record list', detail)}" if row else ""
+    reasons = ", ".join(f"{count:,} {reason.words}" for reason, count in counts)
     raise DataError(
-        f"ECG records must be usable but for {allowed:,} of {num_chosen:,}, got {len(rejected):,} bad ones "
-        f"({reasons}{first}). {ADVICE[worst]} [{worst[:4]}]"
+        rule=f"ECG records must be usable but for {allowed:,} of {num_chosen:,}",
+        got=f"{len(rejected):,} bad ones ({reasons}{first})",
+        fix=ADVICE[worst],
+        code=worst.code,
     )

@@ -20,7 +20,7 @@ from client.prepare.tables.roots import refuse_other_record_list, refuse_other_r
 from client.prepare.tables.source import Source
 from client.prepare.tables.unreadable import form_of, is_too_many
 from client.site import EcgData, Prepare
-from lemof_model.errors import DataError
+from lemof_model.errors import DataError, Problem
 from lemof_model.study import CohortSpec
 
 # What a record list must tell: whose record, which (each once), when (local), and its path under data.ecg.root.
@@ -61,8 +61,9 @@ def link_ecgs(
     if not ecg.record_list.is_file():
         refuse_other_record_list(ecg.root, ecg.record_list.name, "data.ecg.root")
         raise DataError(
-            f"The ECG record list must be a file, got none from {ecg.record_list}. Set data.ecg.record_list or "
-            "data.ecg.root, or leave data.ecg out at a hospital without ECGs."
+            rule="The ECG record list must be a file",
+            got=f"none from {ecg.record_list}",
+            fix="Set data.ecg.record_list or data.ecg.root, or leave data.ecg out at a hospital without ECGs.",
         )
     listed, stored = _read_list(record_list, has_texts=stays.schema["subject_id"] == pl.String)
     first, num_repeated = unique_rows(listed, "study_id", ecg.record_list, on_duplicate)
@@ -111,7 +112,7 @@ def _read_list(source: Source, *, has_texts: bool) -> tuple[pl.DataFrame, pl.Dat
     return stored.select("list_row", *source.typed(stored.lazy(), RECORD_LIST)), stored
 
 
-def link_warning(counts: Mapping[str, int]) -> str | None:
+def link_warning(counts: Mapping[str, int]) -> Problem | None:
     """What a person should know about these counts of ``link_ecgs``; None when every record belongs to a stay.
 
     Example:
@@ -119,30 +120,37 @@ def link_warning(counts: Mapping[str, int]) -> str | None:
         ECGs must match stays by subject_id, got no patient in both (1 digit against 8). Same patient numbering? [E201]
     """
     if counts.get("records_without_readable_time") and not counts["records_linked"] + counts["records_unlinked"]:
-        return (
-            "ecg_time must match data.ecg.datetime_format, got none that does. Set it, or mend the record list. [E103]"
+        return Problem(
+            "ecg_time must match data.ecg.datetime_format", "none that does", "Set it, or mend the record list.", "E103"
         )
     if not counts.get("records_listed", 1):
-        return (
-            "The ECG record list must have records, got none. Export it again, or leave data.ecg out at a hospital "
-            "without ECGs. [E106]"
+        return Problem(
+            "The ECG record list must have records",
+            "none",
+            "Export it again, or leave data.ecg out at a hospital without ECGs.",
+            "E106",
         )
     if not counts["patients_listed"]:
         digits = (
             f"{counts['digits_listed']} digit{'s' * (counts['digits_listed'] != 1)} against {counts['digits_stays']}"
         )
-        return f"ECGs must match stays by subject_id, got no patient in both ({digits}). Same patient numbering? [E201]"
+        return Problem(
+            "ECGs must match stays by subject_id", f"no patient in both ({digits})", "Same patient numbering?", "E201"
+        )
     if not counts["stays_linked"]:
-        return (
-            f"ECGs must match stays by time, got none in time though {counts['patients_listed']:,} patients are in "
-            "both. Same clock, or dates moved by the same offset? [E201]"
+        return Problem(
+            "ECGs must match stays by time",
+            f"none in time though {counts['patients_listed']:,} patients are in both",
+            "Same clock, or dates moved by the same offset?",
+            "E201",
         )
     if not counts["records_unlinked"]:
         return None
     share = counts["stays_linked"] / counts["stays"]
-    return (
+    return Problem(
         f"{counts['records_unlinked']:,} of {counts['records_listed']:,} ECGs are outside every stay and not used; "
-        f"{share:.1%} of stays have one. [E201]"
+        f"{share:.1%} of stays have one.",
+        code="E201",
     )
 
 
@@ -158,9 +166,10 @@ def _one_per_path(records: pl.DataFrame, path: Path, on_duplicate: str) -> tuple
     if again.height and on_duplicate == "refuse":
         rows = ", ".join(f"{row:,}" for row in again["list_row"].head(3))
         raise DataError(
-            f"path must be there once, got {again.height:,} repetitions (rows {rows}"
-            f"{', ...' if again.height > 3 else ''}) from {path.name}. Mend the record list, or set "
-            "prepare.on_duplicate: first. [E104]"
+            rule="path must be there once",
+            got=f"{again.height:,} repetitions (rows {rows}{', ...' if again.height > 3 else ''}) from {path.name}",
+            fix="Mend the record list, or set prepare.on_duplicate: first.",
+            code="E104",
         )
     return records.filter(is_first), again.height
 
@@ -182,17 +191,19 @@ def _skipped(
     return sorted(rows)
 
 
-def _incomplete(listed: pl.DataFrame, stored: pl.DataFrame, path: Path) -> str:
+def _incomplete(listed: pl.DataFrame, stored: pl.DataFrame, path: Path) -> Problem:
     """What is told of too many records without ids or path: which of these is missing most often, and the first row and
     form of it."""
     missing = {name: listed[name].null_count() for name in ("subject_id", "study_id", "path")}
     worst = max(missing, key=lambda name: missing[name])
     rule = "a record's place under data.ecg.root" if worst == "path" else "a whole number"
     row = int(listed.filter(pl.col(worst).is_null())["list_row"][0])
-    return (
-        f"{worst} must be {rule}, got {missing[worst]:,} of {listed.height:,} records in which it is not (first: row "
-        f"{row:,}, form {_form_in(stored, row, worst)!r}) from {path.name}. Mend the record list, or raise "
-        "prepare.max_bad_fraction. [E105]"
+    return Problem(
+        f"{worst} must be {rule}",
+        f"{missing[worst]:,} of {listed.height:,} records in which it is not (first: row {row:,}, form "
+        f"{_form_in(stored, row, worst)!r}) from {path.name}",
+        "Mend the record list, or raise prepare.max_bad_fraction.",
+        "E105",
     )
 
 
@@ -201,14 +212,16 @@ def _form_in(stored: pl.DataFrame, row: int, column: str) -> str:
     return form_of(stored[column].cast(pl.String, strict=False)[row - 1])
 
 
-def _bad_times(ecg: EcgData, records: pl.DataFrame, stored: pl.DataFrame) -> str:
+def _bad_times(ecg: EcgData, records: pl.DataFrame, stored: pl.DataFrame) -> Problem:
     """What is told of too many unreadable times: the row and the form of the first one, never its text."""
     without = records.filter(pl.col("ecg_time").is_null())
     row = int(without["list_row"][0])
-    return (
-        f"ecg_time must match {ecg.datetime_format}, got {without.height:,} of {records.height:,} records that do not "
-        f"(first: row {row:,}, form {_form_in(stored, row, 'ecg_time')!r}) from {ecg.record_list.name}. Set "
-        "data.ecg.datetime_format, mend the record list, or raise prepare.max_bad_fraction. [E103]"
+    return Problem(
+        f"ecg_time must match {ecg.datetime_format}",
+        f"{without.height:,} of {records.height:,} records that do not (first: row {row:,}, form "
+        f"{_form_in(stored, row, 'ecg_time')!r}) from {ecg.record_list.name}",
+        "Set data.ecg.datetime_format, mend the record list, or raise prepare.max_bad_fraction.",
+        "E103",
     )
 
 

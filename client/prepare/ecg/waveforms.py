@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib import format as npy
 from threadpoolctl import threadpool_limits
 
-from client.prepare.ecg.faults import RejectedRecordError
+from client.prepare.ecg.faults import RejectedRecordError, Rejection
 from client.prepare.ecg.record import ECG_SHAPE, read_ecg
 from client.site import EcgData
 from lemof_model.errors import DiskError
@@ -34,9 +34,9 @@ FEW_RECORDS = 2000  # read in less time than processes take to start
 MAX_WORKERS = 4
 TELL_SECONDS = 0.5  # a block that takes longer says how far it is
 
-Rejected = dict[int, str]  # place in the block -> reason and detail
+Rejected = dict[int, Rejection]  # by place in the block
 OnMore = Callable[[int], None]
-Block = tuple[bytes, Rejected]  # rows of the array, and what has none
+ReadRecords = tuple[bytes, Rejected]  # rows of the array, and what has none
 
 
 def default_workers(num_records: int) -> int:
@@ -52,7 +52,7 @@ def write_ecgs(
     workers: int | None = None,
     on_progress: OnMore = lambda num_more: None,
     on_skipped: OnMore = lambda num_more: None,
-) -> tuple[dict[str, int], dict[str, str]]:
+) -> tuple[dict[str, int], dict[str, Rejection]]:
     """Read records, named by their paths in the record list, into ``folder/ecg.npy``; a few blocks are held at most.
 
     ``on_progress`` is told how many more records are done, at first how many a stopped run did, and ``on_skipped`` how
@@ -110,7 +110,7 @@ def append_ecgs(folder: Path, num_rows: int, other: Path) -> None:
         _sync(array)
 
 
-def read_block(ecg: EcgData, paths: Sequence[str], on_progress: OnMore) -> Block:
+def read_records_of(ecg: EcgData, paths: Sequence[str], on_progress: OnMore) -> ReadRecords:
     """Read some records, one after the other; where that takes long, ``on_progress`` is told how many more are done."""
     rows: list[bytes] = []
     rejected: Rejected = {}
@@ -122,7 +122,7 @@ def read_block(ecg: EcgData, paths: Sequence[str], on_progress: OnMore) -> Block
         try:
             rows.append(read_ecg(ecg, path).tobytes())
         except RejectedRecordError as error:
-            rejected[place] = str(error)
+            rejected[place] = (error.reason.value, error.detail)
     return b"".join(rows), rejected
 
 
@@ -131,7 +131,7 @@ def _resume(store: Path, journal: Path, key: str, blocks: Sequence[Sequence[str]
     try:
         *lines, _torn = journal.read_bytes().split(b"\n")
         found, *done = [json.loads(line) for line in lines]
-        finished = [{int(place): reason for place, reason in rejected.items()} for rejected in done]
+        finished = [{int(place): (reason, detail) for place, (reason, detail) in rejected.items()} for rejected in done]
         num_rows = sum(len(block) - len(bad) for block, bad in zip(blocks, finished, strict=False))
         num_bytes = _num_bytes(num_rows)
         if found == key and store.stat().st_size >= num_bytes:
@@ -147,7 +147,7 @@ def _resume(store: Path, journal: Path, key: str, blocks: Sequence[Sequence[str]
 
 def _read_blocks(
     ecg: EcgData | None, blocks: Sequence[Sequence[str]], workers: int, on_progress: OnMore
-) -> Iterator[Block]:
+) -> Iterator[ReadRecords]:
     """Each block, in order. Processes take turns and are given the next block when they hand over the last one; until
     then they send how many more records are done, now and then."""
     if not blocks:
@@ -156,7 +156,7 @@ def _read_blocks(
     num_processes = min(workers, len(blocks))
     if num_processes <= 1:
         with threadpool_limits(1):
-            yield from (read_block(ecg, block, on_progress) for block in blocks)
+            yield from (read_records_of(ecg, block, on_progress) for block in blocks)
         return
     with ExitStack() as running:
         connections = [running.enter_context(_reading_process(ecg)) for _ in range(num_processes)]
@@ -172,8 +172,9 @@ def _read_blocks(
                 yield done
         except (EOFError, ConnectionError):
             raise DiskError(
-                "Every process that reads ECGs must run to its end, got one that was stopped (is memory short?). "
-                "Run the same command with --workers 1: it goes on where it stopped."
+                rule="Every process that reads ECGs must run to its end",
+                got="one that was stopped (is memory short?)",
+                fix="Run the same command with --workers 1: it goes on where it stopped.",
             ) from None
 
 
@@ -198,7 +199,7 @@ def _serve(connection: Connection, ecg: EcgData) -> None:
     threadpool_limits(1)
     with suppress(EOFError, ConnectionError):
         while True:
-            connection.send(read_block(ecg, connection.recv(), connection.send))
+            connection.send(read_records_of(ecg, connection.recv(), connection.send))
 
 
 def _key(ecg: EcgData | None, paths: Sequence[str]) -> str:

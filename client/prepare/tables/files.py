@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 
 from client.prepare.tables.ids import as_number
-from lemof_model.errors import DataError, DiskError
+from lemof_model.errors import DataError, DiskError, Problem
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 TIME = pl.Datetime("us")
@@ -89,8 +89,10 @@ def raw(
     there = {name: own for name, own in names.items() if own in header}
     if twice := [own for own in there.values() if header.count(own) > 1]:
         raise DataError(
-            f"Columns must have names of their own, got {twice[0]} twice from {path.name}. "
-            "Name each column once in the export. [E102]"
+            rule="Columns must have names of their own",
+            got=f"{twice[0]} twice from {path.name}",
+            fix="Name each column once in the export.",
+            code="E102",
         )
     if path.suffix == ".parquet":
         frame = pl.scan_parquet(path, row_index_name=line, row_index_offset=1)
@@ -139,8 +141,10 @@ def typed(
     is_local = isinstance(stored, pl.Datetime) and stored.time_zone is None
     if kind == TIME and not is_local and stored != pl.Null:
         raise DataError(
-            f"{name} must be local times or text, got {stored} from {label}. Export dates with their time and without "
-            "a zone. [E103]"
+            rule=f"{name} must be local times or text",
+            got=f"{stored} from {label}",
+            fix="Export dates with their time and without a zone.",
+            code="E103",
         )
     if kind == pl.Int64:
         return as_number(name, stored, label)
@@ -206,22 +210,28 @@ def collect_all(frames: Sequence[pl.LazyFrame], path: Path) -> list[pl.DataFrame
         full = re.search(r"No space left|[Qq]uota|File too large", str(error))
         if full or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskError(
-                "The disk must hold what preparation writes, got a full one. What is finished is kept: free space, "
-                "then run the same command. [E601]"
+                rule="The disk must hold what preparation writes",
+                got="a full one",
+                fix="What is finished is kept: free space, then run the same command.",
+                code="E601",
             ) from None
         if "utf-8" in str(error):  # only whoever keeps bytes reads strictly
-            raise EncodingError(f"The table must be in UTF-8, got another encoding from {path.name}. [E110]") from None
+            raise EncodingError(
+                rule="The table must be in UTF-8", got=f"another encoding from {path.name}", code="E110"
+            ) from None
         is_ragged = isinstance(error, pl.exceptions.ComputeError) and path.suffix != ".parquet"
         ragged = "a row with more fields than the header, or a quote without an end"
         what = ragged if is_ragged else "one that is cut short or unreadable"
         raise DataError(
-            f"The table must be a whole file, got {what} from {path.name}. Export it again. [E110]"
+            rule="The table must be a whole file", got=f"{what} from {path.name}", fix="Export it again.", code="E110"
         ) from None
     for warning in told:
         if "CSV malformed" in str(warning.message):
             raise DataError(
-                f"The table must have a row in every line, got lines that a stray quote runs together from "
-                f"{path.name}. Export it again: text in quotes, and a quote in it doubled. [E110]"
+                rule="The table must have a row in every line",
+                got=f"lines that a stray quote runs together from {path.name}",
+                fix="Export it again: text in quotes, and a quote in it doubled.",
+                code="E110",
             )
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return found
@@ -245,8 +255,10 @@ def unique_rows(frame: pl.DataFrame, key: str, path: Path, on_duplicate: str) ->
             f"{num_others:,} of them differ from the first, which to keep would lose what they say. Mend the export"
         )
         raise DataError(
-            f"{key} must be there once, got {again.height:,} repetitions (lines {lines}"
-            f"{', ...' if again.height > 3 else ''}) from {path.name}. {others if num_others else same}. [E104]"
+            rule=f"{key} must be there once",
+            got=f"{again.height:,} repetitions (lines {lines}{', ...' if again.height > 3 else ''}) from {path.name}",
+            fix=f"{others if num_others else same}.",
+            code="E104",
         )
     return numbered.filter(pl.col(key).is_first_distinct()).drop(LINE), again.height
 
@@ -269,7 +281,10 @@ def _num_lines(head: bytes, path: Path) -> int:
             num += part.decompress(rest).count(b"\n")
         except zlib.error:
             raise DataError(
-                f"The table must be a whole file, got a damaged one from {path.name}. Export it again. [E110]"
+                rule="The table must be a whole file",
+                got=f"a damaged one from {path.name}",
+                fix="Export it again.",
+                code="E110",
             ) from None
         rest = part.unused_data
     return num or head.count(b"\n")
@@ -291,36 +306,52 @@ def header_of(path: Path) -> list[str]:
     except (OSError, EOFError, csv.Error, pl.exceptions.PolarsError) as error:
         if reason := getattr(error, "strerror", None):
             raise DiskError(
-                f"The table must be readable, got {reason} from {path.name}. Mend its permissions or the disk. [E603]"
+                rule="The table must be readable",
+                got=f"{reason} from {path.name}",
+                fix="Mend its permissions or the disk.",
+                code="E603",
             ) from None
         raise DataError(
-            f"The table must be a whole csv, csv.gz or parquet file, got a damaged one from {path.name}. "
-            "Export it again. [E110]"
+            rule="The table must be a whole csv, csv.gz or parquet file",
+            got=f"a damaged one from {path.name}",
+            fix="Export it again.",
+            code="E110",
         ) from None
     if not header:
-        raise DataError(f"The table must have a header, got an empty file from {path.name}. Export it again. [E106]")
+        raise DataError(
+            rule="The table must have a header",
+            got=f"an empty file from {path.name}",
+            fix="Export it again.",
+            code="E106",
+        )
     return header
 
 
-def _no_column(path: Path, naming: Naming, name: str, own: str, header: Sequence[str]) -> str:
+def _no_column(path: Path, naming: Naming, name: str, own: str, header: Sequence[str]) -> Problem:
     """The message for a column that is not there. A first row of data in place of a header is not quoted; a name that
     the layout has for another column of the table is not proposed."""
     if separators := [told for mark, told in SEPARATORS.items() if len(header) == 1 and mark in header[0]]:
-        return (
-            f"The columns must be separated by commas, got a table separated by {separators[0]} from {path.name}. "
-            "Export it with commas. [E102]"
+        return Problem(
+            "The columns must be separated by commas",
+            f"a table separated by {separators[0]} from {path.name}",
+            "Export it with commas.",
+            "E102",
         )
     if any(re.match(r"\W*\d", column) or not column.isprintable() for column in header):
-        return (
-            f"The first line must be a header that names {own}, got data from {path.name}. Export it with its header. "
-            "[E102]"
+        return Problem(
+            f"The first line must be a header that names {own}",
+            f"data from {path.name}",
+            "Export it with its header.",
+            "E102",
         )
     by_lower_case = {column.lower(): column for column in header if not naming.is_another(name, column)}
     close = [by_lower_case[column] for column in difflib.get_close_matches(own.lower(), by_lower_case, n=1)]
     question = f"Did you mean {close[0]}? " if close else ""
     key = f"data.ehr.columns.{naming.table}.{name}: {close[0] if close else 'ITS_NAME'}"
     remedy = f"Add {key}, or export the column." if naming.own is not None else "Export the column under its name."
-    return f"Columns must include {own}, got {', '.join(header)} from {path.name}. {question}{remedy} [E102]"
+    return Problem(
+        f"Columns must include {own}", f"{', '.join(header)} from {path.name}", f"{question}{remedy}", "E102"
+    )
 
 
 def _as_stored(name: str, stored: pl.DataType) -> pl.Expr:

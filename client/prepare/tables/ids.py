@@ -32,8 +32,10 @@ def as_number(name: str, stored: pl.DataType, label: str) -> pl.Expr:
     column = pl.col(name)
     if stored == pl.Float32 and name in IDS:
         raise DataError(
-            f"{name} must be whole numbers or text, got 32-bit floats from {label}, which round a number above "
-            "16,777,216. Export it as integers or text. [E105]"
+            rule=f"{name} must be whole numbers or text",
+            got=f"32-bit floats from {label}, which round a number above 16,777,216",
+            fix="Export it as integers or text.",
+            code="E105",
         )
     if stored.is_float():
         is_exact = (column == column.floor()) & (column.abs() <= EXACT_IN_FLOATS)

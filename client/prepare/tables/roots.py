@@ -42,7 +42,7 @@ def refuse_other(root: Path, setting: str, what: str, code: str, is_right: Calla
         advice = f"Found in {told[0]}: set {setting} to {found[0]}."
         if len(found) > 1:
             advice = f"Found in {len(found)} folders ({', '.join(told[:3])}...): set {setting} to the right one."
-        raise DataError(f"{setting} must hold {what}, got none in {root}. {advice} [{code}]")
+        raise DataError(rule=f"{setting} must hold {what}", got=f"none in {root}", fix=advice, code=code)
 
 
 def _from(root: Path, folder: Path) -> str:

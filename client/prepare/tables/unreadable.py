@@ -48,8 +48,10 @@ def refuse_unreadable(
     where = f" (first: line {first['line']:,}, form {first['form']!r})" if first else ""
     remedy = "Mend the export" + RAISE * (2 * num_bad < num_rows)
     raise DataError(
-        f"{column} must be {rule}, got {num_bad:,} of {num_rows:,} rows in which it is not{where} from {source.label}. "
-        f"{remedy}. [E105]"
+        rule=f"{column} must be {rule}",
+        got=f"{num_bad:,} of {num_rows:,} rows in which it is not{where} from {source.label}",
+        fix=f"{remedy}.",
+        code="E105",
     )
 
 
@@ -60,4 +62,6 @@ def refuse_empty(source: Source, num_rows: int) -> None:
         DataError: it has no row.
     """
     if not num_rows:
-        raise DataError(f"The table must have rows, got none from {source.label}. Export it again. [E106]")
+        raise DataError(
+            rule="The table must have rows", got=f"none from {source.label}", fix="Export it again.", code="E106"
+        )

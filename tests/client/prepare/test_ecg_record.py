@@ -10,7 +10,7 @@ import wfdb
 from scipy.signal import resample_poly
 
 from client.prepare.ecg import record as ecg_record
-from client.prepare.ecg.faults import ADVICE, Reason, RejectedRecordError, refuse_too_many
+from client.prepare.ecg.faults import ADVICE, Reason, RejectedRecordError, Rejection, refuse_too_many
 from client.prepare.ecg.header import Header, parse_header
 from client.prepare.ecg.record import LIMIT_UV, has_flat_leads, read_ecg
 from client.prepare.ecg.samples import read_with_wfdb
@@ -380,9 +380,9 @@ def test_a_header_for_wfdb_names_no_file_outside_the_tree(
 
 
 def test_too_many_bad_records_stop_a_preparation() -> None:
-    bad = {f"p1/{number}": f"{Reason.UNIT}: {unit}" for number, unit in enumerate(["adu", "NU"] * 5)}
+    bad: dict[str, Rejection] = {f"p1/{number}": (Reason.UNIT, unit) for number, unit in enumerate(["adu", "NU"] * 5)}
     refuse_too_many(bad, 10, 0.01)  # a handful stops nothing
-    bad |= {f"p2/{number}": str(Reason.CHECKSUM) for number in range(5)}
+    bad |= {f"p2/{number}": (Reason.CHECKSUM, "") for number in range(5)}
     refuse_too_many(bad, 1500, 0.01)
     with pytest.raises(
         DataError,

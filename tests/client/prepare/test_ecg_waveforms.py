@@ -20,8 +20,8 @@ from client.site import EcgData
 from lemof_model.errors import DiskError
 
 PATHS = [f"r{number:02}" for number in range(22)]
-CHECKSUM = "E202 checksum wrong: I II III aVR aVL aVF V1 V2 V3 V4 V5 V6"
-BAD = {"r03": CHECKSUM, "r08": "E202 signal file missing", "r21": CHECKSUM}
+CHECKSUM = ("E202 checksum wrong", "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6")
+BAD = {"r03": CHECKSUM, "r08": ("E202 signal file missing", ""), "r21": CHECKSUM}
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_other_settings_or_other_records_begin_anew(tmp_path: Path, ecg: EcgData
     assert row_of["r01"] == 0
     _stop_after(3, out, ecg)
     _, rejected = write_ecgs(out, ecg.model_copy(update={"accept_hz": (250,)}), PATHS)
-    assert set(rejected.values()) == {"E203 sampling rate not accepted: 500 Hz"}
+    assert set(rejected.values()) == {("E203 sampling rate not accepted", "500 Hz")}
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -272,4 +272,4 @@ def test_journal_is_plain_json(tmp_path: Path, ecg: EcgData) -> None:
         write_ecgs(tmp_path, ecg, PATHS, on_progress=stop)
     key, block = [json.loads(line) for line in (tmp_path / "ecg.journal").read_text().splitlines()]
     assert len(key) == 64
-    assert block == {"3": BAD["r03"], "8": BAD["r08"], "21": BAD["r21"]}
+    assert block == {"3": list(BAD["r03"]), "8": list(BAD["r08"]), "21": list(BAD["r21"])}
