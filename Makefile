@@ -1,7 +1,7 @@
 # install demo test test-all lint: see README.md. PIP_EXTRA_INDEX_URL and the other PIP_ variables reach pip as they are.
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := lemof_model protocol client server simulation
+PACKAGES := lemof_model protocol readers client server simulation
 PLAN := site_configs/plans/quick.yaml
 
 include .ci/environment

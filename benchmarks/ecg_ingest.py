@@ -17,11 +17,11 @@ import polars as pl
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from client.prepare.ecg import record as ecg_record
-from client.prepare.ecg import samples as ecg_samples
-from client.prepare.ecg.waveforms import write_ecgs
 from client.site import EcgData, load_site
 from lemof_model.features import ECG_HZ, ECG_LEADS
+from readers.ecg import record as ecg_record
+from readers.ecg import samples as ecg_samples
+from readers.ecg.waveforms import write_ecgs
 
 BLOCK = 250
 NUM_FLIPPED = 20

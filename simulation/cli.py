@@ -22,8 +22,8 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from client.layouts.mimic_iv.tables import refuse_other_tables
-from client.prepare.tables.roots import refuse_other_record_list
 from protocol.command_line import run_command
+from readers.tables.roots import refuse_other_record_list
 from server.report import words
 from server.report.run_files import full_of
 from simulation.site_file import By

@@ -1,7 +1,7 @@
 """The rows of a table, shared out to hospitals by patient, each as it stands.
 
 Csv stays text and parquet what it is, row after row in the table's order; a text that is not UTF-8 keeps its bytes. An
-id is read as ``prepare`` reads it (``prepare.tables.ids``), and every row of a known patient arrives: the rows of
+id is read as ``prepare`` reads it (``readers.tables.ids``), and every row of a known patient arrives: the rows of
 source and hospitals are counted and compared.
 """
 
@@ -16,10 +16,10 @@ from typing import BinaryIO, Literal, cast
 
 import polars as pl
 
-from client.prepare.tables.files import EncodingError, collect, collect_all, header_of
-from client.prepare.tables.ids import as_text
-from client.prepare.tables.source import Source
 from lemof_model.errors import DataError
+from readers.tables.files import EncodingError, collect, collect_all, header_of
+from readers.tables.ids import as_text
+from readers.tables.source import Source
 
 log = logging.getLogger("lemof")
 CHUNK = 1 << 20

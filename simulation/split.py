@@ -18,15 +18,15 @@ from rich.console import Console
 from rich.progress import track
 
 from client.layouts.mimic_iv.tables import FOLDERS, OPTIONAL_TABLES, files_of, open_optional_table, open_table
-from client.prepare.tables.files import collect, is_unreadable
-from client.prepare.tables.ids import ROUNDED, as_text, text_ids
-from client.prepare.tables.source import Source
-from client.prepare.tables.unreadable import form_of, is_too_many
 from client.site import EhrData
 from lemof_model.categories import category_of
 from lemof_model.errors import DataError, LemofError
 from lemof_model.study import Target
 from protocol.owner_only import owner_only
+from readers.tables.files import collect, is_unreadable
+from readers.tables.ids import ROUNDED, as_text, text_ids
+from readers.tables.source import Source
+from readers.tables.unreadable import form_of, is_too_many
 from simulation.shares import Shares, read_source
 from simulation.site_file import By, require_empty, write_site_file
 

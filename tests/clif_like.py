@@ -19,8 +19,6 @@ from client.prepare.icd_codes import DIAGNOSES
 from client.prepare.layout import Stored, TableCheck
 from client.prepare.measurements import Events
 from client.prepare.stays import Frames, StayTables, read_stay_tables
-from client.prepare.tables.files import TIME, Columns, Naming
-from client.prepare.tables.source import Derived, Source
 from client.prepare.treatments import Intervals
 from client.prepare.whole_tables import WholeTable
 from client.site import EcgData, EhrData, SiteConfig
@@ -28,6 +26,8 @@ from lemof_model import concepts
 from lemof_model.errors import DataError
 from lemof_model.features import MEASURED
 from lemof_model.items import Concept, Item, StoredConcept, StoredTreatment
+from readers.tables.files import TIME, Columns, Naming
+from readers.tables.source import Derived, Source
 
 IDS = {"subject_id": "patient_id", "hadm_id": "hospitalization_id"}
 CONCEPT = {concept.name: concept for concept in MEASURED}

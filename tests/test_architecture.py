@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
-STOREYS = ("lemof_model", "protocol", "client", "server", "simulation")
-BUNDLED = ("lemof_model", "protocol", "client", "server")
+STOREYS = ("lemof_model", "protocol", "readers", "client", "server", "simulation")
+BUNDLED = ("lemof_model", "protocol", "readers", "client", "server")
 
 
 def sources(repository: Path, *packages: str) -> set[str]:

@@ -34,12 +34,12 @@ from client.prepare.layout import Layout
 from client.prepare.sources import STALE, is_stale
 from client.prepare.statics import told_of_stays
 from client.prepare.stays import StayTables, contradictions_in, select_stays, with_courses
-from client.prepare.tables.ids import IDS
 from client.site import EcgData, PlanSections, SiteConfig, load_plan_sections, load_site
 from lemof_model.errors import ConfigError, DataError, LemofError, TooLittleDataError
 from lemof_model.features import FEATURES, GRID_CHANNELS
 from lemof_model.splits import patient_hash_of
 from lemof_model.study import SplitSpec
+from readers.tables.ids import IDS
 
 Stays = tuple[pl.DataFrame, list[dict[str, str | int]]]
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from client.checks.findings import Finding, failures
-from client.prepare.ecg.heights import ENOUGH_RECORDS, LIKELY_MV, MAX_UNLIKELY, USUAL_MV
-from client.prepare.ecg.links import link_warning
+from client.prepare.ecg_links import link_warning
 from client.prepare.event_pass import NO_STAY
 from client.prepare.stays import DATA_REASONS, JOINED, REPEATED
-from client.prepare.tables.unreadable import HANDFUL, is_too_many
 from client.site import Limits
 from lemof_model.errors import TooLittleDataError
 from lemof_model.study import Target
+from readers.ecg.heights import ENOUGH_RECORDS, LIKELY_MV, MAX_UNLIKELY, USUAL_MV
+from readers.tables.unreadable import HANDFUL, is_too_many
 
 MAX_OUT_OF_RANGE = 0.2  # share of a concept's values beyond which its unit is in doubt; po2 in MIMIC-IV has 0.08
 MAX_UNREADABLE = 0.1  # share of a concept's values that are no numbers

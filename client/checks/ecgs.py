@@ -11,14 +11,14 @@ from rich.progress import Progress
 
 from client.checks import concerns
 from client.checks.findings import Finding
-from client.prepare.ecg.faults import ADVICE, FEW, Reason, RejectedRecordError
-from client.prepare.ecg.heights import height_facts, height_mv
-from client.prepare.ecg.links import link_ecgs
-from client.prepare.ecg.record import read_record
-from client.prepare.tables.source import Source
+from client.prepare.ecg_links import link_ecgs
 from client.site import EcgData, Prepare
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec
+from readers.ecg.faults import ADVICE, FEW, Reason, RejectedRecordError
+from readers.ecg.heights import height_facts, height_mv
+from readers.ecg.record import read_record
+from readers.tables.source import Source
 
 T = TypeVar("T")
 NUM_RECORDS = 200

@@ -14,13 +14,13 @@ from client.prepare.icd_codes import DIAGNOSES, without_code
 from client.prepare.icd_zeros import codes_of, refuse_lost_zeros, refuse_numeric_codes
 from client.prepare.layout import TableCheck
 from client.prepare.measurements import Events, counts_by_concept, sample_of
-from client.prepare.tables.files import LINE, TIME, Columns, collect, estimate_rows, is_unreadable
-from client.prepare.tables.source import Source
-from client.prepare.tables.unreadable import form_of, is_too_many, refuse_unreadable
 from client.prepare.treatments import Intervals, items_of, require_ends, sample_of_treatments
 from client.prepare.units import parts_of, require_units
 from lemof_model.errors import DataError
 from lemof_model.icd import VERSIONS
+from readers.tables.files import LINE, TIME, Columns, collect, estimate_rows, is_unreadable
+from readers.tables.source import Source
+from readers.tables.unreadable import form_of, is_too_many, refuse_unreadable
 
 SAMPLE_ROWS = 1000
 UNIT_ROWS = 100_000  # some twenty stays: the first thousand rows may be one patient's

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from client.prepare.tables.files import LINE, TIME, Columns, collect, collect_all
-from client.prepare.tables.source import Source
-from client.prepare.tables.unreadable import RAISE, form_of, is_too_many, refuse_empty, refuse_unreadable
 from lemof_model.errors import DataError, Problem
 from lemof_model.items import ItemId
+from readers.tables.files import LINE, TIME, Columns, collect, collect_all
+from readers.tables.source import Source
+from readers.tables.unreadable import RAISE, form_of, is_too_many, refuse_empty, refuse_unreadable
 
 HOURS_BEFORE = 6  # the first day begins 6 h before admission: MIT-LCP/mimic-code, concepts/firstday
 USED, BAD_TIME, BAD_VALUE = "used", "time_unreadable", "value_unreadable"

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from client.prepare.event_pass import HOURS_BEFORE
 from client.prepare.measurements import CODES, MILLIONTHS
-from client.prepare.tables.files import collect_all
 from lemof_model.features import GCS_PARTS, GRID_CHANNELS, MEASURED
+from readers.tables.files import collect_all
 
 BLOCK_STAYS = 8_000
 VALUE_BITS = 38  # values are below 2^37 millionths, seconds below 2^20: together they fit in 64 bits

@@ -13,11 +13,11 @@ from client.prepare.icd_zeros import (
     refuse_lost_zeros,
     refuse_numeric_codes,
 )
-from client.prepare.tables.files import LINE, Columns, collect, collect_all
-from client.prepare.tables.ids import NOTHING
-from client.prepare.tables.source import Source
-from client.prepare.tables.unreadable import form_of, refuse_empty, refuse_unreadable
 from lemof_model.icd import VERSIONS, Prefixes
+from readers.tables.files import LINE, Columns, collect, collect_all
+from readers.tables.ids import NOTHING
+from readers.tables.source import Source
+from readers.tables.unreadable import form_of, refuse_empty, refuse_unreadable
 
 DIAGNOSES: Columns = {"hadm_id": pl.Int64, "icd_code": pl.String, "icd_version": pl.Int64}
 REASONS = {"hadm_id": BAD_ID, "icd_version": "icd_version_unreadable", "icd_code": "icd_code_missing"}

@@ -6,9 +6,9 @@ with 0, so among 200 right ones hardly ever none does.
 
 import polars as pl
 
-from client.prepare.tables.source import Source
-from client.prepare.tables.unreadable import form_of, is_too_many
 from lemof_model.errors import DataError
+from readers.tables.source import Source
+from readers.tables.unreadable import form_of, is_too_many
 
 ENOUGH_CODES = 200
 MAX_ZERO = 1 / 3  # beyond it somebody has padded the codes: 04019 is no hypertension

@@ -23,11 +23,11 @@ from typing import Protocol
 
 from client.prepare.measurements import Events
 from client.prepare.stays import StayTables
-from client.prepare.tables.files import Columns
-from client.prepare.tables.source import Source
 from client.prepare.treatments import Intervals
 from client.site import EcgData, EhrData, SiteConfig
 from lemof_model.items import StoredConcept, StoredTreatment
+from readers.tables.files import Columns
+from readers.tables.source import Source
 
 Stored = Mapping[str, Sequence[StoredConcept | StoredTreatment]]
 """What each table stores, by its name: concepts and treatments with their items."""

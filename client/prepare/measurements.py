@@ -28,10 +28,6 @@ from client.prepare.event_pass import (
     run_pass,
     seconds_since_admission,
 )
-from client.prepare.tables.files import LINE, collect, collect_all
-from client.prepare.tables.source import Source
-from client.prepare.tables.unreadable import form_of, is_too_many
-from client.prepare.tables.words import NONE, Words, texts_of
 from client.prepare.units import (
     OUT_OF_RANGE,
     UNKNOWN,
@@ -46,6 +42,10 @@ from lemof_model.errors import DataError
 from lemof_model.features import MEASURED
 from lemof_model.items import NINES, ItemId, StoredConcept, Unit
 from lemof_model.spellings import plain
+from readers.tables.files import LINE, collect, collect_all
+from readers.tables.source import Source
+from readers.tables.unreadable import form_of, is_too_many
+from readers.tables.words import NONE, Words, texts_of
 
 MILLIONTHS = 1_000_000
 SPELLED = "spelled"

@@ -32,10 +32,7 @@ from client.cohort.store import (
 )
 from client.prepare.deaths import with_outcomes
 from client.prepare.diagnoses import num_coded, with_diseases, with_earlier_comorbidities
-from client.prepare.ecg.faults import refuse_too_many
-from client.prepare.ecg.heights import measure_heights
-from client.prepare.ecg.links import link_ecgs
-from client.prepare.ecg.waveforms import STORE, append_ecgs, write_ecgs
+from client.prepare.ecg_links import link_ecgs
 from client.prepare.event_pass import BadLines, OnRows, Outcome
 from client.prepare.first_day import first_days
 from client.prepare.icd_codes import read_groups
@@ -54,6 +51,9 @@ from lemof_model.icd import COMORBIDITY_PREFIXES, DISEASE_PREFIXES
 from lemof_model.splits import patient_hash_of
 from lemof_model.study import CohortSpec
 from protocol.owner_only import owner_only
+from readers.ecg.faults import refuse_too_many
+from readers.ecg.heights import measure_heights
+from readers.ecg.waveforms import STORE, append_ecgs, write_ecgs
 
 ReadTable = Callable[[Path, OnRows], Outcome]
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.prepare.ecg.faults import Rejection, told_of
 from client.prepare.event_pass import MAX_LINES, BadLines
 from client.prepare.layout import Stored
 from client.prepare.measurements import NOTHING_READ
 from client.prepare.stays import StayTables
 from lemof_model.concepts import TREATMENTS
 from lemof_model.features import FEATURES, MEASURED
+from readers.ecg.faults import Rejection, told_of
 
 
 def write_quality(

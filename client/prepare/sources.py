@@ -13,10 +13,10 @@ from typing import Any
 from client.cohort.store import MANIFEST
 from client.prepare.layout import Layout
 from client.prepare.program import file_of, source_digest
-from client.prepare.tables.files import header_of
 from client.site import PlanSections, SiteConfig
 from lemof_model.features import schema_digest
 from lemof_model.study import CohortSpec, SplitSpec, Target, digest_json
+from readers.tables.files import header_of
 
 STALE = "tables, site file or program have changed since it was prepared"
 PACKAGES = ("numpy", "pandas", "polars", "pyarrow", "scipy", "wfdb")

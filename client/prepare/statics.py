@@ -7,9 +7,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from client.prepare.stays import StayTables
-from client.prepare.tables.unreadable import form_of
 from lemof_model.categories import CATEGORY_WORDS, category_of, is_understood
 from lemof_model.features import STATICS
+from readers.tables.unreadable import form_of
 
 
 def with_statics(stays: pl.DataFrame, tables: StayTables) -> pl.DataFrame:

@@ -17,8 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from client.prepare.tables.files import estimate_rows
 from protocol.disk import sync
+from readers.tables.files import estimate_rows
 
 NUM_STEPS = 4
 

@@ -25,16 +25,16 @@ from client.prepare.event_pass import (
     run_pass,
     seconds_since_admission,
 )
-from client.prepare.tables.files import collect
-from client.prepare.tables.source import Source
-from client.prepare.tables.unreadable import HANDFUL
-from client.prepare.tables.words import Words, texts_of
 from client.prepare.units import shown
 from client.site import EhrData
 from lemof_model.concepts import TREATMENTS
 from lemof_model.errors import DataError
 from lemof_model.given import GIVEN, is_given, plain_status
 from lemof_model.items import StoredTreatment
+from readers.tables.files import collect
+from readers.tables.source import Source
+from readers.tables.unreadable import HANDFUL
+from readers.tables.words import Words, texts_of
 
 STATUS, RATE, AMOUNT = "status_text", "rate", "amount"
 INTERVAL_COLUMNS = {"row": pl.UInt32, "treatment": pl.UInt8, "drug": pl.UInt8, "begin": pl.Int32, "end": pl.Int32}

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from client.prepare.tables.source import Source
-from client.prepare.tables.unreadable import is_too_many
-from client.prepare.tables.words import STRANGE_TEXT
 from lemof_model.errors import DataError, Problem
 from lemof_model.items import Concept, Item, ItemId, StoredConcept, Unit
+from readers.tables.source import Source
+from readers.tables.unreadable import is_too_many
+from readers.tables.words import STRANGE_TEXT
 
 BINS_PER_E = 100  # bins of raw values are 1 % wide
 NUM_FOR_MEDIAN = 20  # fewer values tell nothing of a unit

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from client.prepare.event_pass import BAD_ID, BAD_TIME, MAX_LINES, BadLines, FirstBad, bad_times
-from client.prepare.tables.files import LINE, TIME, Columns, collect, day, is_unreadable, unique_rows
-from client.prepare.tables.ids import text_ids
-from client.prepare.tables.source import Source
-from client.prepare.tables.unreadable import form_of, is_too_many, refuse_empty, refuse_unreadable
 from client.site import Prepare
 from lemof_model.errors import DataError
+from readers.tables.files import LINE, TIME, Columns, collect, day, is_unreadable, unique_rows
+from readers.tables.ids import text_ids
+from readers.tables.source import Source
+from readers.tables.unreadable import form_of, is_too_many, refuse_empty, refuse_unreadable
 
 
 @dataclass(frozen=True)

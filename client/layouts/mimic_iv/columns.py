@@ -5,7 +5,7 @@ A name of MIMIC's means the same at every hospital: none is proposed, or taken, 
 
 from collections.abc import Mapping
 
-from client.prepare.tables.files import Naming
+from readers.tables.files import Naming
 
 OLDER_NAMES = {"race": "ethnicity"}  # MIMIC-IV 1.0
 

@@ -20,11 +20,11 @@ from client.prepare.icd_codes import DIAGNOSES
 from client.prepare.layout import Stored, TableCheck
 from client.prepare.measurements import Events
 from client.prepare.stays import Frames, StayTables, read_stay_tables
-from client.prepare.tables.files import TIME, Columns
-from client.prepare.tables.source import Source
 from client.prepare.treatments import Intervals
 from client.prepare.whole_tables import WholeTable
 from client.site import EcgData, EhrData, SiteConfig
+from readers.tables.files import TIME, Columns
+from readers.tables.source import Source
 
 UNIT, STATUS = "valueuom", "statusdescription"
 ENDS = ("starttime", "endtime")

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from client.layouts.mimic_iv.columns import naming_of
-from client.prepare.tables.roots import refuse_other
-from client.prepare.tables.source import Source
 from client.site import EhrData
 from lemof_model.errors import ConfigError, DataError
+from readers.tables.roots import refuse_other
+from readers.tables.source import Source
 
 FOLDERS = {
     "patients": "hosp",

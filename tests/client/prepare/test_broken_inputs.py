@@ -24,7 +24,7 @@ import pytest
 
 from client import cli
 from client.layouts.mimic_iv.layout import MIMIC_IV
-from client.prepare.ecg.links import link_ecgs
+from client.prepare.ecg_links import link_ecgs
 from client.prepare.stays import select_stays
 from client.site import load_site
 from lemof_model.study import CohortSpec

@@ -11,9 +11,9 @@ import pytest
 from client import cli
 from client.prepare.courses import ADJOINING_ANOTHER, IN_ANOTHER, OVERLAPPING, Courses, courses_of
 from client.prepare.stays import StayTables, contradictions_in, select_stays, with_courses, with_left_out
-from client.prepare.tables.files import Columns
 from lemof_model.errors import ConfigError
 from lemof_model.study import CohortSpec
+from readers.tables.files import Columns
 from tests.client.prepare.test_broken_tables import change, make, more_charts, quality, value
 
 BEGIN = datetime(2150, 3, 10, 8)

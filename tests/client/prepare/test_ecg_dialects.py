@@ -10,12 +10,12 @@ import pytest
 import wfdb
 from scipy.signal import resample_poly
 
-from client.prepare.ecg.faults import Reason, RejectedRecordError
-from client.prepare.ecg.header import Header, parse_header
-from client.prepare.ecg.record import LIMIT_UV, read_ecg, read_record
 from client.site import EcgData
 from lemof_model.ecg_leads import lead_of
 from lemof_model.features import ECG_LEADS
+from readers.ecg.faults import Reason, RejectedRecordError
+from readers.ecg.header import Header, parse_header
+from readers.ecg.record import LIMIT_UV, read_ecg, read_record
 
 LEADS = ["I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6"]  # the order of MIMIC-IV-ECG
 TOLERANCE_UV = 0.5 + 1e-2  # what rounding to whole microvolts takes away

@@ -14,9 +14,9 @@ import wfdb
 
 from client import cli
 from client.checks.concerns import ecg_heights
-from client.prepare.ecg.heights import ENOUGH_RECORDS, height_facts, height_mv, measure_heights
-from client.prepare.ecg.record import LIMIT_UV, read_ecg
 from client.site import EcgData
+from readers.ecg.heights import ENOUGH_RECORDS, height_facts, height_mv, measure_heights
+from readers.ecg.record import LIMIT_UV, read_ecg
 from simulation.synthetic.hospital import write_hospital
 from simulation.synthetic.process import Process
 

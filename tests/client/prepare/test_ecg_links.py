@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from client.layouts.mimic_iv.layout import MIMIC_IV
-from client.prepare.ecg.links import link_ecgs, link_warning
+from client.prepare.ecg_links import link_ecgs, link_warning
 from client.site import EcgData
 from lemof_model.errors import DataError
 from lemof_model.study import CohortSpec

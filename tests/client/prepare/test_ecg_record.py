@@ -9,14 +9,14 @@ import pytest
 import wfdb
 from scipy.signal import resample_poly
 
-from client.prepare.ecg import record as ecg_record
-from client.prepare.ecg.faults import ADVICE, Reason, RejectedRecordError, Rejection, refuse_too_many
-from client.prepare.ecg.header import Header, parse_header
-from client.prepare.ecg.record import LIMIT_UV, has_flat_leads, read_ecg
-from client.prepare.ecg.samples import read_with_wfdb
 from client.site import EcgData
 from lemof_model.errors import DataError
 from lemof_model.features import ECG_LEADS
+from readers.ecg import record as ecg_record
+from readers.ecg.faults import ADVICE, Reason, RejectedRecordError, Rejection, refuse_too_many
+from readers.ecg.header import Header, parse_header
+from readers.ecg.record import LIMIT_UV, has_flat_leads, read_ecg
+from readers.ecg.samples import read_with_wfdb
 
 WriteRecord = Callable[..., None]
 Samples = Callable[..., np.ndarray]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
-from client.prepare.ecg.resampling import resampler_of
+from readers.ecg.resampling import resampler_of
 
 
 @pytest.mark.parametrize("hz", [50, 100, 125, 128, 240, 250, 257, 360, 480, 500, 512, 977, 1000, 2000])

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.prepare.ecg import waveforms as ecg_waveforms
-from client.prepare.ecg.record import read_ecg
-from client.prepare.ecg.waveforms import append_ecgs, default_workers, write_ecgs
 from client.site import EcgData
 from lemof_model.errors import DiskError
+from readers.ecg import waveforms as ecg_waveforms
+from readers.ecg.record import read_ecg
+from readers.ecg.waveforms import append_ecgs, default_workers, write_ecgs
 
 PATHS = [f"r{number:02}" for number in range(22)]
 CHECKSUM = ("E202 checksum wrong", "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6")
@@ -68,7 +68,7 @@ def test_rows_are_the_readable_records_in_order(tmp_path: Path, ecg: EcgData, wo
 SLOW = """
 import sys
 from pathlib import Path
-from client.prepare.ecg import waveforms as ecg_waveforms
+from readers.ecg import waveforms as ecg_waveforms
 from client.site import EcgData
 ecg_waveforms.BLOCK, ecg_waveforms.TELL_SECONDS = 4, 0  # in the processes that read, too
 if __name__ == "__main__":
@@ -191,7 +191,7 @@ def _stop_after(num_blocks: int, out: Path, ecg: EcgData) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from client.prepare.ecg import waveforms as ecg_waveforms
+from readers.ecg import waveforms as ecg_waveforms
 from client.site import EcgData
 if __name__ == "__main__":
     ecg_waveforms.BLOCK = 4

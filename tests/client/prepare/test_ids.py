@@ -12,11 +12,11 @@ from client import cli
 from client.cohort.hospital import open_hospital
 from client.cohort.store import Cohort, load_cohort
 from client.prepare import event_pass
-from client.prepare.tables.ids import as_number, as_text, text_ids
 from client.site import load_site
 from lemof_model.errors import DataError
 from lemof_model.splits import patient_hash_of
 from lemof_model.study import Study
+from readers.tables.ids import as_number, as_text, text_ids
 from simulation.run import warn_of_shared_patients
 from tests.client.prepare.test_broken_tables import CHART, change, make, more_charts, quality, read, write
 from tests.client.prepare.test_counted import with_ecgs

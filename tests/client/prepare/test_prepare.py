@@ -17,13 +17,13 @@ from client import cli
 from client.cohort.store import Cohort
 from client.layouts.mimic_iv.layout import MIMIC_IV
 from client.prepare import sources
-from client.prepare.ecg.record import read_ecg
 from client.prepare.prepare import prepare
 from client.site import PlanSections, SiteConfig, load_site
 from lemof_model.errors import DataError, DiskError, TooLittleDataError
 from lemof_model.features import DISEASES, FEATURES, GRID_CHANNELS
 from lemof_model.splits import patient_hash_of
 from lemof_model.study import CohortSpec
+from readers.ecg.record import read_ecg
 
 STAY_10, STAY_13, STAY_32 = 0, 1, 2  # rows
 

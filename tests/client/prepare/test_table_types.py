@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 
 from client import cli
-from client.prepare.tables.files import TIME, collect, scan
 from lemof_model.errors import DataError
+from readers.tables.files import TIME, collect, scan
 from tests.client.prepare.test_broken_tables import CHART, change, make, more_charts, quality, read, value, write
 
 LABS = "hosp/labevents.csv.gz"

@@ -14,10 +14,10 @@ from client import cli
 from client.checks import raw_tables
 from client.layouts.mimic_iv.items import LABS, MEASURED, VITALS
 from client.prepare.measurements import MILLIONTHS, converted
-from client.prepare.tables.words import MAX_STRANGE, STRANGE_TEXT, Words
 from lemof_model.errors import DataError
 from lemof_model.items import NINES, StoredConcept
 from lemof_model.spellings import plain
+from readers.tables.words import MAX_STRANGE, STRANGE_TEXT, Words
 from tests.client.prepare.test_broken_tables import CHART, change, make, more_charts, quality, value
 
 LABEVENTS = "hosp/labevents.csv.gz"

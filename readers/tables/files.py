@@ -17,8 +17,8 @@ from pathlib import Path
 
 import polars as pl
 
-from client.prepare.tables.ids import as_number
 from lemof_model.errors import DataError, DiskError, Problem
+from readers.tables.ids import as_number
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 TIME = pl.Datetime("us")

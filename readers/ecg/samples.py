@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.prepare.ecg.faults import Reason, RejectedRecordError
-from client.prepare.ecg.files import read_inside, size_inside
-from client.prepare.ecg.header import UNSTATED, Header, Layout, Storage
-from client.site import EcgData
 from lemof_model.features import ECG_LEADS
+from readers.ecg.faults import Reason, RejectedRecordError
+from readers.ecg.files import read_inside, size_inside
+from readers.ecg.header import UNSTATED, Header, Layout, Storage
+from readers.ecg.settings import Settings
 
 BYTES_PER_SAMPLE: dict[str, int | Fraction] = {  # by format: signal(5)
     "8": 1, "16": 2, "24": 3, "32": 4, "61": 2, "80": 1, "160": 2,
@@ -46,7 +46,7 @@ class RawRecord:
     is_verified: bool
 
 
-def read_samples(ecg: EcgData, folder: str, header: Header) -> RawRecord:
+def read_samples(ecg: Settings, folder: str, header: Header) -> RawRecord:
     """Read the signal files, which lie in the header's folder.
 
     Raises:
@@ -57,7 +57,7 @@ def read_samples(ecg: EcgData, folder: str, header: Header) -> RawRecord:
     return read_with_wfdb(ecg, folder, header)
 
 
-def _read_plain(ecg: EcgData, file: str, header: Header, offset: int) -> RawRecord:
+def _read_plain(ecg: Settings, file: str, header: Header, offset: int) -> RawRecord:
     """One file in format 16."""
     layout = header.layout
 
@@ -99,7 +99,7 @@ def _verify(header: Header, sum_C: NDArray[np.integer[Any]]) -> bool:
     return bool(is_stated_C.all())
 
 
-def read_with_wfdb(ecg: EcgData, folder: str, header: Header) -> RawRecord:
+def read_with_wfdb(ecg: Settings, folder: str, header: Header) -> RawRecord:
     """Any format, any files; files that hold no lead are left alone.
 
     Raises:
@@ -124,7 +124,7 @@ def read_with_wfdb(ecg: EcgData, folder: str, header: Header) -> RawRecord:
 
 
 def _decode(
-    ecg: EcgData, file: str, header: Header, signals: Sequence[int]
+    ecg: Settings, file: str, header: Header, signals: Sequence[int]
 ) -> dict[int, tuple[NDArray[Any], NDArray[np.bool_]]]:
     """The stored samples of each signal of a file, and which of them are marked as missing."""
     stored = [header.layout.storage[signal] for signal in signals]

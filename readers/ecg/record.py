@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from client.prepare.ecg.faults import Reason, RejectedRecordError
-from client.prepare.ecg.files import read_header_file
-from client.prepare.ecg.header import Header, Layout, parse_header, require_duration
-from client.prepare.ecg.leads import MAX_UNUSABLE_LEADS
-from client.prepare.ecg.resampling import resampler_of
-from client.prepare.ecg.samples import RawRecord, read_samples
-from client.prepare.ecg.segments import read_segments
-from client.site import EcgData
 from lemof_model.features import ECG_HZ, ECG_LEADS, ECG_SECONDS
+from readers.ecg.faults import Reason, RejectedRecordError
+from readers.ecg.files import read_header_file
+from readers.ecg.header import Header, Layout, parse_header, require_duration
+from readers.ecg.leads import MAX_UNUSABLE_LEADS
+from readers.ecg.resampling import resampler_of
+from readers.ecg.samples import RawRecord, read_samples
+from readers.ecg.segments import read_segments
+from readers.ecg.settings import Settings
 
 ECG_SHAPE = (len(ECG_LEADS), ECG_HZ * ECG_SECONDS)
 LIMIT_UV = 3000
@@ -40,12 +40,12 @@ class EcgRecord(NamedTuple):
     is_verified: bool
 
 
-def read_ecg(ecg: EcgData, path: str) -> NDArray[np.int16]:
+def read_ecg(ecg: Settings, path: str) -> NDArray[np.int16]:
     """The signal of ``read_record`` alone."""
     return read_record(ecg, path).ecg_CT
 
 
-def read_record(ecg: EcgData, path: str) -> EcgRecord:
+def read_record(ecg: Settings, path: str) -> EcgRecord:
     """Read one record (its path in the record list, without suffix) and bring it into the cohort's form.
 
     For one thread: the working space is shared by all calls in a process.
@@ -83,7 +83,7 @@ def read_record(ecg: EcgData, path: str) -> EcgRecord:
     return EcgRecord(result_CT, layout, record.is_verified)
 
 
-def _impossible(height_uv: float, microvolts_per_physical: float, ecg: EcgData) -> RejectedRecordError:
+def _impossible(height_uv: float, microvolts_per_physical: float, ecg: Settings) -> RejectedRecordError:
     """The rejection of a height that no ECG has: the unit, where the same numbers in another one look like an ECG."""
     found = f"{height_uv / 1000:.3g} mV in the median lead"
     is_header_right = LIKELY_UV[0] <= height_uv * microvolts_per_physical <= LIKELY_UV[1]
@@ -108,7 +108,7 @@ def has_flat_leads(samples_CT: NDArray[Any], sampling_rate_hz: int, num_allowed:
     return sum(int(np.diff(edge).max()) >= sampling_rate_hz for edge in edges) > num_allowed
 
 
-def _read_raw(ecg: EcgData, path: str) -> RawRecord:
+def _read_raw(ecg: Settings, path: str) -> RawRecord:
     """Read header and samples."""
     header, folder = parse_header(read_header_file(ecg, path), ecg), os.path.dirname(path)
     if not isinstance(header, Header):

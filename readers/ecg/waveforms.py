@@ -22,10 +22,10 @@ import numpy as np
 from numpy.lib import format as npy
 from threadpoolctl import threadpool_limits
 
-from client.prepare.ecg.faults import RejectedRecordError, Rejection
-from client.prepare.ecg.record import ECG_SHAPE, read_ecg
-from client.site import EcgData
 from lemof_model.errors import DiskError
+from readers.ecg.faults import RejectedRecordError, Rejection
+from readers.ecg.record import ECG_SHAPE, read_ecg
+from readers.ecg.settings import Settings
 
 STORE, JOURNAL = "ecg.npy", "ecg.journal"
 READER_VERSION = 2  # a journal of another one is not continued
@@ -46,7 +46,7 @@ def default_workers(num_records: int) -> int:
 
 def write_ecgs(
     folder: Path,
-    ecg: EcgData | None,
+    ecg: Settings | None,
     paths: Sequence[str],
     *,
     workers: int | None = None,
@@ -110,7 +110,7 @@ def append_ecgs(folder: Path, num_rows: int, other: Path) -> None:
         _sync(array)
 
 
-def read_records_of(ecg: EcgData, paths: Sequence[str], on_progress: OnMore) -> ReadRecords:
+def read_records_of(ecg: Settings, paths: Sequence[str], on_progress: OnMore) -> ReadRecords:
     """Read some records, one after the other; where that takes long, ``on_progress`` is told how many more are done."""
     rows: list[bytes] = []
     rejected: Rejected = {}
@@ -146,7 +146,7 @@ def _resume(store: Path, journal: Path, key: str, blocks: Sequence[Sequence[str]
 
 
 def _read_blocks(
-    ecg: EcgData | None, blocks: Sequence[Sequence[str]], workers: int, on_progress: OnMore
+    ecg: Settings | None, blocks: Sequence[Sequence[str]], workers: int, on_progress: OnMore
 ) -> Iterator[ReadRecords]:
     """Each block, in order. Processes take turns and are given the next block when they hand over the last one; until
     then they send how many more records are done, now and then."""
@@ -179,7 +179,7 @@ def _read_blocks(
 
 
 @contextmanager
-def _reading_process(ecg: EcgData) -> Iterator[Connection]:
+def _reading_process(ecg: Settings) -> Iterator[Connection]:
     """A process that reads blocks; it ends when our end of the connection closes, also because we were killed."""
     spawn = multiprocessing.get_context("spawn")
     ours, its = spawn.Pipe()
@@ -193,7 +193,7 @@ def _reading_process(ecg: EcgData) -> Iterator[Connection]:
         process.join()
 
 
-def _serve(connection: Connection, ecg: EcgData) -> None:
+def _serve(connection: Connection, ecg: Settings) -> None:
     """Read block after block, with one thread; Ctrl-C is for the parent to deal with."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(1)
@@ -202,7 +202,7 @@ def _serve(connection: Connection, ecg: EcgData) -> None:
             connection.send(read_records_of(ecg, connection.recv(), connection.send))
 
 
-def _key(ecg: EcgData | None, paths: Sequence[str]) -> str:
+def _key(ecg: Settings | None, paths: Sequence[str]) -> str:
     """What a journal is about: reader, settings and records."""
     settings = ecg.model_dump_json() if ecg else ""
     return hashlib.sha256(json.dumps([READER_VERSION, settings, *paths]).encode()).hexdigest()

@@ -14,14 +14,14 @@ from typing import NamedTuple
 import polars as pl
 
 from client.prepare.event_pass import BAD_TIME, BadLines
-from client.prepare.tables.files import TIME, Columns, collect, unique_rows
-from client.prepare.tables.ids import text_ids
-from client.prepare.tables.roots import refuse_other_record_list, refuse_other_records
-from client.prepare.tables.source import Source
-from client.prepare.tables.unreadable import form_of, is_too_many
 from client.site import EcgData, Prepare
 from lemof_model.errors import DataError, Problem
 from lemof_model.study import CohortSpec
+from readers.tables.files import TIME, Columns, collect, unique_rows
+from readers.tables.ids import text_ids
+from readers.tables.roots import refuse_other_record_list, refuse_other_records
+from readers.tables.source import Source
+from readers.tables.unreadable import form_of, is_too_many
 
 # What a record list must tell: whose record, which (each once), when (local), and its path under data.ecg.root.
 RECORD_LIST: Columns = {"subject_id": pl.Int64, "study_id": pl.Int64, "ecg_time": TIME, "path": pl.String}

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import PureWindowsPath
 
-from client.prepare.ecg.faults import Reason, RejectedRecordError
-from client.site import EcgData
+from readers.ecg.faults import Reason, RejectedRecordError
+from readers.ecg.settings import Settings
 
 
-def read_header_file(ecg: EcgData, path: str) -> str:
+def read_header_file(ecg: Settings, path: str) -> str:
     """The text of a record's header: UTF-8, else what Windows wrote where an old export has a degree or micro sign.
 
     Raises:
@@ -26,7 +26,7 @@ def read_header_file(ecg: EcgData, path: str) -> str:
         return content.decode("cp1252", errors="replace")
 
 
-def read_inside(ecg: EcgData, file: str, missing: Reason, needed: Callable[[int], int] = lambda size: size) -> bytes:
+def read_inside(ecg: Settings, file: str, missing: Reason, needed: Callable[[int], int] = lambda size: size) -> bytes:
     """The first bytes of a file: ``needed`` says how many, given its size. ``missing`` is the reason where it is not
     there.
 
@@ -44,7 +44,7 @@ def read_inside(ecg: EcgData, file: str, missing: Reason, needed: Callable[[int]
         raise _fault(error, missing) from None
 
 
-def size_inside(ecg: EcgData, file: str, missing: Reason) -> int:
+def size_inside(ecg: Settings, file: str, missing: Reason) -> int:
     """The bytes of a file; raises as ``read_inside`` does."""
     try:
         return os.stat(_inside(ecg, file)).st_size
@@ -59,7 +59,7 @@ def _fault(error: OSError | ValueError, missing: Reason) -> RejectedRecordError:
     return RejectedRecordError(Reason.UNREADABLE, error.strerror or "")
 
 
-def _inside(ecg: EcgData, file: str) -> str:
+def _inside(ecg: Settings, file: str) -> str:
     """The file, unless its real place is not under ``data.ecg.root``: a link or ``..`` would lead out of it."""
     if not _real_path(file).startswith(os.path.join(_real_path(str(ecg.root)), "")):
         raise RejectedRecordError(Reason.OUTSIDE)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from client.prepare.tables.source import Source
 from lemof_model.errors import DataError
+from readers.tables.source import Source
 
 HANDFUL = 10  # so few bad rows stop nothing, however small the table
 RAISE = ", or raise prepare.max_bad_fraction"  # no advice where half of a table or more would be lost

@@ -18,12 +18,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from client.prepare.ecg.faults import Reason, RejectedRecordError
-from client.prepare.ecg.leads import lead_columns, require_leads
-from client.prepare.tables.unreadable import form_of
-from client.site import EcgData
 from lemof_model.ecg_leads import MICROVOLTS
 from lemof_model.features import ECG_LEADS, ECG_SECONDS
+from readers.ecg.faults import Reason, RejectedRecordError
+from readers.ecg.leads import lead_columns, require_leads
+from readers.ecg.settings import Settings
+from readers.tables.unreadable import form_of
 
 RATES_HZ = range(50, 20_001)  # what data.ecg.accept_hz may list
 DEFAULT_HZ = 250.0
@@ -97,7 +97,7 @@ class SegmentedHeader:
     segments: tuple[tuple[str, int], ...]
 
 
-def parse_header(text: str, ecg: EcgData, *, is_segment: bool = False) -> Header | SegmentedHeader:
+def parse_header(text: str, ecg: Settings, *, is_segment: bool = False) -> Header | SegmentedHeader:
     """Parse and check a header. A segment may be of any length and lack any lead.
 
     Raises:
@@ -109,7 +109,7 @@ def parse_header(text: str, ecg: EcgData, *, is_segment: bool = False) -> Header
         raise RejectedRecordError(Reason.SIGNAL_LINE, "a number") from None
 
 
-def _parse(text: str, ecg: EcgData, *, is_segment: bool) -> Header | SegmentedHeader:
+def _parse(text: str, ecg: Settings, *, is_segment: bool) -> Header | SegmentedHeader:
     """``parse_header``; a number that is none raises as Python does."""
     text = text.replace("\r", "\n") if "\r" in text else text  # no other character ends a line, a NEL least of all
     lines = [line for raw in text.lstrip("\ufeff").split("\n") if (line := raw.strip()) and line[0] != "#"]
@@ -177,7 +177,7 @@ def _checksums(stated: Sequence[int | None], layout: Layout) -> NDArray[np.int32
 
 
 @lru_cache(maxsize=256)
-def _layout(record: tuple[str, ...], signals: tuple[Signal, ...], ecg: EcgData, is_segment: bool) -> Layout:
+def _layout(record: tuple[str, ...], signals: tuple[Signal, ...], ecg: Settings, is_segment: bool) -> Layout:
     """The layout of a signal block, in the order in which its rules are checked."""
     rate, num_frames = _rate_and_length(record)
     _require_rate(rate, ecg)
@@ -226,7 +226,7 @@ def _rate_and_length(record: Sequence[str]) -> tuple[float, int | None]:
     return float(matched[1]) if matched else DEFAULT_HZ, int(num_frames) or None
 
 
-def _require_rate(rate: float, ecg: EcgData) -> None:
+def _require_rate(rate: float, ecg: Settings) -> None:
     """Refuse a rate that the site does not accept."""
     if rate not in ecg.accept_hz:
         reason = Reason.RATE if rate in RATES_HZ else Reason.RATE_BROKEN
@@ -256,7 +256,7 @@ def _shown(unit: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in unit[:20])
 
 
-def _parse_segments(record: Sequence[str], num_segments: int, lines: Sequence[str], ecg: EcgData) -> SegmentedHeader:
+def _parse_segments(record: Sequence[str], num_segments: int, lines: Sequence[str], ecg: Settings) -> SegmentedHeader:
     """The header of a record in segments."""
     rate, num_frames = _rate_and_length(record)
     _require_rate(rate, ecg)

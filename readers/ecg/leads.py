@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from client.prepare.ecg.faults import Reason, RejectedRecordError
-from client.site import EcgData
 from lemof_model.ecg_leads import lead_of
 from lemof_model.features import ECG_LEADS
+from readers.ecg.faults import Reason, RejectedRecordError
+from readers.ecg.settings import Settings
 
 MAX_UNUSABLE_LEADS = 5  # one more that is missing or flat, and the record is rejected
 
@@ -24,7 +24,7 @@ def lead_columns(descriptions: Sequence[str]) -> dict[str, int]:
     return {lead: found.index(lead) for lead in ECG_LEADS if lead in found}
 
 
-def require_leads(there: Sequence[str], ecg: EcgData) -> None:
+def require_leads(there: Sequence[str], ecg: Settings) -> None:
     """Refuse a record that lacks more leads than the site allows.
 
     Raises:

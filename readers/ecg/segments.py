@@ -9,18 +9,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from client.prepare.ecg.faults import Reason, RejectedRecordError
-from client.prepare.ecg.files import read_header_file
-from client.prepare.ecg.header import Header, Layout, SegmentedHeader, parse_header
-from client.prepare.ecg.leads import require_leads
-from client.prepare.ecg.samples import RawRecord, read_samples
-from client.site import EcgData
 from lemof_model.features import ECG_LEADS
+from readers.ecg.faults import Reason, RejectedRecordError
+from readers.ecg.files import read_header_file
+from readers.ecg.header import Header, Layout, SegmentedHeader, parse_header
+from readers.ecg.leads import require_leads
+from readers.ecg.samples import RawRecord, read_samples
+from readers.ecg.settings import Settings
 
 GAP = "~"
 
 
-def read_segments(ecg: EcgData, folder: str, header: SegmentedHeader) -> RawRecord:
+def read_segments(ecg: Settings, folder: str, header: SegmentedHeader) -> RawRecord:
     """Read every segment; their headers lie in the folder of the record's own, which is given from the root.
 
     Raises:
@@ -54,7 +54,7 @@ def read_segments(ecg: EcgData, folder: str, header: SegmentedHeader) -> RawReco
     return RawRecord(whole, signal_CT[leads], is_gap_CT if is_gap_CT.any() else None, is_verified)
 
 
-def _read_segment(ecg: EcgData, folder: str, name: str, sampling_rate_hz: int, length: int) -> RawRecord | None:
+def _read_segment(ecg: Settings, folder: str, name: str, sampling_rate_hz: int, length: int) -> RawRecord | None:
     """One segment, which is a record of its own, of the length that the record's header says; None without leads."""
     header = parse_header(read_header_file(ecg, os.path.join(folder, name)), ecg, is_segment=True)
     if not isinstance(header, Header):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from client.prepare.tables.files import collect
+from readers.tables.files import collect
 
 NONE = 0
 MAX_STRANGE = 256  # MIMIC-IV has a dozen in the laboratory values that are read

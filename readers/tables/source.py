@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from client.prepare.tables.files import LINE, TIME_FORMAT, Columns, Naming, header_of, is_unreadable, raw, typed
-from client.prepare.tables.ids import as_text
+from readers.tables.files import LINE, TIME_FORMAT, Columns, Naming, header_of, is_unreadable, raw, typed
+from readers.tables.ids import as_text
 
 
 @dataclass(frozen=True)

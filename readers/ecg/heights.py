@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.prepare.ecg.faults import RejectedRecordError
-from client.prepare.ecg.files import read_header_file
-from client.prepare.ecg.header import Header, parse_header
-from client.site import EcgData
 from lemof_model.features import ECG_HZ
+from readers.ecg.faults import RejectedRecordError
+from readers.ecg.files import read_header_file
+from readers.ecg.header import Header, parse_header
+from readers.ecg.settings import Settings
 
 USUAL_MV = (0.5, 2.0)
 """Between these lies the median height of a site. Of LUDB's 200 people (stored integers as microvolts) 96.5 % do, and
@@ -63,7 +63,7 @@ def height_facts(records: Iterable[tuple[float, str]]) -> dict[str, Any]:
     }
 
 
-def measure_heights(ecg: EcgData, store: Path, row_of: Mapping[str, int]) -> dict[str, Any]:
+def measure_heights(ecg: Settings, store: Path, row_of: Mapping[str, int]) -> dict[str, Any]:
     """The facts of a prepared ``ecg.npy``; ``row_of`` says which record, by its path, each row is."""
     signals_NCT, paths = np.load(store, mmap_mode="r"), list(row_of)
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MAX_RECORDS)).astype(int))
@@ -71,7 +71,7 @@ def measure_heights(ecg: EcgData, store: Path, row_of: Mapping[str, int]) -> dic
     return height_facts((height_mv(signals_NCT[row]), _gain_of(ecg, path)) for path, row in of_chosen.items())
 
 
-def _gain_of(ecg: EcgData, path: str) -> str:
+def _gain_of(ecg: Settings, path: str) -> str:
     """What the header of a record says; nothing where it has gone since the record was read, or is in segments."""
     try:
         header = parse_header(read_header_file(ecg, path), ecg)
