@@ -8,7 +8,7 @@ classes below state, and what cannot be read as one is null and counted.
 
     stays        who was in intensive care, and when: the three frames of ``StayTables``, with their columns
     diagnoses    ``hadm_id``, ``icd_code`` (text, zeros and all), ``icd_version`` (9 or 10): codes of admissions
-    events       what was measured: ``Events``, a row with a key to a stay, an item, a time, a value, and a unit in words
+    events       what was measured: ``Events``, a row with a key to a stay, an item, a time, a value, a unit in words
     intervals    what was given: ``Intervals``, a row with a key to a stay, an item, a begin and an end (or none yet)
     ecg_records  ``subject_id``, ``study_id``, ``ecg_time``, ``path`` under data.ecg.root: a row for each record
     checks       every table, as ``lemof-client check`` looks at it
