@@ -6,12 +6,15 @@ leaves out no row but of other things than it is asked for. Times are local; tim
 Values are as they are stored, in the unit that the row spells, or else in that of the item; types are those that the
 classes below state, and what cannot be read as one is null and counted.
 
-    stays        who was in intensive care, and when: the three frames of ``StayTables``
-    diagnoses    ``hadm_id``, ``icd_code`` (text), ``icd_version`` (9 or 10): codes of admissions
-    events       what was measured: ``Events``, a row with item, time, value, and the unit that it spells
-    intervals    what was given: ``Intervals``, a row with item, begin and end
-    ecg_records  ``subject_id``, ``study_id``, ``ecg_time``, ``path``: a row for each record
+    stays        who was in intensive care, and when: the three frames of ``StayTables``, with their columns
+    diagnoses    ``hadm_id``, ``icd_code`` (text, zeros and all), ``icd_version`` (9 or 10): codes of admissions
+    events       what was measured: ``Events``, a row with a key to a stay, an item, a time, a value, a unit in words
+    intervals    what was given: ``Intervals``, a row with a key to a stay, an item, a begin and an end (or none yet)
+    ecg_records  ``subject_id``, ``study_id``, ``ecg_time``, ``path`` under data.ecg.root: a row for each record
     checks       every table, as ``lemof-client check`` looks at it
+
+Once read, ids and items are Int64 (or String, where a hospital's ids or a layout's items are texts), times
+Datetime("us") without a zone, values Float64, words String, flags Int64 0 or 1, ages whole years.
 
 Columns keep the names that the layout gives them, and messages speak of them by these; only ids, stays, codes and
 records have the names above.
