@@ -21,9 +21,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from client.layouts.mimic_iv.tables import refuse_other_tables
 from protocol.command_line import run_command
-from readers.tables.roots import refuse_other_record_list
 from server.report import words
 from server.report.run_files import full_of
 from simulation.site_file import By
@@ -198,6 +196,9 @@ def split(
 
 def _require_roots(mimic: Path, ecg: Path | None) -> None:
     """Refuse folders that are too deep or too high, before anything is read."""
+    from client.layouts.mimic_iv.tables import refuse_other_tables
+    from readers.tables.roots import refuse_other_record_list
+
     refuse_other_tables(mimic, "--mimic")
     if ecg is not None:
         refuse_other_record_list(ecg, "record_list.csv", "--ecg")
