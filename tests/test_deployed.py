@@ -20,7 +20,7 @@ import yaml
 
 from lemof_model.errors import ConfigError
 from protocol.plan import dump_plan
-from protocol.source import source_digest
+from protocol.source import PACKAGES, source_digest
 from server.report.run_files import describe_run
 from server.run import run_plan
 from simulation.local_transport import LocalTransport
@@ -109,7 +109,7 @@ def test_the_deployed_study_gives_the_bytes_of_the_local_engine(federation: Fede
 
 def altered_project(repository: Path, folder: Path) -> Path:
     """A copy of the source that travels, with the hospital's door opened and a mark set by whoever imports it."""
-    for package in ("client", "lemof_model", "protocol", "server"):
+    for package in PACKAGES:
         shutil.copytree(repository / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(repository / name, folder)

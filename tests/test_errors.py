@@ -13,7 +13,7 @@ from client.checks.findings import failures
 from lemof_model.errors import ConfigError, DataError, LemofError, Problem
 from protocol.codes import FAILURES, table
 
-PACKAGES = ("lemof_model", "protocol", "client", "server", "simulation")
+PACKAGES = ("lemof_model", "protocol", "readers", "client", "server", "simulation")
 OF_DISEASES = ("comorbidities.py", "diagnoses.py")  # their E11 is diabetes
 
 
