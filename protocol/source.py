@@ -36,7 +36,7 @@ _LAYOUT = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 
 @cache
 def source_digest(root: Path = ROOT) -> str:
-    """sha256 (hex) of the code of the five packages that decides a study."""
+    """sha256 (hex) of the code in ``PACKAGES`` that decides a study."""
     files = (path.relative_to(root).as_posix() for package in PACKAGES for path in (root / package).rglob("*.py"))
     return digest_of((name for name in files if not name.startswith(LEFT_OUT)), root)
 

@@ -1,7 +1,7 @@
 """Noise that nobody can derive: the operating system's randomness, and the Gaussian mechanisms made of it.
 
 Nothing here depends on the plan or on a seed, and nothing is stored. A sum leaves through ``Noise``, which adds the
-noise and writes the charge in one act, so that no mechanism can be forgotten in the ledger. DP-SGD: ``client/dp_sgd``.
+noise and writes the charge in one act, so that no mechanism can be forgotten in the ledger. DP-SGD: ``dp_sgd``.
 """
 
 import math

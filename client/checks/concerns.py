@@ -91,7 +91,7 @@ def labels(num_long: int, num_stays: int, target: Target) -> Finding:
         return Finding("labels", "ok", f"{found} ({num_long / num_stays:.1%})")
     return Finding(
         "labels", "fail", f"{found}; both kinds are needed",
-        "Check outtime (all empty?), or ask the coordinator for another threshold.", "E902",
+        "Check the ends of stays (all empty?), or ask the coordinator for another threshold.", "E902",
         TooLittleDataError.exit_status,
     )  # fmt: skip
 
@@ -107,10 +107,10 @@ def stays(attrition: Sequence[Mapping[str, Any]], met: Mapping[str, Any]) -> Ite
     num, num_died = met.get("deaths", {}).get("num", 0), met.get("deaths", {}).get("num_died", 0)
     if num_died > HANDFUL and num_died > MAX_DEAD * num:
         found = f"{num_died:,} of {num:,} stays end in death in the hospital"
-        yield Finding("deaths", "warn", found, "Are deathtime and hospital_expire_flag the right columns?", "E113")
+        yield Finding("deaths", "warn", found, "Are time and flag of death the right columns?", "E113")
     if num >= ENOUGH_STAYS and not num_died:
         found = f"none of {num:,} stays ends in death: lengths of stay would go on after it"
-        yield Finding("deaths", "warn", found, "Are deathtime and hospital_expire_flag filled?", "E113")
+        yield Finding("deaths", "warn", found, "Are time and flag of death filled?", "E113")
     for name, words in met.get("words_not_understood", {}).items():
         num_all = attrition[-1]["num_stays"]
         if is_too_many(words["num"], num_all, MAX_UNKNOWN_WORDS) or 2 * words["num"] > num_all:
@@ -131,7 +131,9 @@ def _lost_stays(attrition: Sequence[Mapping[str, Any]]) -> Finding | None:
         return None
     reasons = "; ".join(f"{num:,} {reason}" for reason, num in lost.items())
     found = f"{num_lost:,} of {num_all:,} left out for their data, not by the plan: {reasons}"
-    return Finding("ICU stays", "warn", found, "Are icustays, patients and admissions whole, of one export?", "E106")
+    return Finding(
+        "ICU stays", "warn", found, "Are the tables of stays, patients and admissions whole, of one export?", "E106"
+    )
 
 
 def diagnoses(table: str = "", admissions: int = 0, admissions_coded: int = 0) -> Finding | None:
@@ -148,8 +150,8 @@ def icd_versions(table: str, counts: Mapping[str, Any]) -> Finding | None:
     num, num_rows = counts.get("codes_of_another_version", 0), counts.get("rows", 0)
     if not is_too_many(num, num_rows, MAX_OTHER_VERSION):
         return None
-    found = f"{num:,} of {num_rows:,} codes begin as none of their icd_version does: they are in no disease"
-    return Finding(table, "warn", found, "Is icd_version right, 9 or 10?", "E112")
+    found = f"{num:,} of {num_rows:,} codes begin as none of their version of ICD does: they are in no disease"
+    return Finding(table, "warn", found, "Is the version right, 9 or 10?", "E112")
 
 
 def stays_unknown(table: str, counts: Mapping[str, Any]) -> Finding | None:
@@ -157,7 +159,7 @@ def stays_unknown(table: str, counts: Mapping[str, Any]) -> Finding | None:
     num, wanted = counts.get(NO_STAY, 0), counts.get("wanted", 0)
     if not is_too_many(num, wanted, MAX_LOST):
         return None
-    found = f"{num:,} of {wanted:,} wanted rows are of stays that icustays does not have"
+    found = f"{num:,} of {wanted:,} wanted rows are of stays that the table of stays does not have"
     return Finding(table, "warn", found, "Are both tables whole, of one export?", "E106")
 
 
@@ -257,7 +259,7 @@ def units(concepts: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[Fin
             yield Finding(where, "warn", found, "Are its unit and item ids this hospital's?", "E205")
         for item_id, told in counts.get("unusual_medians", {}).items():
             usual = f"usually {told['low']:,g} to {told['high']:,g}"
-            found = f"{name}: itemid {item_id} has a median of {told['median']:,g} {told['unit']}, {usual}"
+            found = f"{name}: item {item_id} has a median of {told['median']:,g} {told['unit']}, {usual}"
             yield Finding(where, "warn", found, "Is its unit this hospital's?", "E205")
 
 
@@ -269,16 +271,14 @@ def treatments(table: str, counts: Mapping[str, Any], statuses: Mapping[str, int
     if is_too_many(num, total, MAX_NOT_GIVEN):
         told = ", ".join(f"{num:,} {key.replace('_', ' ')}" for key, num in not_given.items())
         found = f"{num:,} of {total:,} rows say that nothing was given: {told}"
-        fix = "Do statusdescription, rate, amount and value mean what they do in MIMIC-IV?"
+        fix = "Do its status, rate and amount mean what they do in the layout?"
         yield Finding(table, "warn", found, fix, "E207")
     if is_too_many(num_open, used, MAX_WITHOUT_END):
-        found = f"{num_open:,} of {used:,} rows have no endtime: they count as running until the prediction"
-        yield Finding(table, "warn", found, "Is endtime exported of all that has ended?", "E207")
+        found = f"{num_open:,} of {used:,} rows have no end: they count as running until the prediction"
+        yield Finding(table, "warn", found, "Is the end exported of all that has ended?", "E207")
     if statuses:
         told = ", ".join(f"{status!r} {num:,}" for status, num in list(statuses.items())[:3])
-        found = (
-            f"{sum(statuses.values()):,} rows have a statusdescription that is not known, and count as given: {told}"
-        )
+        found = f"{sum(statuses.values()):,} rows have a status that is not known, and count as given: {told}"
         yield Finding(table, "warn", found, "List those that mean not given in data.ehr.not_given.", "E207")
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from client.checks.concerns import concerns_of, prevalence
 from client.checks.findings import STYLES
+from client.prepare.event_pass import BAD_ITEM
 from client.site import SiteConfig
 
 LEFT_OUT = {
@@ -40,14 +41,14 @@ def show_summary(site: SiteConfig, manifest: Mapping[str, Any], quality: Mapping
         lines.append(f"measured least: {', '.join(f'{name} {coverage[name]:.0%}' for name in seldom)} of stays")
     tables = quality.get("tables", {})
     unread = {
-        name: sum(num for key, num in counts.items() if key.endswith("_unreadable") and key != "itemid_unreadable")
+        name: sum(num for key, num in counts.items() if key.endswith("_unreadable") and key != BAD_ITEM)
         for name, counts in tables.items()
     }
     first_bad = quality.get("first_bad", {})
     if told := ", ".join(f"{num:,} in {name}{_first(first_bad.get(name))}" for name, num in unread.items() if num):
         lines.append(f"could not be read: {told}; see rejects.csv.gz")
-    if told := ", ".join(f"{num:,} in {name}" for name in tables if (num := tables[name].get("itemid_unreadable"))):
-        lines.append(f"without a readable itemid, counted only: {told}")
+    if told := ", ".join(f"{num:,} in {name}" for name in tables if (num := tables[name].get(BAD_ITEM))):
+        lines.append(f"without a readable item, counted only: {told}")
     for name, counted in (("concepts", LEFT_OUT), ("tables", NOT_GIVEN)):
         nums = {key: sum(counts.get(key, 0) for counts in quality.get(name, {}).values()) for key in counted}
         if told := ", ".join(f"{num:,} {counted[key]}" for key, num in nums.items() if num):

@@ -26,8 +26,8 @@ th,td{padding:.3rem .4rem}tbody th{white-space:normal}
 {% endcall %}
 
 {% call section("attrition", "Who is in") %}
-<p class="note">Each row of icustays is counted once: in the cohort, or under the first rule that it breaks. A length of
-stay ends at death, and who is dead at the prediction is not in the cohort.</p>
+<p class="note">Each row of the table of stays is counted once: in the cohort, or under the first rule that it breaks.
+A length of stay ends at death, and who is dead at the prediction is not in the cohort.</p>
 {{ table(attrition) }}
 {% endcall %}
 

@@ -32,7 +32,7 @@ from client.cohort.store import (
 )
 from client.prepare.deaths import with_outcomes
 from client.prepare.diagnoses import num_coded, with_diseases, with_earlier_comorbidities
-from client.prepare.ecg_links import link_ecgs
+from client.prepare.ecg_links import EcgLinks, link_ecgs
 from client.prepare.event_pass import BadLines, OnRows, Outcome
 from client.prepare.first_day import first_days
 from client.prepare.icd_codes import read_groups
@@ -102,9 +102,10 @@ def _prepare(
     with replacing(output, key, anew=force) as folder:
         steps = Steps(folder / STATE, console)
         stays, tables, attrition, met = _read_stays(site, layout, plan.cohort, steps)
+        links = _link_ecgs(site, layout, stays, plan.cohort)  # refused before the tables of events take their time
         facts = _read_events(site, layout, with_left_out(stays, tables), plan.cohort, steps)
         day_facts = _write_arrays(folder, stays, facts, plan.cohort, steps)
-        linked, ecg_facts = _read_ecgs(folder, site, layout, stays, plan.cohort, steps, workers)
+        linked, ecg_facts = _read_ecgs(folder, site, layout, stays, links, plan.cohort, steps, workers)
         start = time.monotonic()
         columns = _stay_columns(stays).to_pandas()
         hours_to_icu_N = hours_to_icu_of(np.load(folder / "features.npy", mmap_mode="r"))
@@ -260,11 +261,20 @@ def _intervals(files: Sequence[Path]) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=INTERVAL_COLUMNS), *map(pl.read_parquet, files)])
 
 
+def _link_ecgs(site: SiteConfig, layout: Layout, stays: pl.DataFrame, spec: CohortSpec) -> EcgLinks | None:
+    """The records that are chosen first; None at a hospital without ECGs."""
+    if (ecg := site.data.ecg) is None:
+        return None
+    rules = site.prepare
+    return link_ecgs(layout.ecg_records(ecg), ecg, stays, spec, rules.on_duplicate, rules.max_bad_fraction)
+
+
 def _read_ecgs(
     folder: Path,
     site: SiteConfig,
     layout: Layout,
     stays: pl.DataFrame,
+    links: EcgLinks | None,
     spec: CohortSpec,
     steps: Steps,
     workers: int | None,
@@ -277,8 +287,8 @@ def _read_ecgs(
     ecg, start, limit = site.data.ecg, time.monotonic(), site.prepare.max_bad_fraction
     linked, counts = pl.DataFrame(schema={"row": pl.UInt32, "path": pl.String, "list_row": pl.UInt32}), Facts()
     skipped: BadLines = []
-    if ecg is not None:
-        linked, counts, skipped = link_ecgs(layout.ecg_records(ecg), ecg, stays, spec, site.prepare.on_duplicate, limit)
+    if links is not None:
+        linked, counts, skipped = links
     paths = linked["path"].unique(maintain_order=True).to_list()
     list_row_of = dict(linked.select("path", "list_row").iter_rows())
 

@@ -3,8 +3,8 @@
 Leads go by name, never by position (MIMIC-IV-ECG stores aVF before aVL). In order: gaps are interpolated lead by lead;
 500 Hz becomes 100 Hz by a polyphase filter; values are clipped to +-3 mV, where artefacts begin
 (AI4HealthUOL/ECG-MIMIC); a lead without a signal is zero. A record that breaks a rule is rejected with the reason:
-most of the faults checked here pass wfdb in silence. What a header means and how samples are stored: ``ecg_header``,
-``ecg_samples`` and ``ecg_segments``.
+most of the faults checked here pass wfdb in silence. What a header means and how samples are stored: ``header``,
+``samples`` and ``segments``.
 
 Shape letters: C leads, T time.
 """

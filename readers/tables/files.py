@@ -168,20 +168,6 @@ def is_unreadable(value: pl.Expr, stored: pl.Expr) -> pl.Expr:
     return (pl.when(value.is_null()).then(stored).str.strip_chars() != "").fill_null(False)
 
 
-def scan(
-    path: Path, columns: Columns, optional: Columns | None = None, *, time_format: str = TIME_FORMAT
-) -> pl.LazyFrame:
-    """Scan the named columns of any csv, csv.gz or parquet file; ``optional`` ones are null where the file lacks them.
-
-    Raises:
-        DataError: a column is missing, or the file cannot be opened.
-    """
-    frame = raw(path, columns, optional or {}, Naming(), None)
-    stored = frame.collect_schema()
-    wanted = {**columns, **(optional or {})}
-    return frame.select(typed(name, stored[name], kind, time_format, path.name) for name, kind in wanted.items())
-
-
 class EncodingError(DataError):
     """A text file is not in UTF-8, where its bytes must not change."""
 
@@ -336,6 +322,10 @@ def _no_column(path: Path, naming: Naming, name: str, own: str, header: Sequence
             f"a table separated by {separators[0]} from {path.name}",
             "Export it with commas.",
             "E102",
+        )
+    if any("\0" in column for column in header):
+        return Problem(
+            "The table must be in UTF-8", f"another encoding from {path.name}", "Export it in UTF-8.", "E110"
         )
     if any(re.match(r"\W*\d", column) or not column.isprintable() for column in header):
         return Problem(

@@ -43,6 +43,25 @@ def test_an_error_for_the_user_goes_to_stderr(site_file: str, capsys: pytest.Cap
     assert "error: hosp/patients must be a table, got no patients.csv, " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["check", "prepare", "dry-run", ""])
+def test_an_unknown_layout_is_refused_by_every_command(
+    command: str, site_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the same words, and before a hospital joins."""
+    file = Path(site_file)
+    file.write_text(SITE.replace("root: raw", "root: raw, layout: omop"))
+    (file.parent / "cohort").mkdir()
+    (file.parent / "cohort/manifest.json").write_text("{}")
+    assert cli.run(["--site", site_file, *filter(None, [command])]) == 3
+    told = capsys.readouterr().err
+    rule = "data.ehr.layout must be one of mimic_iv, got 'omop'."
+    fix = "Leave it out where the tables are as MIMIC-IV has them."
+    if command == "check":
+        assert rule in told and fix in told
+    else:
+        assert told == f"error: {rule} {fix}\n"
+
+
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (RuntimeError("secret 12345"), 1)])
 def test_other_ends(
     site_file: str,

@@ -12,7 +12,7 @@ from lemof_model.study import Study
 from protocol.asking import check_request, shapes_of_model
 from protocol.method import LEARNING, requests_of, steps_of, untrained
 from protocol.stage import Stage, by_name
-from protocol.stages import ATTENTION, CENSUS, IMPORTANCE, LEMOF, META, STATISTICS
+from protocol.stages import ATTENTION, CENSUS, IMPORTANCE, LEMOF, META, STAGES, STATISTICS
 from server import coordinator
 from tests.studies import tiny_study
 
@@ -28,7 +28,7 @@ def test_what_stages_say_that_they_find_is_what_a_model_may_have() -> None:
     """A part left out of ``finds``, or of the arrays that a request may bring, shows here."""
     (request, _), study = next(iter(requests_of(Study()))), Study()
     names = shapes_of_model(dataclasses.replace(request, model=untrained(LEMOF, study)))
-    assert {name.split("/")[0] for name in names} == {part for stage in LEMOF for part in stage.finds}
+    assert {name.split("/")[0] for name in names} == {part for stage in STAGES.values() for part in stage.finds}
     before_evaluation = {part for stage in LEARNING for part in stage.finds}
     assert {name.split("/")[0] for name in untrained(LEMOF, study)} == before_evaluation
 

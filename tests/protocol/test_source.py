@@ -21,7 +21,7 @@ LAYOUT = "client/layouts/mimic_iv/layout.py"
 
 @pytest.fixture(scope="module")
 def tree(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the four packages, of which each file is read once."""
+    """A copy of the packages, of which each file is read once."""
     folder = tmp_path_factory.mktemp("tree")
     for package in PACKAGES:
         shutil.copytree(repository / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))

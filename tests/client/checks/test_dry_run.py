@@ -10,14 +10,16 @@ import pytest
 import yaml
 
 from client import cli
-from client.budget.ledger import read_ledger
+from client.budget.ledger import open_ledger, read_ledger
 from client.checks.dry_run import dry_run, lines_of
 from client.site import load_site
 from lemof_model.errors import OtherSplitsError
 from lemof_model.study import SplitSpec, Study
 from protocol.plan import dump_plan
+from protocol.stages import CENSUS
 from simulation.local_transport import LocalTransport
-from tests.client.budget.test_ledger import fill
+from tests.client.budget.test_ledger import CHARGE, fill, final
+from tests.client.budget.test_ledger import answer as stored
 from tests.hospitals import write_hospital
 from tests.studies import Watched, run_tiny, tiny_study
 
@@ -122,6 +124,24 @@ def test_what_is_refused_after_its_noise_was_drawn_tells_its_charge(private_site
     refused = [found for found in dry_run(load_site(private_site), tiny_study())["stages"] if "refused" in found]
     assert {"meta", "importance", "final"} <= {found["stage"] for found in refused}
     assert all(found["charges"] for found in refused if found["stage"] in ("meta", "importance", "final"))
+
+
+def test_only_what_this_study_spent_counts_against_its_own_limit(private_site: Path) -> None:
+    config, study = load_site(private_site), tiny_study(splits=SplitSpec())
+    assert config.privacy is not None
+
+    def noise() -> float:
+        """Of the census, about ``train``."""
+        (census,) = dry_run(config, study, method=(CENSUS,))["stages"]
+        (charge,) = (charge for charge in census["charges"] if charge["split"] == "train")
+        return float(charge["noise_multiplier"])
+
+    fresh = noise()
+    fill(config.privacy.ledger, 1)
+    assert noise() == fresh, "what another study spent counts against study_epsilon"
+    with open_ledger(config.privacy.ledger, config.privacy.budget) as ledger:
+        ledger.append(final(2, study), [CHARGE], stored(2))
+    assert noise() > fresh, "what this study spent does not count against study_epsilon"
 
 
 def test_splits_that_the_ledger_does_not_count_in_are_refused_as_a_study_s_would_be(private_site: Path) -> None:

@@ -93,8 +93,14 @@ def test_no_encoder_runs_a_second_time(hospital: Hospital, model: Model, monkeyp
     for modality in MODALITIES:
         np.testing.assert_array_equal(frozen.levels(hospital, changed)[modality], first[modality])
     frozen.Tokens(hospital, changed)
-    with pytest.raises(AssertionError, match="ran again"):
-        frozen.Tokens(hospital, {**model, "best_level": np.array([1, 3])})
+
+
+def test_another_best_level_has_tokens_of_its_own(hospital: Hospital, model: Model) -> None:
+    frozen.Tokens(hospital, model)
+    stored = frozen.Tokens(hospital, {**model, "best_level": np.array([1, 3])})._tokens["ecg"]
+    stays = hospital.stays
+    rows = np.concatenate([stays.rows(split, "ecg") for split in ("stack", "tuning", "held_out")])
+    np.testing.assert_array_equal(stored, direct(hospital, model, "ecg", rows, 1))
 
 
 def test_an_encoder_serves_every_pair_that_it_is_in(

@@ -84,6 +84,16 @@ def test_a_study_ends_with_its_last_question_or_before(talk: Conversation, site:
     assert [line[:13] for line in told].count("study 'trial'") == 6
 
 
+def test_a_study_that_answers_nothing_is_not_complete_because_the_one_before_was(
+    talk: Conversation, site: SiteConfig, told: Told
+) -> None:
+    answer_round(talk, site, request(9, EvaluationRequest, split="held_out"))
+    talk.asked(8, site, request().to_packet())
+    assert told[-2] == "study 'trial' has ended: its last question was answered."
+    talk.ended()
+    assert told[-1].startswith("study 'trial' has ended: it failed or was stopped before its last question")
+
+
 def test_what_the_door_declines_is_told_once_with_what_stays_here(
     talk: Conversation, site: SiteConfig, told: Told
 ) -> None:

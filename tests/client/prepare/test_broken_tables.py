@@ -263,9 +263,8 @@ def test_rows_of_stays_that_icustays_does_not_have(site_path: Path, capsys: pyte
     change(site_path, LABS, lambda rows: rows.append(["2", "21", "50983", "2150-01-01 02:00:00", "", "140"]))
     assert cli.run(["--site", str(site_path), "prepare"]) == 0
     told = " ".join(capsys.readouterr().err.split())
-    warning = (
-        "warning: chartevents: 20 of 57 wanted rows are of stays that icustays does not have. Are both tables whole"
-    )
+    found = "20 of 57 wanted rows are of stays that the table of stays does not have"
+    warning = f"warning: chartevents: {found}. Are both tables whole"
     assert warning in told and "warning: labevents" not in told
     tables = json.loads((site_path.parent / "cohort/quality.json").read_text())["tables"]
     fates = [(tables[name]["not_in_icustays"], tables[name]["not_in_cohort"]) for name in ("chartevents", "labevents")]
@@ -399,6 +398,10 @@ def test_a_clock_in_the_future_and_one_in_the_past(site_path: Path) -> None:
         ),
         (b"stay_id,itemid,charttime,valuenum\n10,220045,2150-01-02 03:00:00,7,5\n", "more fields than the header"),
         (b'stay_id,itemid,charttime,valuenum\n10,220045,"2150-01-02 03:00:00,75\n', "quote without an end"),
+        (
+            "stay_id,itemid,charttime,valuenum\n".encode("utf-16"),
+            r"The table must be in UTF-8, got another encoding from chartevents\.csv\. Export it in UTF-8\.",
+        ),
         (b"\x1f\x8b\x08garbage", r"first line must be a header that names stay_id, got data from chartevents\.csv\."),
     ],
 )

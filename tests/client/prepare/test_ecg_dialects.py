@@ -356,6 +356,17 @@ def test_skew_moves_a_signal_forward(tmp_path: Path, samples: Samples) -> None:
         wfdb.rdrecord(str(tmp_path / "r"))
 
 
+def test_behind_a_skewed_end_that_was_not_measured_the_last_known_value_stands(
+    tmp_path: Path, samples: Samples
+) -> None:
+    stored, late = samples(), 30
+    stored[-1] = -32768
+    header = plain_header(stored, f"r.dat 16:{late} 200/mV 16 0 {{first}} {{sum}} 0 {{lead}}")
+    found = read_record(write(tmp_path, stored, header), "r")
+    moved = np.vstack([stored[late:-1], np.repeat(stored[-2:-1], late + 1, axis=0)])
+    assert np.abs(found.ecg_CT - resampled(moved / 200, LEADS)).max() <= TOLERANCE_UV
+
+
 def test_several_samples_a_frame_are_averaged_as_wfdb_does_it(tmp_path: Path, samples: Samples) -> None:
     finer = samples(num_samples=20_000)
     frames = [1, 2, 4, 2, 1, 4, 2, 2, 2, 2, 2, 2]

@@ -57,7 +57,7 @@ def test_codes_of_icd_10_among_icd_9_are_told_as_such(site_path: Path, capsys: p
     codes(site_path, *("I509", "E119", "J189", "A419") * 60)
     assert cli.run(["--site", str(site_path), "prepare"]) == 0
     told = " ".join(capsys.readouterr().err.split())
-    assert "240 of 240 codes begin as none of their icd_version does: they are in no disease. Is icd_version" in told
+    assert "240 of 240 codes begin as none of their version of ICD does: they are in no disease. Is the version" in told
 
 
 @pytest.mark.parametrize("code", ["", " ", "NULL"])
@@ -131,7 +131,7 @@ def test_versions_that_are_not(site_path: Path, capsys: pytest.CaptureFixture[st
     codes(site_path, of_10=("4019", "25000", "0389") * 10)
     assert cli.run(["--site", str(site_path), "prepare"]) == 0
     told = " ".join(capsys.readouterr().err.split())
-    assert "diagnoses_icd: 30 of 30 codes begin as none of their icd_version does: they are in no disease." in told
+    assert "diagnoses_icd: 30 of 30 codes begin as none of their version of ICD does: they are in no disease." in told
     codes(site_path, *COMMON)
     change(site_path, TABLE, lambda rows: rows.extend([["1", "11", "1", "I509", "ICD-10"]] * 3))
     cohort = make(site_path)

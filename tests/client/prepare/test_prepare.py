@@ -268,6 +268,19 @@ def test_a_failed_preparation_leaves_the_earlier_cohort(site: SiteConfig) -> Non
     assert (site.prepare.output / "manifest.json").read_text().count(before["digests"]["cohort"]) == 1
 
 
+def test_a_record_list_is_refused_before_the_tables_of_events_take_their_time(
+    site: SiteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a table of events was read")
+
+    monkeypatch.setattr("client.prepare.prepare._read_events", never)
+    assert site.data.ecg is not None
+    site.data.ecg.record_list.unlink()
+    with pytest.raises(DataError, match="record list must be a file"):
+        _prepare(site)
+
+
 def test_an_output_folder_with_other_files_is_left_alone(site: SiteConfig) -> None:
     site.prepare.output.mkdir()
     (site.prepare.output / "thesis.txt").write_text("years of work")

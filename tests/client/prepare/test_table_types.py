@@ -15,7 +15,8 @@ import pytest
 
 from client import cli
 from lemof_model.errors import DataError
-from readers.tables.files import TIME, collect, scan
+from readers.tables.files import TIME, Columns, collect
+from readers.tables.source import Source
 from tests.client.prepare.test_broken_tables import CHART, change, make, more_charts, quality, read, value, write
 
 LABS = "hosp/labevents.csv.gz"
@@ -34,6 +35,13 @@ WHOLE: dict[str, Comment] = {
     "on two lines": lambda row: '"see\nbelow, ""ok"""' if row % 3 else "",
     "blank lines in a text": lambda row: '"see\n\n\nbelow"' if row == 3000 else "",
 }
+
+
+def columns_of(path: Path, columns: Columns) -> pl.DataFrame:
+    """Some columns of a file."""
+    source = Source(path.stem, path)
+    raw = source.raw(columns)
+    return collect(raw.select(source.typed(raw, columns)), path)
 
 
 def with_comments(site_path: Path, comment: Comment) -> None:
@@ -78,7 +86,7 @@ def test_a_stray_quote_is_heard_whatever_is_done_with_warnings(tmp_path: Path) -
         with warnings.catch_warnings():
             warnings.simplefilter(action)
             with pytest.raises(DataError, match="lines that a stray quote runs together"):
-                collect(scan(path, {"subject_id": pl.Int64}), path)
+                columns_of(path, {"subject_id": pl.Int64})
 
 
 @pytest.mark.parametrize("comment", WHOLE.values(), ids=WHOLE)
@@ -97,7 +105,7 @@ def test_a_column_of_text_in_the_middle(tmp_path: Path) -> None:
     rows = (f"{row},{STRAY['two'](row)},{row}\n" for row in range(5000))
     path.write_bytes(gzip.compress(("subject_id,note,age\n" + "".join(rows)).encode()))
     with pytest.raises(DataError, match="lines that a stray quote runs together"):
-        collect(scan(path, {"subject_id": pl.Int64}), path)
+        columns_of(path, {"subject_id": pl.Int64})
 
 
 @pytest.mark.parametrize(
@@ -243,4 +251,4 @@ def test_a_damaged_parquet_file_has_no_quotes(tmp_path: Path) -> None:
     content[8:200] = bytes(192)
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"got one that is cut short or unreadable from record_list\.parquet.*\[E110\]"):
-        collect(scan(path, {"ecg_time": TIME, "path": pl.String}), path)
+        columns_of(path, {"ecg_time": TIME, "path": pl.String})

@@ -147,7 +147,7 @@ def test_a_status_that_nobody_knows_counts_as_given_and_is_told(
     rows = [drip(statusdescription="Storniert"), drip(statusdescription="Storniert", starttime=at(2)), drip()]
     features, counts = given(site_path, *rows)
     assert features == [1, 2, 1] and counts["used_of_unknown_status"] == 2
-    found = "2 rows have a statusdescription that is not known, and count as given: 'storniert' 2"
+    found = "2 rows have a status that is not known, and count as given: 'storniert' 2"
     assert [finding["found"] for finding in findings(site_path)] == [found]
     assert cli.run(["--site", str(site_path), "prepare", "--force"]) == 0
     assert f"warning: inputevents: {found}." in capsys.readouterr().err.replace("\n", " ")
@@ -160,7 +160,7 @@ def test_many_rows_without_an_end_are_told_and_most_are_refused(site_path: Path)
     ended = [drip(starttime=at(hour), endtime=at(hour + 1)) for hour in range(20)]
     features, counts = given(site_path, *ended, *[drip(endtime="")] * 11)
     assert features == [1, 24, 1] and counts["used_without_end"] == 11
-    found = "11 of 31 rows have no endtime: they count as running until the prediction"
+    found = "11 of 31 rows have no end: they count as running until the prediction"
     assert found in {finding["found"] for finding in findings(site_path)}
     message = r"endtime must be there of what has ended, got 21 of 41 rows without it from icu/inputevents.*\[E103\]"
     put(site_path, DRIPS, *ended, *[drip(endtime="")] * 21)

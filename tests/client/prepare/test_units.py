@@ -454,7 +454,7 @@ def test_a_median_that_is_usual_in_no_unit(site_path: Path) -> None:
     assert facts == {"unit": "%", "median": pytest.approx(50, rel=0.01), "low": 70, "high": 101}
     status, found = checked(site_path)
     assert status == 0 and {one["result"] for one in found} == {"warn"}
-    expected = "spo2: itemid 220277 has a median of 49.9 %, usually 70 to 101"
+    expected = "spo2: item 220277 has a median of 49.9 %, usually 70 to 101"
     assert expected in {one["found"] for one in found}
     assert "a median of 49.9 %, usually 70 to 101" in cohort.path.with_name("readiness.html").read_text()
 
