@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lemof_model import lemof
 from lemof_model.errors import LemofError, NetworkError, TooLittleDataError, VersionError, error_with
 from lemof_model.study import Study
 from protocol.answering import Counted, check_answer
@@ -18,6 +19,7 @@ from protocol.messages import Answer, Refusal, Release, Request, require_same_re
 from protocol.source import source_digest, versions
 from server.aggregation import add
 from server.run_store import Round, RunStore, SiteReply
+from server.suspicion import apart
 from server.transport import Transport
 
 log = logging.getLogger("lemof")
@@ -94,7 +96,10 @@ class Rounds:
         for group in needs:
             self._check_quorum(kind.stage, group, [answer for answer in good if group in answer.counts], replies)
         sums, counts = add(good)
-        finished = Round(kind.stage, self._number, sums, counts, {s: _reply(a, keep_sites) for s, a in replies.items()})
+        by_site = {site: _reply(reply, keep_sites) for site, reply in replies.items()}
+        trained = getattr(request, "blocks", "").split()
+        stood = {block: apart(block, lemof.part(request.model, block), good) for block in trained}
+        finished = Round(kind.stage, self._number, sums, counts, by_site, stood)
         self.store.finish(finished)
         self._note_privacy(finished)
         return finished

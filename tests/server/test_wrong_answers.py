@@ -18,15 +18,19 @@ from client.door import stages
 from client.site import load_site
 from lemof_model import lemof
 from lemof_model.errors import AnswerError, DataError
-from lemof_model.study import EncoderSpec, Study, TrainingSpec
+from lemof_model.logistic import LogisticSums, Newton
+from lemof_model.stays import scaling_from
+from lemof_model.study import EncoderSpec, StrategySpec, Study, TrainingSpec
 from protocol.answering import Counted, check_answer
 from protocol.messages import Answer, Refusal, Request
 from protocol.release import MOST
 from protocol.source import source_digest, versions
 from server.aggregation import add
 from server.coordinator import run_study
+from server.report.page import write_report
 from server.rounds import Rounds
 from server.run_store import RunStore
+from server.suspicion import apart, furthest
 from simulation.local_transport import LocalTransport
 from tests.hospitals import write_hospital
 from tests.protocol.test_stages import every_request
@@ -197,6 +201,26 @@ def test_with_a_budget_sums_are_held_to_clipping_and_the_most_noise_there_may_be
         check_answer(changed(answers["p"], key, change), request, counted_of(asked)["p"])
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("mu", [0.0, 0.5])
+def test_weights_reach_as_far_as_the_steps_of_a_round(
+    asked: Asked, files: list[Path], optimizer: Any, mu: float
+) -> None:
+    request, _ = of_stage(asked, "encoders")
+    training = TrainingSpec(num_rounds=1, num_epochs=3, batch_size=8, client_lr=0.5, optimizer=optimizer)
+    strategy = StrategySpec("fedprox", mu) if mu else StrategySpec()
+    study = dataclasses.replace(request.study, encoders=training, strategy=strategy)
+    request = dataclasses.replace(request, study=study)
+    answer = stages.answer(load_site(files[0]), request)
+    assert isinstance(answer, Answer)
+    check_answer(answer, request)
+    with pytest.raises(AnswerError, match=r"mean of e.*must be what a round of training can reach, got other sums"):
+        check_answer(changed(answer, "weight", lambda v: v * 30), request)
+    unbounded = dataclasses.replace(training, optimizer="sgd", max_grad_norm=0.0)
+    request = dataclasses.replace(request, study=dataclasses.replace(study, encoders=unbounded))
+    check_answer(changed(answer, "weight", lambda v: v * 30), request)
+
+
 def test_a_budget_that_is_no_longer_told_of_is_refused(asked: Asked) -> None:
     request, answers = of_stage(asked, "meta")
     changes: list[dict[str, Any]] = [{"delta": 0.0, "epsilon": 0.0}, {"delta": 1e-3}]
@@ -273,6 +297,57 @@ def test_a_study_goes_on_without_the_hospital_and_after_it_was_mended(files: lis
     assert notes["meta/ecg"]["sites"] == ["a", "c"] and notes["final"]["sites"] == ["a", "b", "c"]
 
 
+class Turned(Watched):
+    """Hospital b walks away from where training leads, within what a round can reach."""
+
+    def instead(self, site: str, answer: Answer | Refusal) -> Answer | Refusal:
+        if site != "b" or answer.stage != "encoders" or isinstance(answer, Refusal):
+            return answer
+        came, sums = self.requests[-1].model, dict(answer.sums)
+        for key in (key for key in sums if key.startswith("ehr/weights/")):
+            before = answer.counts["ehr"] * came[key.replace("/weights/", "/", 1)]
+            sums[key] = before - 4.0 * (sums[key] - before)
+        return dataclasses.replace(answer, sums=sums)
+
+
+def test_who_stood_furthest_from_the_others_is_named_where_the_loss_jumps(
+    files: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    at_once: dict[str, Any] = {"num_rounds": 1, "warmup_rounds": 0, "final_lr_share": 1.0}
+    training = TrainingSpec(**at_once, num_epochs=3, batch_size=16, client_lr=0.2)
+    study = dataclasses.replace(study_of(), encoders=training)
+    run_study(study, LocalTransport(files[:3]), RunStore(tmp_path / "honest"))
+    assert "suspicion" not in (tmp_path / "honest/model/card.json").read_text()
+
+    out = tmp_path / "turned"
+    run_study(study, Turned(LocalTransport(files[:3])), RunStore(out))
+    notes = json.loads((out / "model/card.json").read_text())["stages"]
+    (found,) = notes["ehr"]["suspicions"]
+    assert (found["round"], found["site"]) == (1, "b") and found["times"] > 3
+    assert "suspicions" not in notes["ecg"]
+    assert "of b was furthest from the others' mean" in caplog.text and " b did not answer" not in caplog.text
+    write_report(out)
+    assert "EHR encoder, round 1: b, whose update was" in (out / "report.html").read_text(encoding="utf-8")
+    run_study(study, Turned(LocalTransport(files[:3])), RunStore(out, resume=True))
+    assert json.loads((out / "model/card.json").read_text())["stages"] == notes, "read from disk it is the same"
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 40.0, 0.0])
+def test_a_site_stands_apart_by_the_length_or_the_direction_of_its_update(wrong: float) -> None:
+    rng = np.random.default_rng(0)
+    came, way = {"w": rng.normal(size=50).astype(np.float32)}, rng.normal(size=50)
+    answers = []
+    for site, num in (("a", 30), ("b", 50), ("c", 40), ("d", 35)):
+        update = (way if site != "c" else wrong * way) + 0.2 * rng.normal(size=50)
+        sums = {"ehr/weights/w": num * (came["w"] + update)}
+        answers.append(Answer(stage="encoders", round=1, site=site, plan_digest="", sums=sums, counts={"ehr": num}))
+    stood = apart("ehr", came, answers)
+    assert furthest(stood) == "c" and set(stood) == set("abcd")
+    if wrong:
+        assert stood["c"].cosine * wrong > 0.8 and stood["c"].times == pytest.approx(abs(wrong), rel=0.1)
+    assert apart("ehr", came, answers[:2]) == {}
+
+
 # --- 300 mutated answers, 300 mutated requests ------------------------------------------------------------------------
 
 
@@ -317,18 +392,8 @@ def mutations(draw: Any) -> Callable[[Any], Any]:
             return dataclasses.replace(answer, sums=arrays_of(answer.sums))
         group = sorted(answer.counts)[place % len(answer.counts)]
         if kind == 6:
-            values: tuple[Any, ...] = (
-                -1,
-                0,
-                1,
-                answer.counts[group] + 1,
-                answer.counts[group] * 1000,
-                2**40,
-                2.5,
-                True,
-                "7",
-                None,
-            )
+            num = answer.counts[group]
+            values: tuple[Any, ...] = (-1, 0, 1, num + 1, num * 1000, 2**40, 2.5, True, "7", None)
             return dataclasses.replace(answer, counts={**answer.counts, group: values[place % len(values)]})
         if kind == 7:
             left_out = ((group,), ("stray",), (group, group), (7,), (["x"],))
@@ -357,7 +422,7 @@ def stated_bounds(answer: Answer, before: Answer, counted: Counted) -> None:
     assert set(answer.sums) == {key for key in before.sums if any(key.startswith(f"{g}/") for g in answer.counts)}
     for key, value in answer.sums.items():
         assert value.shape == before.sums[key].shape and np.isfinite(value).all(), key
-        group = max((g for g in answer.counts if key.startswith(f"{g}/")), key=len)
+        group = group_of(key, answer.counts)
         num, name = answer.counts[group], key.removeprefix(f"{group}/")
         assert isinstance(num, int) and 0 <= num <= max(counted.counts.values())
         if name.startswith("weights/"):
@@ -373,6 +438,25 @@ def stated_bounds(answer: Answer, before: Answer, counted: Counted) -> None:
             assert np.abs(value).max() <= 8.0 * num * (1 + 1e-6)
         if name == "hessian":
             assert np.linalg.eigvalsh(value).min() >= -1e-9 * np.trace(value) and np.trace(value) >= 0
+
+
+def next_model(request: Request, sums: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
+    """What the coordinator makes of a round's totals: means, scales, and Newton's steps."""
+    found: dict[str, Any] = {key: value / max(counts[group_of(key, counts)], 1) for key, value in sums.items()}
+    if request.stage == "statistics":
+        found |= scaling_from({key.removeprefix("ehr/"): value for key, value in sums.items()})
+    for group in (key.removesuffix("/gradient") for key in sums if key.endswith("/gradient")):
+        theta = request.model[f"meta/{group}" if request.stage == "meta" else group]
+        deviation = np.sqrt(sums.get(f"{group}/noise", np.zeros(2)))
+        total = LogisticSums(*(sums[f"{group}/{name}"] for name in LogisticSums._fields))
+        search = Newton(theta, ridge=1.0)
+        found[group] = (search.advance_noisy(total, *deviation) if deviation.any() else search.advance(total)).theta
+    return found
+
+
+def group_of(key: str, counts: Mapping[str, int]) -> str:
+    """The group of an array."""
+    return max((group for group in counts if key.startswith(f"{group}/")), key=len)
 
 
 def test_no_mutated_answer_is_taken_in_silence_or_ends_in_a_traceback(asked: Asked) -> None:
@@ -391,8 +475,8 @@ def test_no_mutated_answer_is_taken_in_silence_or_ends_in_a_traceback(asked: Ask
             return
         taken[1] += 1
         stated_bounds(answer, answers[site], counted[site])
-        sums, _ = add([answer, *(answers[other] for other in SITES if other != site)])
-        assert all(np.isfinite(value).all() for value in sums.values())
+        total = add([answer, *(answers[other] for other in SITES if other != site)])
+        assert all(np.isfinite(value).all() for value in next_model(request, *total).values())
 
     mutated()
     assert taken[0] >= 300 and taken[1] < taken[0] / 3, taken
