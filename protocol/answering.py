@@ -165,7 +165,8 @@ def _broken(answer: Answer, rule: str, got: str) -> AnswerError:
     return AnswerError(
         rule=rule,
         got=f"{got} from {answer.site}",
-        fix="Nothing of the answer was used. Look at that site: its data, its machine or its program errs.",
+        fix="Nothing of the answer was used. Look at that site: its data, its machine or its program errs. Where all "
+        "do this, look at the plan: a learning rate that is too high does it.",
     )
 
 
