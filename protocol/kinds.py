@@ -333,14 +333,15 @@ class Trained(Release):
         return float(times * (np.linalg.norm(came) + sgd.steps * step))
 
     def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
-        """The mean is no more than a request may bring, and no further than the steps of one round carry what came."""
+        """The mean is no more than a request may bring, and no further from what came than the steps of a round."""
         yield from self.noisy_rules(request, group, sums, counts)
         stays, spec = max(counts[group], 1), self.spec(request.study)
         num_steps = spec.num_epochs * math.ceil(stays / spec.batch_size)
         for name in self.forms(request, group):
             came = np.ravel(request.model[f"{group}/{name.removeprefix('weights/')}"]).astype(np.float64)
-            most = np.linalg.norm(came) + num_steps * self._step(request, group, came.size)
-            is_near = bool(np.linalg.norm(np.ravel(sums[name])) <= stays * most * (1.0 + 1e-4))  # float32
+            most = self._carried(request, group, came, num_steps)
+            moved = float(np.linalg.norm(np.ravel(sums[name]) / stays - came))
+            is_near = moved <= (1.0 + 1e-4) * most + 1e-5 * float(np.linalg.norm(came))  # trained in float32
             yield f"mean of {group}/{name} must be what a round of training can reach", is_near
 
     def noisy_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
@@ -358,13 +359,16 @@ class Trained(Release):
         """The stays of a fold, and the patients of the whole split."""
         return num_stays // self.num_folds, num_stays
 
-    def _step(self, request: Any, group: str, size: int) -> float:
-        """How much longer one exact step makes an array of weights at most, whatever the stays; not bounded for SGD
-        without clipping, and where decay and proximal term overshoot."""
+    def _carried(self, request: Any, group: str, came: Float, num_steps: int) -> float:
+        """How far exact steps carry an array of weights at most, whatever the stays; not bounded for SGD without
+        clipping, and where decay and proximal term overshoot."""
         spec, lr = self.spec(request.study), self._lr(request, group)
-        if lr * (spec.weight_decay + request.study.strategy.proximal_mu) > 1:
+        is_clipped = spec.optimizer == "adamw" or spec.max_grad_norm > 0
+        if not is_clipped or lr * (spec.weight_decay + request.study.strategy.proximal_mu) > 1:
             return math.inf
-        return lr * (ADAM_STEP * math.sqrt(size) if spec.optimizer == "adamw" else spec.max_grad_norm or math.inf)
+        step = lr * (ADAM_STEP * math.sqrt(came.size) if spec.optimizer == "adamw" else spec.max_grad_norm)
+        longest = float(np.linalg.norm(came)) + num_steps * step
+        return num_steps * (step + lr * spec.weight_decay * longest)
 
     def _lr(self, request: Any, group: str) -> float:
         """The learning rate of a request's round."""

@@ -113,6 +113,7 @@ def changed(answer: Answer, key: str, change: Callable[[Any], Any]) -> Answer:
 CASES = {
     "weights x 1e9": ("encoders", "", lambda a: changed(a, "weight", lambda v: v * 1e9), "mean of e.*hold no number"),
     "weights x 100": ("encoders", "", lambda a: changed(a, "weight", lambda v: v * 100), "round of training can reach"),
+    "negated weights": ("encoders", "", lambda a: changed(a, "weight", np.negative), "round of training can reach"),
     "Newton gradient + 1e6": ("meta", "", lambda a: changed(a, "gradient", lambda v: v + 1e6), "gradient must be what"),
     "a negated Hessian": ("final", "", lambda a: changed(a, "hessian", np.negative), "no negative eigenvalue"),
     "a Hessian that is not symmetric": (
