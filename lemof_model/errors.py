@@ -5,6 +5,7 @@
     |-- ConfigError                3   a plan or a site file says something that cannot be
     |   `-- NotAllowedError        3   a plan that asks for what a site file forbids
     |-- DataError                  4   the raw tables, ECG records or a cohort are not as they must be
+    |   |-- AnswerError            4   an answer that cannot be what its stage declares
     |   |-- OtherPlanError         4   a cohort that was prepared for another plan
     |   `-- LedgerError            4   a privacy ledger that was changed or cut
     |-- DiskError                  6   disk, memory or permission
@@ -122,6 +123,12 @@ class DataError(LemofError):
 
 class OtherPlanError(DataError):
     """A cohort that was prepared for another plan. The message names no path, so it may leave."""
+
+    told_outside = None
+
+
+class AnswerError(DataError):
+    """An answer that cannot be what its stage declares: the coordinator leaves it out. The message is about sums."""
 
     told_outside = None
 

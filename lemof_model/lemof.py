@@ -111,6 +111,16 @@ def g_inputs(log_odds: Float, study: Study) -> Float:
     return np.clip(log_odds, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
 
 
+def input_range(study: Study) -> tuple[float, float]:
+    """Smallest and largest number that a logistic learner may read.
+
+    Example:
+        >>> input_range(Study())
+        (-8.0, 8.0)
+    """
+    return (0.0, 1.0) if study.logistic.inputs == "probability" else (-LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
+
+
 def meta_log_odds(level_logit_NK: Float, modality: str, model: Model, study: Study) -> Float:
     """Meta prediction of a modality (eq. 4), 0 where the modality is missing (NaN levels)."""
     present = ~np.isnan(level_logit_NK[:, 0])

@@ -12,10 +12,8 @@ from lemof_model.stays import NUMERIC_COLUMNS
 from lemof_model.study import MODALITIES, NUM_LEVELS, Study
 from protocol.kinds import Newton, Trained
 from protocol.messages import Request
+from protocol.release import MOST, MOST_SCALING
 from protocol.stages import STAGES
-
-MOST = 1e6
-MOST_SCALING = 1e9
 
 LIMITS = {
     "num_rounds": (1, 10_000), "num_epochs": (1, 10_000), "batch_size": (1, 1_000_000), "max_grad_norm": (0, 1e6),
@@ -24,6 +22,8 @@ LIMITS = {
 """What no study has more of, wherever in a plan it stands: more would strain the hospital that computes it."""
 MOST_SIZE = 4_096
 """Of an encoder's sizes."""
+MOST_ROUNDS = 1_000_000
+"""Of a stage's training, with those that a learner goes on for."""
 
 Shapes = dict[str, tuple[tuple[int, ...], ...]]
 
@@ -35,6 +35,13 @@ def check_request(request: Request) -> None:
         DoorError: names the first thing that is wrong, and nothing of the hospital.
     """
     _check_sizes(request.study)
+    number = getattr(request, "number", 1)
+    if not 1 <= number <= MOST_ROUNDS:
+        raise DoorError(
+            rule=f"number of {request.stage} must be from 1 to {MOST_ROUNDS}",
+            got=f"{number} from the coordinator",
+            fix="Nothing was sent.",
+        )
     stage = STAGES[request.stage]
     shapes = shapes_of_model(request) if request.model or stage.reads else {}
     for name, value in request.model.items():

@@ -16,12 +16,28 @@ from lemof_model import lemof, logistic, metrics, training
 from lemof_model.encoders.registry import encoder_class
 from lemof_model.errors import DoorError
 from lemof_model.study import Study, TrainingSpec
-from protocol.release import Arrays, Float, Form, Minimum, Noise, Part, Reach, Release, View
+from protocol.release import (
+    MOST,
+    Arrays,
+    Float,
+    Form,
+    Minimum,
+    Noise,
+    Part,
+    Reach,
+    Release,
+    Rules,
+    View,
+    are_whole,
+    within,
+)
 
 RADIUS = 3.0
 """Under a budget no row ``[x, 1]`` of a learner is longer: rows beyond it are scaled down."""
 
 NUM_COARSE_BINS = 20
+MOST_DRAWN = 25
+"""A patient is drawn more often than this less than once in 1e26 (Poisson of mean 1)."""
 ADAM_STEP = 4.0
 """A step of Adam moves a coordinate by no more than 3.2 times the learning rate (0.1 / sqrt(0.001))."""
 
@@ -33,10 +49,12 @@ class Counts(Release):
     Attributes:
         cells: the cells of a total; none of a cell.
         most_cells: how many cells a stay is in at most, adding 1 to each.
+        whole: the cell or total of all stays that one of some of them lies in.
     """
 
     cells: Callable[[str], Sequence[str]]
     most_cells: int
+    whole: Callable[[str], str] = lambda group: group
 
     def forms(self, request: Any, group: str) -> dict[str, Form]:
         """None."""
@@ -60,6 +78,19 @@ class Counts(Release):
         """None."""
         return 0.0
 
+    def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """Cells add up to their total, and some stays are no more than all."""
+        yield from self.noisy_rules(request, group, sums, counts)
+        whole = self.whole(group)
+        yield f"stays of {group} must be no more than of {whole}", counts[group] <= counts.get(whole, counts[group])
+
+    def noisy_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """Cells add up to their total: it is made of them, with noise or without."""
+        cells = [counts[cell] for cell in self.cells(group) if cell in counts]
+        are_all = len(cells) == len(self.cells(group))
+        added = sum(cells) == counts[group] if are_all else sum(cells) <= counts[group]
+        yield f"stays of {group} must be those of its outcomes together", not cells or added
+
     def minimum_of(self, group: str) -> Minimum:
         """A total says who can be trained with."""
         return "patients" if self.cells(group) else "cell"
@@ -73,10 +104,14 @@ class Sums(Release):
         arrays: the size of each sum; under a budget there is one.
         bound: what no stay's vector of a group is longer than, by the request alone; longer ones are shortened. The
             groups of a release are one vector, and a stay may be in all of them.
+        limits: the smallest and the largest element that a stay adds without a budget, by array.
+        squares: names of a sum and of the sum of its squares, if there is one.
     """
 
     arrays: Mapping[str, int]
     bound: Callable[[Any, str], float] = lambda *_: math.inf
+    limits: Callable[[Any, str], Mapping[str, tuple[Any, Any]]]
+    squares: tuple[str, str] | None = None
 
     def forms(self, request: Any, group: str) -> dict[str, Form]:
         """The sums."""
@@ -102,6 +137,22 @@ class Sums(Release):
         counted, size = self.counted(request, group), len(bounds) * max(self.arrays[array], 1)
         joint = math.hypot(*bounds.values())
         return reach.summed(self.share, counted, each=bounds[group], sensitivity=joint, size=size)
+
+    def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """Each sum is what its stays can add up to; the stays of an element are counted where some lack it."""
+        stays = sums[self.counted_by] if self.counted_by else counts[group]
+        for name, (low, high) in self.limits(request, group).items():
+            behind = counts[group] if name == self.counted_by else stays
+            yield f"{group}/{name} must be what its stays can add up to", within(sums[name], low, high, stays=behind)
+        if self.counted_by:
+            yield f"{group}/{self.counted_by} must be whole numbers", are_whole(sums[self.counted_by])
+        if self.squares:
+            added, squared = (sums[name] for name in self.squares)
+            least = np.asarray(added) ** 2 * (1.0 - 1e-6)  # Cauchy and Schwarz
+            yield (
+                f"{group}/{self.squares[1]} must not be too small for {self.squares[0]}",
+                bool((least <= stays * squared).all()),
+            )
 
 
 def shortened(each: Float, most: float) -> Float:
@@ -137,6 +188,7 @@ class Newton(Release):
     start: tuple[float, ...]
     has_ecg: bool = False
     mechanisms: ClassVar[int] = 2
+    noisy_only: ClassVar[tuple[str, ...]] = ("noise",)
 
     def first(self, *, has_indicator: bool) -> Float:
         """The coefficients that it begins with; ``has_indicator`` if having an ECG varies."""
@@ -193,6 +245,36 @@ class Newton(Release):
         size = math.prod(self.forms(request, group)[array].shape)
         return reach.summed(self.share, self.counted(request, group), each=each, sensitivity=each, size=size)
 
+    def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """A stay adds ``(p - y) v`` and ``p (1 - p) v v^T``, with the inputs' own limits on ``v = [x, 1]``."""
+        theta, stays = request.model[self.theta], counts[group]
+        most = max(map(abs, lemof.input_range(request.study)))
+        limit_P = np.append(np.full(len(theta) - 1, most), 1.0)
+        outer_PP = np.outer(limit_P, limit_P) / 4.0
+        gradient, hessian = sums["gradient"], sums["hessian"]
+        yield f"{group}/gradient must be what its stays can add up to", within(gradient, -limit_P, limit_P, stays=stays)
+        yield f"{group}/hessian must be what its stays can add up to", within(hessian, -outer_PP, outer_PP, stays=stays)
+        yield from _curved(group, hessian)
+        largest = math.log(2.0) + float(np.abs(theta) @ limit_P)
+        yield f"{group}/loss must be what its stays can add up to", within(sums["loss"], 0.0, largest, stays=stays)
+        errors = sums["num_errors"]
+        yield f"{group}/num_errors must count stays", are_whole(errors) and 0 <= float(errors) <= stays
+
+    def noisy_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """The Hessian's noise is symmetric; both variances are one multiplier's."""
+        hessian, (of_gradient, of_hessian) = sums["hessian"], sums["noise"].tolist()
+        yield f"{group}/hessian must be symmetric", np.allclose(hessian, hessian.T, rtol=1e-9, atol=0.0)
+        is_one = math.isclose(of_hessian, of_gradient * RADIUS**2 / 16, rel_tol=1e-6)
+        yield f"{group}/noise must be variances of one multiplier", of_gradient > 0 and is_one
+
+
+def _curved(group: str, hessian_PP: Float) -> Rules:
+    """What holds of every sum of ``p (1 - p) v v^T``."""
+    trace = float(np.trace(hessian_PP))
+    yield f"{group}/hessian must be symmetric", np.abs(hessian_PP - hessian_PP.T).max() <= 1e-9 * abs(trace)
+    least = float(np.linalg.eigvalsh((hessian_PP + hessian_PP.T) / 2.0)[0])
+    yield f"{group}/hessian must have no negative eigenvalue", trace >= 0 and least >= -1e-9 * trace
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Release):
@@ -238,8 +320,7 @@ class Trained(Release):
         """Weights that came, and as far as the optimiser can carry them in one round; times stays."""
         came = np.ravel(request.model[f"{group}/{array.removeprefix('weights/')}"])
         study, spec, sgd = request.study, self.spec(request.study), reach.sgd[request.stage]
-        factor = encoder_class(group, getattr(study, group)).lr_factor if self.num_folds == 1 else 1.0
-        lr = factor * training.round_lr(spec, request.number)
+        lr = self._lr(request, group)
         if spec.optimizer == "adamw":
             step = lr * ADAM_STEP * math.sqrt(came.size)
         else:
@@ -247,9 +328,28 @@ class Trained(Release):
             noise = sgd.noise_multiplier * (math.sqrt(num_weights) + 10.0)
             expected = max(sgd.sample_rate * reach.counts[f"{self.split}/ehr"] / self.num_folds, 1.0)
             step = lr * spec.max_grad_norm * (reach.stays(f"{self.split}/ehr") + noise) / expected
-            step *= (1.0 + lr * study.strategy.proximal_mu) ** sgd.steps
+            step *= math.exp(min(sgd.steps * math.log1p(lr * study.strategy.proximal_mu), 700.0))
         times, _ = self.public(reach.counts.get(self.counted(request, group), 0))
         return float(times * (np.linalg.norm(came) + sgd.steps * step))
+
+    def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """The mean is no more than a request may bring, and no further from what came than the steps of a round."""
+        yield from self.noisy_rules(request, group, sums, counts)
+        stays, spec = max(counts[group], 1), self.spec(request.study)
+        num_steps = spec.num_epochs * math.ceil(stays / spec.batch_size)
+        for name in self.forms(request, group):
+            came = np.ravel(request.model[f"{group}/{name.removeprefix('weights/')}"]).astype(np.float64)
+            most = self._carried(request, group, came, num_steps)
+            moved = float(np.linalg.norm(np.ravel(sums[name]) / stays - came))
+            is_near = moved <= (1.0 + 1e-4) * most + 1e-5 * float(np.linalg.norm(came))  # trained in float32
+            yield f"mean of {group}/{name} must be what a round of training can reach", is_near
+
+    def noisy_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """The mean is no more than a request may bring: the next one will bring it."""
+        stays = max(counts[group], 1)
+        for name in self.forms(request, group):
+            is_small = bool((np.abs(sums[name]) <= stays * MOST).all())
+            yield f"mean of {group}/{name} must hold no number above {MOST:g}", is_small
 
     def is_private(self, request: Any) -> bool:
         """Always: what it costs is planned with the rest."""
@@ -258,6 +358,22 @@ class Trained(Release):
     def public(self, num_stays: int) -> tuple[int, int]:
         """The stays of a fold, and the patients of the whole split."""
         return num_stays // self.num_folds, num_stays
+
+    def _carried(self, request: Any, group: str, came: Float, num_steps: int) -> float:
+        """How far exact steps carry an array of weights at most, whatever the stays; not bounded for SGD without
+        clipping, and where decay and proximal term overshoot."""
+        spec, lr = self.spec(request.study), self._lr(request, group)
+        is_clipped = spec.optimizer == "adamw" or spec.max_grad_norm > 0
+        if not is_clipped or lr * (spec.weight_decay + request.study.strategy.proximal_mu) > 1:
+            return math.inf
+        step = lr * (ADAM_STEP * math.sqrt(came.size) if spec.optimizer == "adamw" else spec.max_grad_norm)
+        longest = float(np.linalg.norm(came)) + num_steps * step
+        return num_steps * (step + lr * spec.weight_decay * longest)
+
+    def _lr(self, request: Any, group: str) -> float:
+        """The learning rate of a request's round."""
+        factor = encoder_class(group, getattr(request.study, group)).lr_factor if self.num_folds == 1 else 1.0
+        return factor * training.round_lr(self.spec(request.study), request.number)
 
 
 def _weights(model: Any, times: int) -> Arrays:
@@ -275,6 +391,7 @@ class Histogram(Release):
         num_noisy: of how many scores a noisy histogram has counts; the others' are 0.
         is_equal: whether the bins are of equal width: then they are merged more finely towards 0.
         draws: how many bootstrap draws of patients go with it, without a budget.
+        complete: places of the scores that every stay of a group has.
     """
 
     shape: Callable[[Any], tuple[int, ...]]
@@ -282,6 +399,7 @@ class Histogram(Release):
     num_noisy: int = 1
     is_equal: Callable[[Any], bool] = lambda request: True
     draws: Callable[[Any], int] = lambda request: 0
+    complete: Callable[[str], Sequence[int]] = lambda group: (0,)
 
     def forms(self, request: Any, group: str) -> dict[str, Form]:
         """The counts, whole ones unless noise was added, and those of bootstrap draws."""
@@ -319,6 +437,18 @@ class Histogram(Release):
         if array == "bootstrap":
             return None
         return reach.summed(self.share, self.counted(request, group), each=each, sensitivity=most, size=size)
+
+    def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """Bins count stays, each once for a score at most; draws of patients fill no bin that is empty."""
+        bins = sums["histogram"].reshape(-1, self.shape(request)[-1]).astype(np.float64)
+        total, stays = bins.sum(axis=1), counts[group]
+        yield f"{group}/histogram must count stays", are_whole(bins) and bool((bins >= 0).all())
+        yield f"{group}/histogram must count each stay once for a score at most", bool((total <= stays).all())
+        every = bool((total[list(self.complete(group))] == stays).all())
+        yield f"{group}/histogram must count every stay for the scores that all have", every
+        if "bootstrap" in sums:
+            drawn = sums["bootstrap"] <= MOST_DRAWN * sums["histogram"]
+            yield f"{group}/bootstrap must draw the stays of its histogram", bool(drawn.all())
 
 
 def coarse_starts(num_bins: int, *, is_equal: bool) -> NDArray[np.int64]:

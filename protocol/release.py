@@ -22,6 +22,15 @@ Arrays = Mapping[str, NDArray[Any]]
 Minimum = Literal["patients", "cell"]
 SUM = ("float64",)
 
+MOST = 1e6
+"""No array of a model holds more, in a request or in a hospital's mean; nor is a stay's loss larger."""
+MOST_SCALING = 1e9
+"""Of a feature's mean and scale."""
+ROUNDING = 1e-9
+"""Share by which a sum may leave its bounds."""
+Rules = Iterator[tuple[str, bool]]
+"""What must hold of a group's sums, and whether it does."""
+
 
 class Form(NamedTuple):
     """Shape and possible types of an array."""
@@ -135,6 +144,22 @@ class Reach:
         return each * self.stays(group) + sensitivity * self.noise[share.key] * (math.sqrt(size) + 10.0)
 
 
+def within(value: Any, low: Any, high: Any, *, stays: Any = 1) -> bool:
+    """Whether a sum over some stays, each of which adds from ``low`` to ``high``, can be this; up to rounding.
+
+    Example:
+        >>> within(np.array([3.0, 6.0]), 0.0, 2.0, stays=3), within(np.array(6.1), 0.0, 2.0, stays=3)
+        (True, False)
+    """
+    slack = ROUNDING * np.asarray(stays) * (1.0 + np.maximum(np.abs(low), np.abs(high)))
+    return bool(((value >= np.multiply(stays, low) - slack) & (value <= np.multiply(stays, high) + slack)).all())
+
+
+def are_whole(value: NDArray[Any]) -> bool:
+    """Whether all are whole numbers, whatever their type."""
+    return bool((value == np.rint(value)).all())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Release(ABC):
     """One mechanism: what is summed, over which groups of patients.
@@ -149,6 +174,7 @@ class Release(ABC):
         messages: in how many messages of a study it may be released under a budget.
         mechanisms: Gaussian mechanisms in one of them.
         needs_stays: whether there is nothing to release without any.
+        noisy_only: arrays that leave under a budget alone.
     """
 
     part: Callable[[View, str], Part]
@@ -161,6 +187,7 @@ class Release(ABC):
     counted_by: str = ""
     mechanisms: ClassVar[int] = 1
     needs_stays: ClassVar[bool] = False
+    noisy_only: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forms(self, request: Any, group: str) -> dict[str, Form]:
@@ -177,6 +204,15 @@ class Release(ABC):
     @abstractmethod
     def norm(self, request: Any, reach: Reach, group: str, array: str) -> float | None:
         """The largest norm of an array under a budget; None if it never leaves there."""
+
+    @abstractmethod
+    def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """What holds of the exact arrays of a group, whoever its patients are: a stay adds no more than the request
+        alone tells. ``counts`` are those of the whole answer."""
+
+    def noisy_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """What holds under a budget beside the norms."""
+        yield from ()
 
     def names(self, request: Any) -> Sequence[str]:
         """The groups that a request asks for."""
@@ -201,6 +237,10 @@ class Release(ABC):
         for (group, part), sums in zip(parts.items(), self.noisy_sums(view, noise, parts), strict=True):
             public = self.public(noise.counts[self.counted(view.request, group)])
             yield Group(group, part.rows, self.minimum_of(group), sums, part.about, public=public)
+
+    def exact_arrays(self, request: Any, group: str) -> set[str]:
+        """Names of the arrays of a group that come without a budget."""
+        return set(self.forms(request, group)) - set(self.noisy_only)
 
     def norms(self, request: Any, reach: Reach) -> dict[str, float]:
         """The largest norm of every array under a budget, by ``group/name``."""

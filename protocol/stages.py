@@ -29,7 +29,7 @@ from protocol.messages import (
     MetaRequest,
     StatisticsRequest,
 )
-from protocol.release import Part, Share, View
+from protocol.release import MOST, MOST_SCALING, Part, Share, View
 from protocol.stage import Stage, by_name
 
 # --- census: who takes part -------------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ CENSUS = Stage(
     reads=(),
     releases=tuple(
         Counts(groups=partial(_census_groups, split), part=census_part, cells=_cells, most_cells=len(MODALITIES),
-               minimum="cell", share=Share(split, "census", share))
+               whole=lambda group: group.replace("/ecg", "/ehr"), minimum="cell", share=Share(split, "census", share))
         for split, share in zip(SPLITS, (0.05, 0.03, 0.1, 0.1), strict=True)
     ),
 )  # fmt: skip
@@ -71,6 +71,9 @@ def _terms(view: View, group: str) -> Part:
     return Part(rows, feature_terms(view.stays.features_NF[rows]))
 
 
+TERM_LIMITS = {"num_present": (0.0, 1.0), "x": (-MOST_SCALING, MOST_SCALING), "x2": (0.0, MOST_SCALING**2)}
+"""What a stay adds for a feature: more could stand in no request."""
+
 STATISTICS = Stage(
     request=StatisticsRequest,
     does=("means and scales of the features",),
@@ -81,7 +84,8 @@ STATISTICS = Stage(
                                 for name, value in (("mean", 0.0), ("scale", 1.0))},
     releases=(  # without a share: other hospitals' sums, or published values, scale the features of one with a budget
         Sums(groups=lambda request: ("ehr",), part=_terms, minimum="patients", counted_by="num_present",
-             arrays=dict.fromkeys(("num_present", "x", "x2"), len(NUMERIC_COLUMNS))),
+             counted=lambda *_: "train/ehr", limits=lambda *_: TERM_LIMITS, squares=("x", "x2"),
+             arrays=dict.fromkeys(TERM_LIMITS, len(NUMERIC_COLUMNS))),
     ),
 )  # fmt: skip
 
@@ -92,6 +96,8 @@ LOSS_LIMIT = 3.0
 """Public limit of a stay's tuning loss, summed over the outputs of a network (chance level of three: 2.1)."""
 
 LOSSES = Share("tuning", "losses", 0.4)
+LOSS_LIMITS = {"loss": (0.0, MOST)}
+"""Without a budget a loss is not shortened; a network whose stays lose more on average is lost."""
 
 
 def _tuning_losses(view: View, modality: str, model: Any, batch_of: Any) -> Part:
@@ -135,7 +141,7 @@ ENCODERS = Stage(
     times=lambda study, num_steps: study.encoders.num_rounds + 1,
     releases=(
         Sums(groups=lambda request: [f"tuning/{m}" for m in MODALITIES], part=_network_losses, minimum="cell",
-             share=LOSSES, arrays={"loss": 0}, bound=lambda *_: LOSS_LIMIT,
+             share=LOSSES, arrays={"loss": 0}, bound=lambda *_: LOSS_LIMIT, limits=lambda *_: LOSS_LIMITS,
              messages=lambda study: study.encoders.num_rounds + 1),
         Trained(blocks=MODALITIES, part=_trained_network, minimum="patients",
                 counted=lambda request, block: f"train/{block}", patients="train", split="train",
@@ -184,7 +190,7 @@ META = Stage(
             Newton(**_of_stack(m), part=level_inputs, share=share, theta=f"meta/{m}",
                    start=(1 / NUM_LEVELS,) * NUM_LEVELS),
             Sums(**_of_stack(m), part=_input_vectors, share=share, arrays={"inputs": NUM_LEVELS},
-                 bound=lambda *_: RADIUS),
+                 bound=lambda *_: RADIUS, limits=lambda r, _: {"inputs": lemof.input_range(r.study)}),
         )
     ),
 )  # fmt: skip
@@ -205,6 +211,13 @@ def _shapley_bound(request: Any, modality: str) -> float:
     return float(np.abs(theta[:-1]).max() * (RADIUS + np.linalg.norm(background)))
 
 
+def _shapley_limits(request: Any, modality: str) -> dict[str, tuple[Any, Any]]:
+    """``abs(w (x - b))`` by level, with the limits of an input."""
+    theta, background = (request.model[f"{what}/{modality}"] for what in ("meta", "background"))
+    furthest = np.max([np.abs(limit - background) for limit in lemof.input_range(request.study)], axis=0)
+    return {"abs_shap": (0.0, np.abs(theta[:-1]) * furthest)}
+
+
 IMPORTANCE = Stage(
     request=ImportanceRequest,
     does=("ranking the levels",),
@@ -214,7 +227,7 @@ IMPORTANCE = Stage(
     begin=lambda study, model: {"best_level": np.array([NUM_LEVELS] * len(MODALITIES))},
     releases=tuple(
         Sums(**_of_stack(m), part=_shapley, share=Share("stack", "importance", 0.04), arrays={"abs_shap": NUM_LEVELS},
-             bound=_shapley_bound)
+             bound=_shapley_bound, limits=_shapley_limits)
         for m in MODALITIES
     ),
 )  # fmt: skip
@@ -287,8 +300,8 @@ ATTENTION = Stage(
                start=(0.0, 0.0, 1.0, 0.0), has_ecg=True, share=Share("stack", "omega_1", 0.15),
                counted=lambda *_: "stack/ehr"),  # every stay has an EHR: its meta prediction
         Sums(groups=lambda request: [f"tuning/{head}" for head in HEADS], part=_head_losses, minimum="cell",
-             share=LOSSES, arrays={"loss": 0}, bound=lambda *_: LOSS_LIMIT, counted=lambda *_: "tuning/ehr",
-             messages=lambda study: study.attention.training.num_rounds + 1),
+             share=LOSSES, arrays={"loss": 0}, bound=lambda *_: LOSS_LIMIT, limits=lambda *_: LOSS_LIMITS,
+             counted=lambda *_: "tuning/ehr", messages=lambda study: study.attention.training.num_rounds + 1),
         *(
             Trained(blocks=(head,), part=_trained_head, minimum="patients",
                     counted=lambda *_: "stack/ehr", patients=f"stack/{fold}", split="stack",
@@ -357,6 +370,12 @@ def _counted_by_outcome(request: Any, group: str) -> str:
     return f"{request.split}/{'ecg' if population == 'with_ecg' else 'ehr'}/{label}"
 
 
+def _always_scored(group: str) -> list[int]:
+    """Places of the variants that every stay of a group has; a hospital may be without its references."""
+    with_ecg = group.startswith("with_ecg/")
+    return [lemof.SCORED.index(name) for name in lemof.VARIANTS if with_ecg or name != "ecg_single"]
+
+
 def _scores_of(split: str, members: Sequence[str], share: float | None) -> Histogram:
     """A stay is in one bin of every variant in one population or both, and in those of references without a budget."""
     return Histogram(
@@ -365,6 +384,7 @@ def _scores_of(split: str, members: Sequence[str], share: float | None) -> Histo
         shape=lambda request: (len(lemof.SCORED), request.study.evaluation.num_bins),
         is_equal=lambda request: request.split == "tuning", num_noisy=len(lemof.VARIANTS),
         most_bins=len(lemof.VARIANTS) * len(lemof.POPULATIONS),
+        complete=_always_scored,
         draws=lambda r: r.study.evaluation.num_bootstraps if (r.split, *members) == ("held_out", "all") else 0,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Blocks of weights trained over rounds: networks and attention heads, with Flower's strategy and the best round."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,11 @@ from server.aggregation import BlockStrategy
 from server.newton_stage import NewtonStage
 from server.rounds import Rounds
 from server.run_store import Round
+from server.suspicion import JUMP, Apart, furthest
 
 Model = dict[str, NDArray[Any]]
+
+log = logging.getLogger("lemof")
 
 
 @dataclass
@@ -31,6 +35,9 @@ class Block:
     losses: list[float] = field(default_factory=list)
     judges: frozenset[str] = frozenset()
     is_done: bool = False
+    stood: Mapping[str, Apart] = field(default_factory=dict)
+    present: frozenset[str] = frozenset()
+    suspicions: list[dict[str, Any]] = field(default_factory=list)
 
     def judge(self, reply: Round, round_number: int, patience: int, first_judged: int = 0) -> None:
         """Read the tuning loss of the weights that were sent, those after ``round_number`` rounds; rounds before
@@ -43,6 +50,9 @@ class Block:
         present = frozenset(reply.answered(group))
         loss = float(reply.sums[f"{group}/loss"]) / reply.counts[group] if present else np.nan
         self.losses.append(loss)
+        if not first_judged and present == self.present:
+            self._suspect(round_number)
+        self.present = present
         if round_number < first_judged:
             return
         if present > self.judges:
@@ -55,9 +65,21 @@ class Block:
     def step(self, reply: Round, round_number: int) -> None:
         """Next weights from the mean of the sites', unless no site could train the block."""
         count = reply.counts.get(self.name, 0)
+        self.stood = {site: Apart(*how) for site, how in reply.apart.get(self.name, {}).items()}
         if count:
             mean = {name: reply.sums[f"{self.name}/weights/{name}"] / count for name in self.weights}
             self.weights = self.strategy.next_weights(round_number, self.weights, mean)
+
+    def _suspect(self, round_number: int) -> None:
+        """Name who stood apart in a round, if the same sites' loss of its weights has jumped."""
+        if len(self.losses) < 2 or not self.stood or not self.losses[-1] > JUMP * self.losses[-2]:
+            return
+        site = furthest(self.stood)
+        _, times, cosine = self.stood[site]
+        self.suspicions.append({"round": round_number, "site": site, "times": times, "cosine": cosine})
+        log.warning("suspicion: the tuning loss of %s jumped from %.3f to %.3f in round %d of its training. The update "
+                    "of %s was furthest from the others' mean (%.2g times as long, cosine %.2f): it may err, or have "
+                    "other patients.", self.name, *self.losses[-2:], round_number, site, times, cosine)  # fmt: skip
 
 
 def train_blocks(
@@ -104,4 +126,6 @@ def train_blocks(
     for block in blocks:
         model |= lemof.prefixed(block.name, block.best_weights)
         notes[block.name] = {"tuning_loss": block.losses, "best_round": block.best_round}
+        if block.suspicions:
+            notes[block.name]["suspicions"] = block.suspicions
     return model

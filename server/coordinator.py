@@ -20,6 +20,7 @@ from lemof_model.stays import scaling_from
 from lemof_model.study import FEW_SITES, MODALITIES, Study
 from lemof_model.training import derive_seed
 from protocol import method, stages
+from protocol.answering import Counted
 from protocol.kinds import Newton, Trained
 from protocol.messages import CensusRequest, EvaluationRequest, ImportanceRequest, StatisticsRequest
 from protocol.source import source_digest, versions
@@ -87,7 +88,8 @@ def take_census(rounds: Rounds, state: State) -> State:
     rounds.num_able = dict.fromkeys(("train/ehr", "stack/ehr"), rounds.study.min_sites)
     counted = rounds.ask(CensusRequest, schema_digest=schema_digest(), keep_sites=True, needs=needs)
     rounds.sites = counted.answered("train/ehr")
-    rounds.cohorts = {site: counted.sites[site].cohort_digest for site in rounds.sites}
+    told = {site: counted.sites[site] for site in rounds.sites}
+    rounds.counted = {s: Counted(of.counts, of.too_small, of.cohort_digest, of.delta) for s, of in told.items()}
 
     def num_able(*groups: str) -> int:
         return min(len(set(rounds.sites).intersection(counted.answered(group))) for group in groups)

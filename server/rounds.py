@@ -1,8 +1,9 @@
 """One round: ask every site, add what came, put it on disk. The coordinator is a sequence of these.
 
-A site that refuses or does not answer is left out of the round and named in the audit; below the plan's ``min_sites``
-the study stops with its state on disk. So it does where fewer than three would stand behind a total, unless the plan
-allows it: such a total tells each of them what the others hold.
+A site that refuses or does not answer is left out of the round and named in the audit, and so is one whose answer
+breaks what its stage declares (``protocol/answering.py``): nothing of it is added or kept. Below the plan's
+``min_sites`` the study stops with its state on disk. So it does where fewer than three would stand behind a total,
+unless the plan allows it: such a total tells each of them what the others hold.
 """
 
 import logging
@@ -10,12 +11,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lemof_model.errors import NetworkError, TooLittleDataError, VersionError, error_with
+from lemof_model import lemof
+from lemof_model.errors import LemofError, NetworkError, TooLittleDataError, VersionError, error_with
 from lemof_model.study import Study
+from protocol.answering import Counted, check_answer
 from protocol.messages import Answer, Refusal, Release, Request, require_same_release
 from protocol.source import source_digest, versions
 from server.aggregation import add
 from server.run_store import Round, RunStore, SiteReply
+from server.suspicion import apart
 from server.transport import Transport
 
 log = logging.getLogger("lemof")
@@ -29,7 +33,7 @@ _FEW = (
 class Rounds:
     """Asks rounds of one study, and remembers the sites that its census fixed.
 
-    ``sites``, the digests of their ``cohorts``, and ``num_able`` (how many of them can send a group) are empty until
+    ``sites``, what each of them ``counted``, and ``num_able`` (how many of them can send a group) are empty until
     the census; ``few_sites`` names the blocks that only one or two of them can train, and these. ``privacy`` has the
     epsilon and delta that each site with a privacy budget stated last.
     """
@@ -38,7 +42,7 @@ class Rounds:
         self.study = study
         self.store = store
         self.sites: list[str] = []
-        self.cohorts: dict[str, str] = {}
+        self.counted: dict[str, Counted] = {}
         self.num_able: dict[str, int] = {}
         self.few_sites: dict[str, list[str]] = {}
         self.privacy: dict[str, dict[str, float]] = {}
@@ -92,7 +96,10 @@ class Rounds:
         for group in needs:
             self._check_quorum(kind.stage, group, [answer for answer in good if group in answer.counts], replies)
         sums, counts = add(good)
-        finished = Round(kind.stage, self._number, sums, counts, {s: _reply(a, keep_sites) for s, a in replies.items()})
+        by_site = {site: _reply(reply, keep_sites) for site, reply in replies.items()}
+        trained = getattr(request, "blocks", "").split()
+        stood = {block: apart(block, lemof.part(request.model, block), good) for block in trained}
+        finished = Round(kind.stage, self._number, sums, counts, by_site, stood)
         self.store.finish(finished)
         self._note_privacy(finished)
         return finished
@@ -132,24 +139,29 @@ class Rounds:
         )
 
     def _checked(self, site: str, answer: Answer | Refusal, request: Request) -> Answer | Refusal:
-        """An answer to another question, or over another cohort than the census counted, is as good as none."""
+        """An answer to another question, over another cohort than the census counted, or that breaks what its stage
+        declares, is as good as none."""
         if isinstance(answer, Refusal):
             return answer
         theirs, ours = (Release(m.release, m.source_digest, m.wire_version) for m in (answer, request))
+        counted = self.counted.get(site)
         try:
             require_same_release(theirs, ours)
-        except VersionError as error:
-            reason = str(error)
-        else:
             said = (answer.site, answer.plan_digest, answer.stage, answer.round)
-            reason = "The answer must be to this round of this plan, got one to another."
-            if said == (site, request.study.digest, request.stage, request.round):
-                if answer.cohort_digest == self.cohorts.get(site, answer.cohort_digest):
-                    return answer
-                reason = "The cohort must stay the same during a study, got one prepared again. Start a new run."
-        return Refusal(
-            stage=request.stage, round=request.round, site=site, code=VersionError.exit_status, reason=reason
-        )
+            if said != (site, request.study.digest, request.stage, request.round):
+                raise VersionError(rule="The answer must be to this round of this plan", got="one to another")
+            if counted and answer.delta == counted.delta and answer.cohort_digest != counted.cohort_digest:
+                raise VersionError(
+                    rule="The cohort must stay the same during a study",
+                    got="one prepared again",
+                    fix="Start a new run.",
+                )
+            check_answer(answer, request, counted)
+        except LemofError as error:
+            return Refusal(
+                stage=request.stage, round=request.round, site=site, code=error.exit_status, reason=str(error)
+            )
+        return answer
 
     def _record(self, request: Request, replies: Mapping[str, Answer | Refusal], seconds: float) -> None:
         """Audit line and timings."""

@@ -15,7 +15,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,13 +64,15 @@ class SiteReply:
 
 @dataclass(frozen=True)
 class Round:
-    """One finished round: sums and counts over all sites that answered, and each site's part by name."""
+    """One finished round: sums and counts over all sites that answered, and each site's part by name; of networks that
+    were trained, how the sites' updates lay to one another, by block and site (``suspicion.Apart``)."""
 
     stage: str
     number: int
     sums: Mapping[str, NDArray[np.float64]]
     counts: Mapping[str, int]
     sites: Mapping[str, SiteReply]
+    apart: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     def answered(self, group: str | None = None) -> list[str]:
         """Names of the sites that answered, or whose answer has a group."""
@@ -171,7 +173,7 @@ class RunStore:
             prefix = f"site/{name}/"
             own = {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
             sites[name] = SiteReply(**{**reply, "too_small": tuple(reply["too_small"])}, sums=own)
-        stored = Round(stage, number, sums, header["counts"], sites)
+        stored = Round(stage, number, sums, header["counts"], sites, header["apart"])
         self._rounds.append(stored)
         self.write("rounds.csv", self._attendance())  # the machine may have stopped between the round and its row
         return stored
@@ -189,7 +191,7 @@ class RunStore:
             }
             for name, reply in finished.sites.items()
         }  # fmt: skip
-        header = json.dumps({"counts": dict(finished.counts), "sites": sites}, sort_keys=True)
+        header = json.dumps({"counts": finished.counts, "sites": sites, "apart": finished.apart}, sort_keys=True)
         content = save({name: _packed(value) for name, value in arrays.items()}, metadata={"round": header})
         _write(path, content, self.asked.resume)
         self._rounds.append(finished)

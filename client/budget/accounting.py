@@ -10,16 +10,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lemof_model.errors import BudgetError
-from lemof_model.study import Study, TrainingSpec
-
-if TYPE_CHECKING:
-    from protocol.release import Share
+from lemof_model.study import Study
+from protocol.noise_limits import USELESS_NOISE, sgd_rate, times_released
 
 ORDERS = tuple(float(order) for order in (*range(2, 64), 80, 96, 128, 192, 256, 512))
 """Renyi orders, whole ones only: at those any two accountants agree to the last digits. Between them dp-accounting 0.6
@@ -30,7 +28,6 @@ PARTS = ("train", "stack/0", "stack/1", "tuning", "held_out")
 
 _MARGIN = 1e-4  # a schedule stays this share below the budget: sums of floats may differ in their last digits
 _LEAST_NOISE = 0.1
-_USELESS_NOISE = 300.0  # of the one release that a split's whole budget would pay for: over this, nothing is left
 
 Curve = NDArray[np.float64]
 Curves = Mapping[str, Curve]
@@ -151,17 +148,6 @@ def spent(charges: Iterable[Charge], delta: float) -> float:
     return max(epsilon_of(curve, delta) for curve in rdp(charges).values())
 
 
-def sgd_rate(spec: TrainingSpec, num_stays: float) -> tuple[float, int]:
-    """Sample rate and steps of one round of DP-SGD over about ``num_stays`` stays: as many as a plain round has.
-
-    Example:
-        >>> sgd_rate(TrainingSpec(batch_size=64, num_epochs=1), 800)
-        (0.08, 13)
-    """
-    rate = min(1.0, spec.batch_size / max(num_stays, 1.0))
-    return rate, spec.num_epochs * int(np.ceil(1 / rate))
-
-
 def schedule(study: Study, budget: Budget, *, before: Curves, own: Curves) -> Schedule:
     """The noise with which all of a study's releases fit into what is left, from the plan alone; DP-SGD is still out.
 
@@ -194,21 +180,9 @@ def with_counts(
         rate, steps = sgd_rate(spec, counts[f"{split}/ehr"] / trained.num_folds)
         others = planned.curve_of(split, study)
         added = partial(_sgd_curve, others, rate, spec.num_rounds * steps)
-        most = _USELESS_NOISE * spec.num_rounds * steps
+        most = USELESS_NOISE * spec.num_rounds * steps
         sgd[stage] = Sgd(_smallest_noise(added, _Room(split, budget, before, own), most), rate, steps)
     return Schedule(planned.noise, sgd, dict(counts))
-
-
-def times_released(study: Study) -> dict["Share", int]:
-    """How many Gaussian mechanisms of each share a study makes at most at a hospital, apart from DP-SGD, which gets the
-    rest of ``train`` and ``stack``."""
-    from protocol.stages import STAGES
-
-    found: dict[Share, int] = {}
-    for release in (release for stage in STAGES.values() for release in stage.releases):
-        if release.share is not None:
-            found[release.share] = found.get(release.share, 0) + release.mechanisms * release.messages(study)
-    return found
 
 
 def _sgd_curve(others: Curve, sample_rate: float, num_steps: int, noise_multiplier: float) -> Curve:
@@ -235,7 +209,7 @@ class _Room:
         )
 
 
-def _smallest_noise(curve_of: Callable[[float], Curve], room: _Room, most: float = _USELESS_NOISE) -> float:
+def _smallest_noise(curve_of: Callable[[float], Curve], room: _Room, most: float = USELESS_NOISE) -> float:
     """The smallest noise multiplier whose curve there is room for, by bisection of its logarithm from above.
 
     Raises:

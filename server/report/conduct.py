@@ -97,6 +97,12 @@ def training(run: RunFiles) -> dict[str, Any]:
     return {
         "curves": [_curve(name, stages[b]["tuning_loss"], stages[b]["best_round"]) for b, name in BLOCKS.items()],
         "learners": Table(columns, rows, "Logistic learners, by Newton steps on all hospitals' sums", (2, 3, 5)),
+        "suspicions": [
+            f"{name}, round {it['round']}: {it['site']}, whose update was {words.number(it['times'], 2)} times as long "
+            f"as the mean of the others', cosine {words.number(it['cosine'], 2)}."
+            for block, name in BLOCKS.items()
+            for it in stages[block].get("suspicions", [])
+        ],
     }
 
 

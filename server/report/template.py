@@ -117,6 +117,11 @@ kept. Encoder losses add up three levels.</p>
 <figcaption><b>{{ it.name }}</b> {{ it.told }}</figcaption></figure>
 {% endfor %}
 </div>
+{% if training.suspicions %}
+<h3>Rounds after which the tuning loss jumped, and who stood furthest from the others</h3>
+<p class="note">A suspicion, no proof: such a hospital may err, or have other patients.</p>
+{{ items(training.suspicions) }}
+{% endif %}
 {{ table(training.learners) }}
 {% endcall %}
 

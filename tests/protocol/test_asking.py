@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lemof_model.errors import DoorError
 from lemof_model.stays import NUMERIC_COLUMNS
 from protocol.asking import check_request
-from protocol.messages import EvaluationRequest, ImportanceRequest, MetaRequest
+from protocol.messages import EncodersRequest, EvaluationRequest, ImportanceRequest, MetaRequest
 from protocol.method import untrained
 from protocol.stages import ENCODERS, META, STATISTICS
 from tests.studies import tiny_study
@@ -63,3 +63,9 @@ def test_edges_in_another_order_are_refused_for_a_bin_would_depend_on_other_stay
     swapped = {"edges/all/full": edges[::-1].copy()}
     with pytest.raises(DoorError, match="edges/all/full must be in rising order"):
         check_request(EvaluationRequest(study=STUDY, round=9, split="held_out", model=swapped))
+
+
+@pytest.mark.parametrize("number", [0, -1, -(2**40), 2**31])
+def test_a_round_that_no_study_has_is_refused_before_its_learning_rate_is_negative(number: int) -> None:
+    with pytest.raises(DoorError, match=f"number of encoders must be from 1 to 1000000, got {number} from"):
+        check_request(EncodersRequest(study=STUDY, round=9, number=number, model=model()))

@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lemof_model.errors import TooLittleDataError
 from lemof_model.features import schema_digest
 from lemof_model.study import Study
 from protocol.messages import Answer, CensusRequest, MetaRequest, Refusal, Request
+from protocol.stages import STAGES
 from server.coordinator import State, take_census
 from server.rounds import Rounds
 from server.run_store import RunStore
@@ -33,11 +35,17 @@ class Hospitals:
         return {site: self.answer(site, request) for site, request in requests.items()}
 
     def answer(self, site: str, request: Request) -> Answer:
-        counts = {name: n for name, n in COUNTS.items() if site not in self.without_ecg or name.endswith("ehr")}
-        counts |= {"ecg": 60, "ehr": 60}
+        stage, known = STAGES[request.stage], COUNTS if request.stage == "census" else {"ecg": 60, "ehr": 60}
+        counts = {name: n for name, n in known.items() if site not in self.without_ecg or name.endswith("ehr")}
+        arrays = {
+            f"{group}/{name}": np.zeros(form.shape)
+            for group, forms in stage.forms(request).items()
+            for name, form in forms.items()
+            if group in counts and name != "noise"
+        }
         return Answer(
             stage=request.stage, round=request.round, site=site, plan_digest=request.study.digest,
-            release=request.release, source_digest=request.source_digest, sums={}, counts=counts,
+            release=request.release, source_digest=request.source_digest, sums=arrays, counts=counts,
         )  # fmt: skip
 
 
@@ -72,8 +80,9 @@ def test_a_block_that_two_hospitals_can_train_is_named_and_stated_to_every_site(
     take_census(rounds, State())
     assert rounds.few_sites == {"ecg": ["a", "b"]}
     assert "only a and b can train the ecg block" in caplog.text
-    rounds.ask(MetaRequest, needs=["ecg", "ehr"])
-    rounds.ask(MetaRequest, needs=["ehr"])
+    model = {"meta/ecg": np.zeros(4), "meta/ehr": np.zeros(4)}
+    rounds.ask(MetaRequest, needs=["ecg", "ehr"], model=model)
+    rounds.ask(MetaRequest, needs=["ehr"], model=model)
     assert [request.num_sites for request in hospitals.requests] == [4, 2, 4]
 
 

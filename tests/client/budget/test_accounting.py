@@ -10,6 +10,7 @@ from client.budget import accounting
 from client.budget.accounting import ORDERS, PARTS, Budget, Charge, Schedule
 from lemof_model.errors import BudgetError
 from lemof_model.study import AttentionSpec, Study, TrainingSpec
+from protocol.noise_limits import sgd_rate, times_released
 from tests.client.budget.golden_epsilon import COUNTS, DELTA, GOLDEN, charges_of
 
 CASES = json.loads(GOLDEN.read_text())["cases"]
@@ -112,13 +113,13 @@ def test_one_study_spends_no_more_than_its_share() -> None:
 
 def test_few_stays_are_all_sampled() -> None:
     spec = TrainingSpec(batch_size=64, num_epochs=2)
-    assert accounting.sgd_rate(spec, 40) == accounting.sgd_rate(spec, 0) == (1.0, 2)
-    assert accounting.sgd_rate(spec, 640) == (0.1, 20)
+    assert sgd_rate(spec, 40) == sgd_rate(spec, 0) == (1.0, 2)
+    assert sgd_rate(spec, 640) == (0.1, 20)
 
 
 def test_the_shares_of_a_split_add_up_to_its_budget() -> None:
     for split, rest in (("train", True), ("stack", True), ("tuning", False), ("held_out", False)):
-        total = sum(share.share for share in accounting.times_released(Study()) if share.split == split)
+        total = sum(share.share for share in times_released(Study()) if share.split == split)
         assert total < 1 if rest else total == pytest.approx(1)
 
 
