@@ -174,5 +174,5 @@ def test_tokens_that_would_make_places_matter_are_refused(spec: EncoderSpec) -> 
 
 
 def test_an_attention_width_that_would_make_places_matter_is_refused() -> None:
-    with pytest.raises(ConfigError, match="multiple of 4"):
+    with pytest.raises(ConfigError, match=r"attention\.width must be 4 or a multiple of it"):
         AttentionSpec(width=6)
