@@ -36,3 +36,17 @@ for kernels in "" AVX2; do
     echo "kernels: ${kernels:-of this processor}"
     MKL_ENABLE_INSTRUCTIONS=$kernels "$folder/venv/bin/python" "$folder/rows.py"
 done
+# kernels: of this processor (Xeon with AVX-512)
+# 10 to 1: [68] of 69 rows, 0 of 96
+# 10 to 8: [] of 69 rows, 0 of 96
+# 10 to 16: [] of 69 rows, 0 of 96
+# 64 to 1: [68] of 69 rows, 0 of 96
+# 64 to 8: [] of 69 rows, 0 of 96
+# 64 to 16: [] of 69 rows, 0 of 96
+# kernels: AVX2
+# 10 to 1: [] of 69 rows, 0 of 96
+# 10 to 8: [] of 69 rows, 0 of 96
+# 10 to 16: [66, 67, 68] of 69 rows, 0 of 96
+# 64 to 1: [] of 69 rows, 0 of 96
+# 64 to 8: [] of 69 rows, 0 of 96
+# 64 to 16: [66, 67, 68] of 69 rows, 0 of 96
