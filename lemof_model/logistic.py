@@ -31,8 +31,14 @@ class LogisticSums(NamedTuple):
 
 
 def decision(theta: Float, rows_NP: Float) -> Float:
-    """Log-odds of each row, ``w x + b``."""
-    return np.asarray(rows_NP @ theta[:-1] + theta[-1], dtype=np.float64)
+    """Log-odds of each row, ``w x + b``.
+
+    Column by column: of a matrix times a vector the last rows are added up in another order than those before them.
+    """
+    log_odds = np.zeros(len(rows_NP))
+    for weight, x_N in zip(theta[:-1], rows_NP.T, strict=True):
+        log_odds += weight * x_N
+    return np.asarray(log_odds + theta[-1], dtype=np.float64)
 
 
 def sigmoid(log_odds: Float) -> Float:
@@ -50,7 +56,7 @@ def sums(theta: Float, rows_NP: Float, labels_N: NDArray[np.generic], weights_N:
     """
     design = np.column_stack([rows_NP, np.ones(len(rows_NP))])
     labels = labels_N.astype(np.float64)
-    log_odds = design @ theta
+    log_odds = decision(theta, rows_NP)
     probability = sigmoid(log_odds)
     weights = np.ones(len(design)) if weights_N is None else weights_N
     return LogisticSums(

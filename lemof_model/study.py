@@ -195,7 +195,7 @@ class AttentionSpec:
             self,
             "attention.",
             {
-                "width": (self.width >= 1, "be at least 1"),
+                "width": (self.width >= 1 and self.width % 4 == 0, "be 4 or a multiple of it"),
                 "dropout": (0 <= self.dropout < 1, "be from 0 to below 1"),
             },
         )

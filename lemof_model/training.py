@@ -21,7 +21,9 @@ from lemof_model.pyramid import PyramidEncoder
 from lemof_model.stays import Rows, chunks
 from lemof_model.study import TrainingSpec
 
-INFERENCE_BATCH = 256
+INFERENCE_BATCH = 96
+"""Stays of every inference batch. A multiple of 32, the numbers that torch's elementwise functions take at once, and of
+48: then MKL's products have no rows left over that go another way (``docs/decisions/0022``)."""
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -125,9 +127,14 @@ def train(
 
 @torch.inference_mode()
 def infer(function: Callable[[Any], Tensor], batch_of: Callable[[Rows], Any], rows: Rows) -> Iterator[Tensor]:
-    """Outputs of ``function`` over consecutive batches of ``rows``. The caller puts the model in evaluation mode."""
+    """Outputs of ``function`` over consecutive batches of ``rows``. The caller puts the model in evaluation mode.
+
+    Every batch has ``INFERENCE_BATCH`` stays: the last row fills it up, and what comes of that is cut off. So no bit of
+    a stay's numbers tells who else is there (``docs/decisions/0022``).
+    """
     for batch in chunks(rows, INFERENCE_BATCH):
-        yield function(batch_of(batch))
+        filled = np.concatenate([batch, np.repeat(batch[-1:], INFERENCE_BATCH - len(batch))])
+        yield function(batch_of(filled))[: len(batch)]
 
 
 def log_odds(model: nn.Module, batch_of: Callable[[Rows], Any], rows: Rows) -> NDArray[np.float64]:

@@ -1,10 +1,16 @@
-"""Random inputs of the shape that training gives each modality's encoder."""
+"""Random inputs of the shape that training gives each modality's encoder, and weights that no training gives."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lemof_model.features import GRID_CHANNELS
 from lemof_model.pyramid import EhrBatch, Inputs
 from lemof_model.stays import NUM_CATEGORIES, NUMERIC_COLUMNS, grid_maps
+from protocol.asking import MOST
 
 
 def inputs_of(modality: str, num_stays: int = 5, seed: int = 0) -> Inputs:
@@ -24,3 +30,19 @@ def inputs_of(modality: str, num_stays: int = 5, seed: int = 0) -> Inputs:
 def pick(inputs: Inputs, rows: list[int]) -> Inputs:
     """Some stays of a batch."""
     return inputs[rows] if isinstance(inputs, torch.Tensor) else EhrBatch(*(part[rows] for part in inputs))
+
+
+def ill_conditioned(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Weights of the same shapes, none above the door's bound, under which rounding is all that is left: neighbouring
+    units are twins, and a layer with one output takes one from the other, a million times over."""
+    rng, found = np.random.default_rng(3), {}
+    for name, like in weights.items():
+        value = rng.uniform(0.1, 1.0, like.shape)
+        for axis in range(value.ndim):
+            units = np.moveaxis(value, axis, 0)
+            units[1::2] = units[: len(units) // 2 * 2 : 2]
+        if len(value) == 1 < value.ndim:
+            value[:, 1::2] *= -1.0
+            value *= MOST
+        found[name] = value.astype(like.dtype)
+    return found

@@ -61,7 +61,7 @@ def study_of(name: str = "private", **changes: Any) -> Study:
     training = TrainingSpec(num_rounds=1, batch_size=16, client_lr=3e-3)
     known = {
         "name": name,
-        "ehr": EncoderSpec("mlp", {"width": 8}),
+        "ehr": EncoderSpec("mlp", {"width": 16}),
         "encoders": training,
         "attention": AttentionSpec(width=4, dropout=0.1, training=dataclasses.replace(training, num_rounds=3)),
     }

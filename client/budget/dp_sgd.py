@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lemof_model.aligned import AlignedLinear
 from lemof_model.stays import Rows
 from lemof_model.study import TrainingSpec
 from lemof_model.training import make_optimizer, round_lr, training_loss
@@ -97,6 +98,7 @@ class _InTraining:
         from opacus.validators import ModuleValidator
 
         GradSampleModule.GRAD_SAMPLERS[nn.Conv1d] = _convolution_gradients
+        GradSampleModule.GRAD_SAMPLERS[AlignedLinear] = GradSampleModule.GRAD_SAMPLERS[nn.Linear]
         # An nn.LSTM becomes Opacus' own, with the same weights by the same names.
         self.model: nn.Module = ModuleValidator.fix(block.model).train()
         self.batch_of, self.rows = block.batch_of, block.rows

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lemof_model.aligned import AlignedLinear
 from lemof_model.errors import ConfigError
 from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
@@ -90,7 +91,7 @@ class TransformerBlock(nn.Module):
         self.attention = SelfAttention(width, num_heads, attention_dropout)
         self.ffn_norm = nn.LayerNorm(width)
         self.ffn_in = nn.Linear(width, 2 * hidden)
-        self.ffn_out = nn.Linear(hidden, width)
+        self.ffn_out = AlignedLinear(hidden, width)
         self.dropout = nn.Dropout(ffn_dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:

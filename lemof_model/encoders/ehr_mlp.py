@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lemof_model.aligned import AlignedLinear
 from lemof_model.errors import ConfigError
 from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
 
@@ -62,7 +63,7 @@ class MLP(PyramidEncoder):
         self.state_widths = (width, width, width)
         self.num_categories, self.num_tokens = num_categories, num_tokens
         num_inputs = 2 * num_numeric + sum(num_categories)
-        self.layers = nn.ModuleList(nn.Linear(width if index else num_inputs, width) for index in range(3))
+        self.layers = nn.ModuleList(AlignedLinear(width if index else num_inputs, width) for index in range(3))
         self.dropout = nn.Dropout(dropout)
 
     def start(self, inputs: Inputs) -> EncoderState:

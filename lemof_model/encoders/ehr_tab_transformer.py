@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lemof_model.aligned import AlignedLinear
 from lemof_model.encoders.ehr_ft_transformer import SelfAttention
 from lemof_model.encoders.ehr_mlp import cut_tokens
 from lemof_model.errors import ConfigError
@@ -112,8 +113,8 @@ class TabTransformer(PyramidEncoder):
         )
         self.numeric_norm = nn.LayerNorm(num_numeric)
         num_inputs = len(num_categories) * width + 2 * num_numeric
-        self.mlp_in = nn.ModuleList(nn.Linear(num_inputs, num_tokens * width) for _ in range(3))
-        self.mlp_out = nn.ModuleList(nn.Linear(num_tokens * width, pooled_width) for _ in range(3))
+        self.mlp_in = nn.ModuleList(AlignedLinear(num_inputs, num_tokens * width) for _ in range(3))
+        self.mlp_out = nn.ModuleList(AlignedLinear(num_tokens * width, pooled_width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
     def start(self, inputs: Inputs) -> EncoderState:

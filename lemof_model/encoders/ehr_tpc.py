@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lemof_model.aligned import AlignedLinear
 from lemof_model.encoders.ehr_mlp import flat_row
 from lemof_model.errors import ConfigError
 from lemof_model.pyramid import EhrBatch, EncoderState, Inputs, Level, PyramidEncoder
@@ -119,7 +120,7 @@ class TPC(PyramidEncoder):
             maps, inputs = maps + num_pointwise, 1 + num_temporal
             if (index + 1) % (num_layers // 3) == 0:
                 widths.append(maps * inputs)
-                self.reads.append(nn.Linear(widths[-1] + num_statics, width))
+                self.reads.append(AlignedLinear(widths[-1] + num_statics, width))
                 self.read_norms.append(nn.LayerNorm(width))
         self.state_widths = (widths[0], widths[1], widths[2])
         self.dropout = nn.Dropout(dropout)

@@ -4,7 +4,9 @@ import inspect
 import math
 
 import torch
+from torch import nn
 
+from lemof_model.aligned import ROW_STEP, AlignedLinear, is_narrow
 from lemof_model.encoders.ecg_cnn import EcgCnn
 from lemof_model.encoders.ecg_lstm import EcgLstm
 from lemof_model.encoders.ecg_resnet import EcgResNet
@@ -89,11 +91,26 @@ def build_network(modality: str, spec: EncoderSpec, seed: int = 0) -> ModalityNe
         try:
             if large := [name for name, size in spec.sizes.items() if size > MOST]:
                 raise ConfigError(rule=f"{large[0]} must be at most {MOST}", got=f"{spec.sizes[large[0]]}")
-            return ModalityNetwork(encoder(*OF_SCHEMA.get(spec.name, ()), **spec.sizes))
+            network = ModalityNetwork(encoder(*OF_SCHEMA.get(spec.name, ()), **spec.sizes))
+            _check_rows(network)
+            return network
         except ValueError as error:
             said = problems_in(error)[0]
             rule = f"{modality}.sizes must suit the encoder {spec.name}: {said.rule}"
             raise ConfigError(rule=rule, got=said.got, fix="Correct it.") from error
+
+
+def _check_rows(network: ModalityNetwork) -> None:
+    """Raise a ConfigError where a stay's last bits would depend on its place in a batch (``docs/decisions/0022``).
+
+    Attention multiplies tokens as they lie, so each must begin where rows may begin (``lemof_model/aligned.py``).
+    """
+    for width in network.encoder.token_widths:
+        if width % ROW_STEP and width != 2:
+            raise ConfigError(rule=f"the width of a token must be 2 or a multiple of {ROW_STEP}", got=f"{width}")
+    for name, layer in network.named_modules():
+        is_plain = isinstance(layer, nn.Linear) and not isinstance(layer, AlignedLinear)
+        assert not (is_plain and is_narrow(layer) and layer.in_features % ROW_STEP), f"{name} must be an AlignedLinear"
 
 
 def _check_sizes(modality: str, spec: EncoderSpec, encoder: type[PyramidEncoder]) -> None:
