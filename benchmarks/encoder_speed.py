@@ -29,7 +29,7 @@ from lemof_model.pyramid import EhrBatch, Inputs, ModalityNetwork
 from lemof_model.stays import NUM_CATEGORIES, NUMERIC_COLUMNS, BatchOf, Rows, feature_sums, scaling_from
 from lemof_model.study import MODALITIES, NUM_LEVELS, EncoderSpec
 
-STEP_STAYS, INFERENCE_STAYS = 64, training.INFERENCE_BATCH
+STEP_STAYS, INFERENCE_STAYS = 64, 288
 NUM_BLOCKS, NUM_TIMES, NUM_ROUNDS = 5, 20, 10
 MOST_MS = {"ecg": 60.0, "ehr": 60.0}
 LEAST_CACHED = 10.0

@@ -4,7 +4,7 @@
 
 On the standard hospitals, or on those prepared in DIR (with the generator's ``truth.parquet`` beside them):
 
-1. Speed: a training step of 64 stays and inference in batches of 96, against a reference of the same sizes that reads
+1. Speed: a training step of 64 stays and inference of 288 stays, against a reference of the same sizes that reads
    the same stays; making its inputs (one-hot, embeddings) counts on both sides (``encoder_speed.py``).
 2. One epoch of attention on cached tokens, against one that runs the encoders in every batch.
 3. Each encoder alone, federated by the default plan: census, statistics and the rounds of its block; then G fitted on

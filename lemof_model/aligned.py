@@ -11,6 +11,9 @@ from torch.nn import functional
 
 ROW_STEP = 4
 """Floats in 16 bytes."""
+BATCH_STEP = 96
+"""Stays of an inference batch come in steps of it: of 32, the numbers that torch's elementwise functions take at once,
+and of 48, so that MKL's products have no rows left over that go another way."""
 FEW_COLUMNS = 12
 """From as many outputs on the order is the same wherever a row begins."""
 

@@ -76,6 +76,7 @@ class PyramidEncoder(nn.Module, ABC):
         channel_axis: where these channels are; 1 in maps and vectors, 2 in tokens.
         uses_grid: whether an EHR encoder reads the hourly grid; only then it is in the batch.
         lr_factor: multiplies the plan's learning rate, which one size of step does not suit all (``docs/log.md``).
+        inference_batch: stays of an inference batch, a multiple of 96 (``docs/decisions/0022``): its fastest.
         penalty_B: a loss of the encoder's own for each stay of the last forward pass, or None.
     """
 
@@ -85,6 +86,7 @@ class PyramidEncoder(nn.Module, ABC):
     channel_axis: int = 1
     uses_grid: bool = False
     lr_factor: float = 1.0
+    inference_batch: int = 288
     penalty_B: Tensor | None = None
 
     @abstractmethod

@@ -21,9 +21,8 @@ from lemof_model.pyramid import PyramidEncoder
 from lemof_model.stays import Rows, chunks
 from lemof_model.study import TrainingSpec
 
-INFERENCE_BATCH = 96
-"""Stays of every inference batch. A multiple of 32, the numbers that torch's elementwise functions take at once, and of
-48: then MKL's products have no rows left over that go another way (``docs/decisions/0022``)."""
+INFERENCE_BATCH = 288
+"""Stays of every inference batch, unless an encoder states its own (``PyramidEncoder.inference_batch``)."""
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -125,22 +124,30 @@ def train(
         encoder.penalty_B = None  # with its graph it could not be copied
 
 
+def inference_batch(model: nn.Module) -> int:
+    """How many stays a network, or an attention head, infers at once."""
+    encoder = getattr(model, "encoder", None)
+    return encoder.inference_batch if isinstance(encoder, PyramidEncoder) else INFERENCE_BATCH
+
+
 @torch.inference_mode()
-def infer(function: Callable[[Any], Tensor], batch_of: Callable[[Rows], Any], rows: Rows) -> Iterator[Tensor]:
+def infer(
+    function: Callable[[Any], Tensor], batch_of: Callable[[Rows], Any], rows: Rows, size: int = INFERENCE_BATCH
+) -> Iterator[Tensor]:
     """Outputs of ``function`` over consecutive batches of ``rows``. The caller puts the model in evaluation mode.
 
-    Every batch has ``INFERENCE_BATCH`` stays: the last row fills it up, and what comes of that is cut off. So no bit of
-    a stay's numbers tells who else is there (``docs/decisions/0022``).
+    Every batch has ``size`` stays: the last row fills it up, and what comes of that is cut off. So no bit of a stay's
+    numbers tells who else is there (``docs/decisions/0022``).
     """
-    for batch in chunks(rows, INFERENCE_BATCH):
-        filled = np.concatenate([batch, np.repeat(batch[-1:], INFERENCE_BATCH - len(batch))])
+    for batch in chunks(rows, size):
+        filled = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch))])
         yield function(batch_of(filled))[: len(batch)]
 
 
 def log_odds(model: nn.Module, batch_of: Callable[[Rows], Any], rows: Rows) -> NDArray[np.float64]:
     """Log-odds of every output for ``rows``, ``(len(rows), K)``, without dropout."""
     model.eval()
-    parts = [out.numpy().astype(np.float64) for out in infer(model, batch_of, rows)]
+    parts = [out.numpy().astype(np.float64) for out in infer(model, batch_of, rows, inference_batch(model))]
     return np.concatenate(parts) if parts else np.zeros((0, 1))
 
 

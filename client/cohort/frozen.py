@@ -90,7 +90,7 @@ class Tokens:
             return out
 
         store, filled = None, 0
-        for part in training.infer(tokens, batch_of, rows):
+        for part in training.infer(tokens, batch_of, rows, training.inference_batch(network)):
             if store is None:
                 store = np.lib.format.open_memmap(path, "w+", np.float32, (len(rows), *part.shape[1:]))
             store[filled : filled + len(part)] = part.numpy()

@@ -34,6 +34,8 @@ class EcgCnn(PyramidEncoder):
         [(2, 16, 8), (2, 16, 16), (2, 16, 8)]
     """
 
+    inference_batch = 192
+
     def __init__(self, width: int = 32, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0) -> None:
         super().__init__()
         self.token_widths = (width, 2 * width, width)

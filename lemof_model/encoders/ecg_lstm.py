@@ -31,6 +31,7 @@ class EcgLstm(PyramidEncoder):
 
     channel_axis = 2
     lr_factor = 2.5
+    inference_batch = 192
 
     def __init__(self, width: int = 32, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0) -> None:
         super().__init__()

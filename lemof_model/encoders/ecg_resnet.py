@@ -52,6 +52,8 @@ class EcgResNet(PyramidEncoder):
         [(2, 16, 8), (2, 16, 8), (2, 16, 8)]
     """
 
+    inference_batch = 192
+
     def __init__(self, width: int = 32, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0) -> None:
         super().__init__()
         self.token_widths = (width, width, width)

@@ -60,6 +60,7 @@ class EcgWaveNet(PyramidEncoder):
     """
 
     lr_factor = 2.0
+    inference_batch = 192
 
     def __init__(
         self, width: int = 16, num_layers: int = 5, num_tokens: int = 16, dropout: float = 0.2, augment: float = 1.0

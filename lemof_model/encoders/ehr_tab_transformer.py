@@ -87,6 +87,7 @@ class TabTransformer(PyramidEncoder):
 
     channel_axis = 2
     lr_factor = 0.25
+    inference_batch = 192
 
     def __init__(
         self,

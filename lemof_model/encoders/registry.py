@@ -6,7 +6,7 @@ import math
 import torch
 from torch import nn
 
-from lemof_model.aligned import ROW_STEP, AlignedLinear, is_narrow
+from lemof_model.aligned import BATCH_STEP, ROW_STEP, AlignedLinear, is_narrow
 from lemof_model.encoders.ecg_cnn import EcgCnn
 from lemof_model.encoders.ecg_lstm import EcgLstm
 from lemof_model.encoders.ecg_resnet import EcgResNet
@@ -105,6 +105,7 @@ def _check_rows(network: ModalityNetwork) -> None:
 
     Attention multiplies tokens as they lie, so each must begin where rows may begin (``lemof_model/aligned.py``).
     """
+    assert network.encoder.inference_batch % BATCH_STEP == 0, f"inference_batch must be a multiple of {BATCH_STEP}"
     for width in network.encoder.token_widths:
         if width % ROW_STEP and width != 2:
             raise ConfigError(rule=f"the width of a token must be 2 or a multiple of {ROW_STEP}", got=f"{width}")

@@ -84,7 +84,7 @@ def outputs(network: Any, of: Callable[[Rows], Any], rows: Rows) -> NDArray[Any]
         tokens = [functional.layer_norm(level.tokens_BTD, level.tokens_BTD.shape[2:]) for level in levels]
         return torch.cat([*logits, *(tokens_BTD.flatten(1) for tokens_BTD in tokens)], dim=1)
 
-    return torch.cat(list(training.infer(whole, of, rows))).numpy()
+    return torch.cat(list(training.infer(whole, of, rows, training.inference_batch(network)))).numpy()
 
 
 def assert_apart(network: Any, of: Callable[[Rows], Any]) -> None:

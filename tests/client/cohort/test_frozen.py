@@ -112,9 +112,9 @@ def test_an_encoder_serves_every_pair_that_it_is_in(
     another |= lemof.prefixed("ecg", lemof.part(lemof.initial_networks(other), "ecg"))
     ran, infer = [], training.infer
 
-    def noted(function: Any, batch_of: Any, rows: Any) -> Any:
+    def noted(function: Any, batch_of: Any, rows: Any, *size: int) -> Any:
         ran.append(len(rows))
-        return infer(function, batch_of, rows)
+        return infer(function, batch_of, rows, *size)
 
     monkeypatch.setattr(training, "infer", noted)
     paired = dataclasses.replace(hospital, study=other)
