@@ -4,6 +4,8 @@ The shapes come from the study and the schema alone. So nothing that a coordinat
 hospital's data, overflow before noise is added, or put a score into a bin that depends on other stays' scores.
 """
 
+import re
+
 import numpy as np
 
 from lemof_model import lemof
@@ -14,6 +16,7 @@ from protocol.kinds import Newton, Trained
 from protocol.messages import Request
 from protocol.stages import STAGES
 
+RUN = r"[0-9a-f]{16,64}"
 MOST = 1e6
 MOST_SCALING = 1e9
 
@@ -34,6 +37,12 @@ def check_request(request: Request) -> None:
     Raises:
         DoorError: names the first thing that is wrong, and nothing of the hospital.
     """
+    if not re.fullmatch(RUN, request.run):
+        raise DoorError(
+            rule="A run must be named by 16 to 64 hexadecimal digits",
+            got="something else from the coordinator",
+            fix="Nothing was sent. Begin a new run.",
+        )
     _check_sizes(request.study)
     stage = STAGES[request.stage]
     shapes = shapes_of_model(request) if request.model or stage.reads else {}

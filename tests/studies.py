@@ -11,7 +11,7 @@ from server.blocks import Model
 from server.coordinator import run_study
 from server.run_store import RunStore
 from server.transport import Transport
-from simulation.local_transport import LocalTransport
+from simulation.local_transport import LocalTransport, memory_of
 
 COMPARED_FILES = ("plan.yaml", "model/lemof.safetensors", "model/card.json", "metrics.json", "importance.json")
 
@@ -35,7 +35,7 @@ def tiny_study(**changes: Any) -> Study:
 def run_tiny(study: Study, transport: Transport | Sequence[Path], out: Path, resume: bool = False) -> Model:
     """Run a study over a transport or over site files; returns the model."""
     if isinstance(transport, Sequence):
-        transport = LocalTransport(transport)
+        transport = LocalTransport(transport, memory=memory_of(out))
     return run_study(study, transport, RunStore(out, resume))
 
 
