@@ -33,7 +33,7 @@ def answer(site: SiteConfig, request: Request, memory: Path | None = None) -> An
         with threadpool_limits(1):  # numpy's too: its sums depend on how many threads share them
             hospital = open_hospital(site, request.study)
             told = Told(site, hospital, memory or site.memory)
-            told.admit(request)
+            plan = told.admit(request)
             found: Answer | Refusal
             if site.privacy is not None:
                 # The ledger knows a request by its words: another run that asks the same gets the same.
@@ -41,7 +41,7 @@ def answer(site: SiteConfig, request: Request, memory: Path | None = None) -> An
             else:
                 found = egress.release(hospital, site.limits, request, groups_of(hospital, request))
             if isinstance(found, Answer):
-                told.keep(request, found)
+                told.keep(plan, request, found)
             return found
     except LemofError as error:
         return egress.refuse(site.site.name, request, error)

@@ -100,29 +100,30 @@ class Told:
         self._folder, self._hospital, self._limits = folder, hospital, site.limits
         self._study, self._is_private = hospital.study, site.privacy is not None
 
-    def admit(self, request: Request) -> None:
-        """Refuse a request that would tell what few patients are; judge its plan where that has not been done.
+    def admit(self, request: Request) -> Line:
+        """Refuse a request that would tell what few patients are; judge its plan where that has not been done. Returns
+        the line of its plan.
 
         Raises:
             ToldBeforeError: it would; nothing is told or remembered.
             MemoryDamagedError, DiskError: of the memory.
         """
-        plan = self._plan(read_memory(self._folder))
+        memory = read_memory(self._folder)
+        plan = self._plan(memory)
         if plan is None or isinstance(request, CensusRequest):
             with open_memory(self._folder) as memory:
                 plan = self._pass(memory, request)
         if is_of_held_out(request):
-            _uses_to_tell(read_memory(self._folder), plan, request)
+            _uses_to_tell(memory, plan, request)
+        return plan
 
-    def keep(self, request: Request, answer: Answer) -> None:
+    def keep(self, plan: Line, request: Request, answer: Answer) -> None:
         """Remember an answer that is about to leave, as far as the line of its plan does not say it.
 
         Raises:
             ToldBeforeError: meanwhile another model was told of the held-out patients.
             DoorError: a group that the plan was not judged with.
         """
-        plan = self._plan(read_memory(self._folder))
-        assert plan is not None
         known = {group for stage, asks, group, _ in plan["told"] if (stage, asks) == (request.stage, asks_of(request))}
         if not self._is_private and (strange := sorted(answer.counts.keys() - known)):
             raise DoorError(
