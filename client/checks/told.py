@@ -10,7 +10,7 @@ from client.cohort.hospital import open_hospital
 from client.door.memory import ALLOWED, HELD_OUT, PLAN, RUN, read_memory
 from client.door.told import Told
 from client.site import SiteConfig, load_study
-from lemof_model.errors import OtherPlanError, ToldBeforeError
+from lemof_model.errors import OtherPlanError, ToldBeforeError, printable
 from lemof_model.study import Study
 from protocol.stages import STAGES
 
@@ -68,9 +68,9 @@ def list_of(site: SiteConfig) -> dict[str, Any]:
             for stage, sizes in stages.items()
             if sizes
         }
-        studies.append({"study": line["study"], "name": line["name"], "at": line["at"], "stages": told})
+        studies.append({"study": line["study"], "name": printable(line["name"]), "at": line["at"], "stages": told})
     events = [
-        f"{line['at'][:16]}  {line['name']} ({line['study'][:12]}): {_SAID[line['kind']]}"
+        f"{line['at'][:16]}  {printable(line['name'])} ({line['study'][:12]}): {_SAID[line['kind']]}"
         + (f" {line['run'][:12]}" if "run" in line else "")
         for kind in (ALLOWED, RUN, HELD_OUT)
         for line in memory.lines(kind)

@@ -50,9 +50,12 @@ def kind_of(stage: str, group: str) -> str:
 
 
 def planned(hospital: Hospital, limits: Limits) -> Iterator[Planned]:
-    """The groups that the hospital's study takes from it, without those that the door holds back."""
+    """The groups that the hospital's study takes from it, without those that the door holds back. Whichever method it
+    is a plan does not say; so they are those of all stages that the hospital allows."""
     least = {"patients": limits.min_patients, "cell": limits.min_cell}
     for request, _ in requests_of(hospital.study, method=tuple(STAGES.values())):
+        if request.stage not in limits.stages:
+            continue
         groups = list(groups_in(hospital, request).values())
         held = held_back(hospital, limits, groups)
         for group in groups:

@@ -176,7 +176,7 @@ class Told:
 
     def _of(self, memory: Memory) -> str:
         """What a plan's line stands for beside its study."""
-        limits = (self._limits.min_patients, self._limits.min_cell, self._is_private)
+        limits = (self._limits.min_patients, self._limits.min_cell, self._limits.stages, self._is_private)
         return memory.mark(self._hospital.cohort_digest, *map(str, limits))
 
     def _judged(self, memory: Memory, run: str = "") -> tuple[Verdict, Line]:
