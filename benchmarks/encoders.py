@@ -51,7 +51,7 @@ from protocol.source import source_digest
 from server import coordinator
 from server.rounds import Rounds
 from server.run_store import RunStore
-from simulation.local_transport import LocalTransport
+from simulation.local_transport import LocalTransport, memory_of
 from simulation.synthetic.generate import generate
 
 PLAN = load_plan(Path(__file__).parents[1] / "site_configs" / "plans" / "default.yaml")
@@ -91,7 +91,7 @@ def train_alone(run: Run) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         store = RunStore(Path(folder))
         store.begin(study, source_digest())
-        rounds = Rounds(study, LocalTransport(run.site_files), store)
+        rounds = Rounds(study, LocalTransport(run.site_files, memory=memory_of(Path(folder))), store)
         state, scaled = coordinator.State(), coordinator.steps((stages.CENSUS, stages.STATISTICS))
         for step in (*scaled, coordinator.trained(stages.ENCODERS, [run.modality])):
             state = step(rounds, state)

@@ -41,6 +41,8 @@ Plan = Annotated[
 
 ledger_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(ledger_app, name="ledger")
+told_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(told_app, name="told")
 
 
 def main() -> None:
@@ -245,6 +247,62 @@ def verify_ledger(
         typer.echo(json.dumps({"holds": True, "num_answers": len(entries), "epsilon": epsilon}, indent=2))
     else:
         typer.echo(f"ok: {len(entries)} answers in an unbroken chain, epsilon {epsilon:.6f} from all charges", err=True)
+
+
+@told_app.callback(invoke_without_command=True)
+def told(
+    context: typer.Context,
+    site: Site = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list to stdout as JSON.")] = False,
+) -> None:
+    """List the studies that this hospital has told of its patients in, with stages and sizes, runs and permissions.
+
+    Example: lemof-client --site hospital_a told
+    """
+    from client.checks.told import list_of, rows_of
+
+    if context.invoked_subcommand is not None:
+        return
+    found = list_of(load_site(_site_file(context)))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("study", "stage", "groups", "patients", "stays", box=None)
+    for row in rows_of(found):
+        table.add_row(*row)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    console.print(table)
+    for event in found["events"]:
+        console.print(event)
+
+
+@told_app.command(name="allow")
+def allow_told(
+    context: typer.Context,
+    site: Site = "",
+    plan: Plan = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Let a plan through once that is refused for what was told before. Shows first how few patients it is about.
+
+    Example: lemof-client --site hospital_a told allow --plan plan.yaml
+    """
+    from client.checks.told import told_of
+
+    mine, study = load_site(_site_file(context)), load_study(plan)
+    memory = told_of(mine, study)
+    verdict = memory.verdict()
+    for one in verdict.problems:
+        typer.echo(one.found, err=True)
+    if not verdict.problems:
+        typer.echo(f"Nothing stands against study {study.name} (plan {study.digest[:12]}).", err=True)
+    elif num := memory.num_allowed():
+        typer.echo(f"It is allowed already: {num} permission(s) that nothing has used.", err=True)
+    elif yes or typer.confirm(f"Let study {study.name} (plan {study.digest[:12]}) through once?", err=True):
+        memory.allow(verdict)
+    else:
+        typer.echo("Nothing was changed.", err=True)
+        raise typer.Exit(ConfigError.exit_status)
 
 
 def _privacy(context: typer.Context) -> Privacy:

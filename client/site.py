@@ -267,6 +267,13 @@ class SiteConfig(_Section):
     server: Server = Server()
     privacy: Privacy | None = None
 
+    @property
+    def memory(self) -> Path:
+        """The folder of what the site's patients were told of in, budget or not. It lies beside the cohort that they
+        are in, whichever site file names that."""
+        cohort = Path(os.path.realpath(self.prepare.output))
+        return cohort.with_name(f"{cohort.name}.told")
+
 
 @dataclasses.dataclass(frozen=True)
 class PlanSections:

@@ -4,10 +4,12 @@
     |-- DoorError                  1   an answer that the hospital's door does not let out
     |-- ConfigError                3   a plan or a site file says something that cannot be
     |   `-- NotAllowedError        3   a plan that asks for what a site file forbids
+    |       `-- ToldBeforeError    3   a plan that differs too little from what was told before
     |-- DataError                  4   the raw tables, ECG records or a cohort are not as they must be
     |   |-- AnswerError            4   an answer that cannot be what its stage declares
     |   |-- OtherPlanError         4   a cohort that was prepared for another plan
-    |   `-- LedgerError            4   a privacy ledger that was changed or cut
+    |   |-- LedgerError            4   a privacy ledger that was changed or cut
+    |   `-- MemoryDamagedError     4   a memory of what was told that was changed or cut
     |-- DiskError                  6   disk, memory or permission
     |-- NetworkError               7   server, certificate or connection
     |-- VersionError               8   two sides that cannot talk to each other
@@ -114,6 +116,17 @@ class NotAllowedError(ConfigError):
     told_outside: str | None = None
 
 
+class ToldBeforeError(NotAllowedError):
+    """A plan, or a further model, that would tell what few patients are, beside what the hospital has told before. How
+    many they are stays at the hospital."""
+
+    told_outside = (
+        "What is asked must differ from all that the hospital has told before by nobody or by enough patients, and its "
+        "held-out patients are told of once; nothing was sent. The hospital's own log says more, and it may allow the "
+        "plan (lemof-client told allow)."
+    )
+
+
 class DataError(LemofError):
     """Raw data or a prepared cohort that is not as it must be."""
 
@@ -137,6 +150,14 @@ class LedgerError(DataError):
     """A privacy ledger that was changed, cut or cannot be read: nothing leaves until a person has looked."""
 
     told_outside = "The hospital's privacy ledger is not as it must be, so nothing was sent; its own log says why."
+
+
+class MemoryDamagedError(DataError):
+    """A memory of what was told that was changed, cut or cannot be read: nothing leaves until a person has looked."""
+
+    told_outside = (
+        "The hospital's memory of what it told is not as it must be, so nothing was sent; its own log says why."
+    )
 
 
 class DiskError(LemofError):

@@ -4,6 +4,8 @@ The shapes come from the study and the schema alone. So nothing that a coordinat
 hospital's data, overflow before noise is added, or put a score into a bin that depends on other stays' scores.
 """
 
+import re
+
 import numpy as np
 
 from lemof_model import lemof
@@ -15,6 +17,7 @@ from protocol.messages import Request
 from protocol.release import MOST, MOST_SCALING
 from protocol.stages import STAGES
 
+RUN = r"[0-9a-f]{16,64}"
 LIMITS = {
     "num_rounds": (1, 10_000), "num_epochs": (1, 10_000), "batch_size": (1, 1_000_000), "max_grad_norm": (0, 1e6),
     "num_bins": (4, 100_000), "num_bootstraps": (0, 10_000), "width": (1, 4_096), "max_steps": (1, 1_000),
@@ -34,6 +37,12 @@ def check_request(request: Request) -> None:
     Raises:
         DoorError: names the first thing that is wrong, and nothing of the hospital.
     """
+    if not re.fullmatch(RUN, request.run):
+        raise DoorError(
+            rule="A run must be named by 16 to 64 hexadecimal digits",
+            got="something else from the coordinator",
+            fix="Nothing was sent. Begin a new run.",
+        )
     _check_sizes(request.study)
     number = getattr(request, "number", 1)
     if not 1 <= number <= MOST_ROUNDS:

@@ -133,9 +133,24 @@ FAILURES = (
         "mend permissions, or `prepare.output`",
     ),
     Failure("E604", "another `prepare` is making the same cohort", "wait until it has ended"),
+    Failure(
+        "E606",
+        "a memory of what was told (the folder `.told` beside the cohort) that was changed or cut",
+        "restore the folder whole from its latest backup; section 9",
+    ),
     Failure("E801", "another version than this release needs", "`make install`"),
     Failure("E901", "too few patients, in all or in the split `train` or `stack`", "the coordinator"),
     Failure("E902", "stays of one kind only", "the coordinator"),
+    Failure(
+        "E903",
+        "a plan with groups that differ from what was told before by a few patients, whom a subtraction would show",
+        "the coordinator: splits and target as before, or ones that differ by more; else `told allow` (section 9)",
+    ),
+    Failure(
+        "E904",
+        "a further run, or a further model, about held-out patients that were told of before",
+        "`told allow`, if it is wanted (section 9)",
+    ),
 )
 
 

@@ -20,7 +20,9 @@ from lemof_model.errors import VersionError
 from lemof_model.study import Study
 from protocol.plan import study_from_json
 
-WIRE_VERSION = 3
+WIRE_VERSION = 4
+NO_RUN = "0" * 32
+"""The run of a request that no coordinator asks, as in a dry run."""
 HEADER = ("stage", "site", "plan_digest", "release", "source_digest")  # what every reply says of itself
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -72,13 +74,16 @@ class Packet(NamedTuple):
 class Request:
     """What the coordinator asks of one hospital. ``model`` holds every parameter known so far, under the names of
     ``lemof.py``; so any request can be answered by a site that has only its cohort. ``num_sites`` states how many sites
-    will stand behind the smallest total that is made of the answers; a census does not know, and states the asked."""
+    will stand behind the smallest total that is made of the answers; a census does not know, and states the asked.
+    ``run`` is the coordinator's run, the same one when it is resumed: hexadecimal digits that nothing is made of but
+    what a hospital remembers (``client/door/told.py``)."""
 
     stage: ClassVar[str]
 
     study: Study
     round: int
     num_sites: int = 0
+    run: str = NO_RUN
     release: str = ""
     source_digest: str = ""
     wire_version: int = WIRE_VERSION

@@ -220,12 +220,19 @@ class Release(ABC):
 
     def exact(self, view: View) -> Iterator[Group]:
         """The groups as they are."""
+        for group, part in self.parts(view):
+            yield self.group(group, part, self.sums(view, group, part))
+
+    def parts(self, view: View) -> Iterator[tuple[str, Part]]:
+        """The groups that a request asks for and the hospital has, by name."""
         for group in filter(view.has, self.names(view.request)):
             part = self.part(view, group)
-            if self.needs_stays and not len(part.rows):
-                continue
-            sums = self.sums(view, group, part)
-            yield Group(group, part.rows, self.minimum_of(group), sums, part.about, self.counted_by)
+            if len(part.rows) or not self.needs_stays:
+                yield group, part
+
+    def group(self, name: str, part: Part, sums: Arrays) -> Group:
+        """Exact sums of a group, for the door."""
+        return Group(name, part.rows, self.minimum_of(name), sums, part.about, self.counted_by)
 
     def noisy(self, view: View, noise: Noise) -> Iterator[Group]:
         """The groups with noise; without those that the noisy census found nobody in."""

@@ -82,6 +82,7 @@ class Rounds:
             study=self.study,
             round=self._number,
             num_sites=min([len(asked), *able]),
+            run=self.store.run,
             release=versions()["lemof"],
             source_digest=source_digest(),
             **fields,

@@ -1,7 +1,7 @@
 """What a run leaves behind, and how it goes on after a stop.
 
     plan.yaml      the resolved plan
-    state/         one file per finished round: the added sums, on disk before the next round begins
+    state/         one file per finished round: the added sums, on disk before the next round begins; the run's own id
     model/         lemof.safetensors and card.json
     metrics.json, importance.json, rounds.csv, audit.jsonl, timings.json, report.html
 
@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -31,7 +32,7 @@ from lemof_model.study import Study
 from protocol.disk import hold, write_whole
 from protocol.plan import dump_plan
 
-LOCK, WAITING, FAILURE = "lock", "waiting", "failure"
+LOCK, WAITING, FAILURE, RUN = "lock", "waiting", "failure", "run"
 
 
 class Asked(NamedTuple):
@@ -139,6 +140,14 @@ class RunStore:
                 got=f"{error.strerror} from {self.out}",
                 fix="Name another.",
             ) from None
+
+    @cached_property
+    def run(self) -> str:
+        """The run's id, 32 random hexadecimal digits; a resumed run keeps it."""
+        path = self._state / RUN
+        if not path.is_file():
+            _write(path, os.urandom(16).hex().encode(), self.asked.resume)
+        return path.read_text(encoding="utf-8")
 
     def begin(self, study: Study, source_digest: str) -> None:
         """Write the resolved plan and the digest of the source; on resume both must be the same."""

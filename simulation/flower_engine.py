@@ -24,14 +24,15 @@ from client.join.app import make_app
 from lemof_model.errors import LemofError
 from server.run import run_plan
 from server.transport import FlowerTransport, Transport
+from simulation.local_transport import memory_of
 
 
 def run_flower(
     sites: Sequence[Path], plan: Path, out: Path, resume: bool, watch: Callable[[Transport], Transport] = lambda t: t
 ) -> Path:
     """Run ``plan`` over the hospitals of these site files into ``out``, through a transport that ``watch`` may wrap; an
-    error of the coordinator is raised here."""
-    site_files = [path.resolve() for path in sites]
+    error of the coordinator is raised here. What a hospital told is remembered in the run folder alone."""
+    site_files, memory = [path.resolve() for path in sites], memory_of(out.resolve())
     app = ServerApp()
     folders: list[Path] = []
     interrupted = threading.Event()
@@ -46,7 +47,7 @@ def run_flower(
     with ray_at_home() as ray_folder, _interrupts_noted(interrupted):
         run_simulation(
             app,
-            make_app(lambda context: site_files[int(context.node_config["partition-id"])]),
+            make_app(lambda context: site_files[int(context.node_config["partition-id"])], memory),
             num_supernodes=len(site_files),
             backend_config={
                 "client_resources": {"num_cpus": 1, "num_gpus": 0.0},

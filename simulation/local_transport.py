@@ -22,13 +22,21 @@ class LocalTransport:
         site_files: one per hospital; names must differ.
         attendance: a ``rounds.csv``; a site that did not answer a round there does not answer it here.
         num_processes: with 1 hospitals answer one after the other in this process. With more, use it as a context.
+        memory: a folder in which each remembers what it told, in place of the hospital's own (``memory_of``).
     """
 
-    def __init__(self, site_files: Sequence[Path], attendance: Path | None = None, num_processes: int = 1) -> None:
+    def __init__(
+        self,
+        site_files: Sequence[Path],
+        attendance: Path | None = None,
+        num_processes: int = 1,
+        memory: Path | None = None,
+    ) -> None:
         loaded = [load_site(path) for path in site_files]
         self._sites: dict[str, SiteConfig] = {site.site.name: site for site in loaded}
         if len(self._sites) != len(loaded):
             raise ConfigError(rule="Site names must differ", got=f"{sorted(site.site.name for site in loaded)}")
+        self._memory = memory
         self._absent = _absences(attendance) if attendance else set()
         self._exit = ExitStack()
         self._pool: ProcessPoolExecutor | None = None
@@ -55,19 +63,25 @@ class LocalTransport:
             for name, request in requests.items()
             if name not in present
         }
-        asked = {name: (self._sites[name], request.to_packet()) for name, request in present.items()}
+        memory = {name: None if self._memory is None else self._memory / name for name in present}
+        asked = {name: (self._sites[name], request.to_packet(), memory[name]) for name, request in present.items()}
         if self._pool is None:
-            replies = {name: _answer(*site_and_packet) for name, site_and_packet in asked.items()}
+            replies = {name: _answer(*of_site) for name, of_site in asked.items()}
         else:
             with interrupts_held():
-                futures = {name: self._pool.submit(_answer, *both) for name, both in asked.items()}
+                futures = {name: self._pool.submit(_answer, *of_site) for name, of_site in asked.items()}
             replies = {name: future.result() for name, future in futures.items()}
         return answers | {name: answer_from_packet(reply) for name, reply in replies.items()}
 
 
-def _answer(site: SiteConfig, packet: Packet) -> Packet:
+def memory_of(run: Path) -> Path:
+    """Where the hospitals of a simulation remember what they told, within a run folder: the next run finds none."""
+    return run / "state" / "told"
+
+
+def _answer(site: SiteConfig, packet: Packet, memory: Path | None) -> Packet:
     """What a hospital makes of a message, as it would travel."""
-    return answer_packet(site, packet).to_packet()
+    return answer_packet(site, packet, memory).to_packet()
 
 
 def _absences(attendance: Path) -> set[tuple[int, str]]:

@@ -15,7 +15,7 @@ from protocol.method import times_asked
 from protocol.plan import load_plan
 from protocol.progress import Shown
 from server.run import run_plan
-from simulation.local_transport import LocalTransport
+from simulation.local_transport import LocalTransport, memory_of
 from simulation.progress import Watched
 
 log = logging.getLogger("lemof")
@@ -42,7 +42,7 @@ def run(
     with Shown(console or Console(quiet=True), "round", most, is_bound=True) as shown:
         if engine == "local":
             num_processes = min(len(sites), os.cpu_count() or 1)
-            with LocalTransport(sites, attendance, num_processes) as transport:
+            with LocalTransport(sites, attendance, num_processes, memory_of(out)) as transport:
                 return run_plan(plan, out, Watched(transport, shown), resume, is_simulation=True)
         if attendance is not None:
             raise ConfigError(

@@ -11,7 +11,7 @@ from server.blocks import Model
 from server.coordinator import run_study
 from server.run_store import RunStore
 from server.transport import Transport
-from simulation.local_transport import LocalTransport
+from simulation.local_transport import LocalTransport, memory_of
 
 COMPARED_FILES = ("plan.yaml", "model/lemof.safetensors", "model/card.json", "metrics.json", "importance.json")
 
@@ -32,10 +32,16 @@ def tiny_study(**changes: Any) -> Study:
     return dataclasses.replace(study, **changes)
 
 
+def simulated(sites: Sequence[Path], out: Path, attendance: Path | None = None) -> LocalTransport:
+    """Hospitals in this process, which remember what they told within the run folder alone, as those of ``lemof-sim``
+    do; so the same ones take part in other runs."""
+    return LocalTransport(sites, attendance, memory=memory_of(out))
+
+
 def run_tiny(study: Study, transport: Transport | Sequence[Path], out: Path, resume: bool = False) -> Model:
     """Run a study over a transport or over site files; returns the model."""
     if isinstance(transport, Sequence):
-        transport = LocalTransport(transport)
+        transport = simulated(transport, out)
     return run_study(study, transport, RunStore(out, resume))
 
 

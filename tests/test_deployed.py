@@ -103,7 +103,7 @@ def test_the_deployed_study_gives_the_bytes_of_the_local_engine(federation: Fede
     assert run_study(repository, federation.environment, plan, folder / "deployed") == "finished:completed"
     assert "  census      3 of 3 sites" in (folder / "deployed.log").read_text()
     forget(federation.sites)
-    local = run_plan(plan, folder / "local", LocalTransport(federation.sites))
+    local = run_plan(plan, folder / "local", LocalTransport(federation.sites, memory=folder / "told"))
     assert outcome(folder / "deployed") == outcome(local)
 
 

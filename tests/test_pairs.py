@@ -94,8 +94,8 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def seen(sites: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[EncodersSeen]:
-    watched = EncodersSeen(LocalTransport(sites))
+def seen(sites: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EncodersSeen]:
+    watched = EncodersSeen(LocalTransport(sites, memory=tmp_path / "told"))
     for site in sites:  # what one pair froze would serve the next
         shutil.rmtree(load_site(site).prepare.output / ".cache", ignore_errors=True)
 

@@ -35,9 +35,8 @@ from protocol.source import source_digest
 from server.report import words
 from server.report.page import write_report
 from server.run_store import RunStore
-from simulation.local_transport import LocalTransport
 from tests.hospitals import write_hospital
-from tests.studies import Watched, outcome, run_tiny, tiny_study
+from tests.studies import Watched, outcome, run_tiny, simulated, tiny_study
 
 DELTA = 1e-5
 
@@ -104,7 +103,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Study, 
     """A finished study in which only hospital a has a budget."""
     folder = tmp_path_factory.mktemp("mixed")
     sites, study = write_sites(folder, {"a": {"epsilon": 8.0}}), study_of()
-    kept = Kept(LocalTransport(sites))
+    kept = Kept(simulated(sites, folder / "run"))
     run_tiny(study, kept, folder / "run")
     return sites, study, kept, folder / "run"
 
@@ -161,7 +160,7 @@ def test_a_hospital_that_its_own_noise_left_out_is_not_waited_for(tmp_path: Path
                 return dataclasses.replace(answer, counts=kept, too_small=("train/ehr",))
             return answer
 
-    transport = Unlucky(LocalTransport(write_sites(tmp_path, {"a": {"epsilon": 8.0}})))
+    transport = Unlucky(simulated(write_sites(tmp_path, {"a": {"epsilon": 8.0}}), tmp_path / "run"))
     run_tiny(study_of(), transport, tmp_path / "run")
     assert metrics_of(tmp_path / "run")["variants"]["full"]["all"]["sites"].keys() == {"b", "c"}
 
@@ -190,7 +189,7 @@ def test_a_second_study_goes_on_from_the_first_and_a_third_is_declined(tmp_path:
         assert metrics_of(tmp_path / name)["privacy"]["a"]["epsilon"] == pytest.approx(spent[-1])
     assert 18.0 < spent[1] <= 20.0 < 27.6 < spent[2] <= 28.0
     before = ledger.read_bytes()
-    kept = Kept(LocalTransport(sites))
+    kept = Kept(simulated(sites, tmp_path / "third"))
     run_tiny(study_of("third"), kept, tmp_path / "third")
     assert ledger.read_bytes() == before
     [declined] = kept.answers["a"]
@@ -215,7 +214,7 @@ def test_where_all_have_budgets_the_study_ends_and_its_noise_is_of_no_seed(tmp_p
 
 def test_a_plan_without_clipping_is_declined(tmp_path: Path) -> None:
     sites = write_sites(tmp_path, {"a": {"epsilon": 8.0}})
-    kept = Kept(LocalTransport(sites))
+    kept = Kept(simulated(sites, tmp_path / "run"))
     loose = dataclasses.replace(study_of().encoders, max_grad_norm=0.0)
     run_tiny(study_of(encoders=loose), kept, tmp_path / "run")
     [refused] = kept.answers["a"]

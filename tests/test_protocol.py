@@ -40,9 +40,8 @@ from protocol.plan import load_plan
 from server.blocks import Model
 from server.rounds import Rounds
 from server.run_store import RunStore
-from simulation.local_transport import LocalTransport
 from tests.hospitals import write_hospital
-from tests.studies import Watched, outcome, refusal, run_tiny, tiny_study
+from tests.studies import Watched, outcome, refusal, run_tiny, simulated, tiny_study
 
 FULL_BATCH = TrainingSpec(num_rounds=1, batch_size=10_000, optimizer="sgd", client_lr=0.1, max_grad_norm=0.0)
 
@@ -74,7 +73,8 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def run(sites: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The tiny study from census to the end, with references."""
-    out, watched, study = tmp_path_factory.mktemp("run") / "run", Watched(LocalTransport(sites)), tiny_study()
+    out, study = tmp_path_factory.mktemp("run") / "run", tiny_study()
+    watched = Watched(simulated(sites, out))
     return Run(study, sites, out, watched, run_tiny(study, watched, out))
 
 
@@ -130,7 +130,7 @@ def test_one_hospital_gives_the_weights_of_a_plain_loop_to_the_bit(sites: list[P
         encoders=spec,
         attention=AttentionSpec(width=4, dropout=0.2, training=spec),
     )
-    watched = Watched(LocalTransport(sites[:1]))
+    watched = Watched(simulated(sites[:1], tmp_path / "run"))
     model = run_tiny(study, watched, tmp_path / "run")
     hospital = open_hospital(load_site(sites[0]), study)
     stays = hospital.stays
@@ -186,7 +186,7 @@ def mean_of_one_round(
     sites: Sequence[Path], study: Study, out: Path, kind: type[Request], model: Model, names: Sequence[str]
 ) -> Model:
     """Weights after one round from ``model``, as the server averages them."""
-    reply = Rounds(study, LocalTransport(sites), RunStore(out)).ask(kind, model=model, blocks=" ".join(names))
+    reply = Rounds(study, simulated(sites, out), RunStore(out)).ask(kind, model=model, blocks=" ".join(names))
     prefixes = [(name, f"{name}/weights/") for name in names]
     return {
         f"{name}/{key.removeprefix(prefix)}": value / reply.counts[name]
@@ -230,7 +230,7 @@ class Reversed(Watched):
 
 
 def test_the_order_of_sites_changes_no_bit(run: Run, tmp_path: Path) -> None:
-    run_tiny(run.study, Reversed(LocalTransport(run.sites[::-1])), tmp_path / "run")
+    run_tiny(run.study, Reversed(simulated(run.sites[::-1], tmp_path / "run")), tmp_path / "run")
     assert outcome(tmp_path / "run", "rounds.csv") == outcome(run.out, "rounds.csv")
 
 
@@ -340,7 +340,7 @@ class StopsAt(Watched):
 def test_a_run_that_stops_again_and_again_ends_with_the_same_bytes(run: Run, tmp_path: Path) -> None:
     out, num_rounds = tmp_path / "run", len(run.watched.asked)
     for number in range(2, num_rounds + 1, 3):
-        stopping = StopsAt(LocalTransport(run.sites), number)
+        stopping = StopsAt(simulated(run.sites, out), number)
         with pytest.raises(KeyboardInterrupt):
             run_tiny(run.study, stopping, out, resume=number > 2)
         assert [asked[1] for asked in stopping.asked] == list(range(max(number - 3, 1), number + 1))
@@ -351,7 +351,7 @@ def test_a_run_that_stops_again_and_again_ends_with_the_same_bytes(run: Run, tmp
 
 def test_a_finished_run_is_resumed_without_asking_anyone(run: Run) -> None:
     before = outcome(run.out, "rounds.csv")
-    nobody = StopsAt(LocalTransport(run.sites), number=-1)
+    nobody = StopsAt(simulated(run.sites, run.out), number=-1)
     run_tiny(run.study, nobody, run.out, resume=True)
     assert nobody.asked == []
     assert outcome(run.out, "rounds.csv") == before
@@ -398,9 +398,9 @@ def attendance_of(out: Path) -> list[dict[str, str]]:
 def test_a_run_with_absences_is_repeated_from_its_attendance(sites: list[Path], tmp_path: Path) -> None:
     study = tiny_study(min_sites=1)
     away = {"encoders": {1}, "meta": {2}, "attention": {2}, "final": {3}, "evaluation": {2}}
-    run_tiny(study, Absent(LocalTransport(sites), "b", away), tmp_path / "first")
+    run_tiny(study, Absent(simulated(sites, tmp_path / "first"), "b", away), tmp_path / "first")
     attendance = tmp_path / "first/rounds.csv"
-    run_tiny(study, LocalTransport(sites, attendance), tmp_path / "second")
+    run_tiny(study, simulated(sites, tmp_path / "second", attendance), tmp_path / "second")
     assert outcome(tmp_path / "first") == outcome(tmp_path / "second")
     first, second = (attendance_of(tmp_path / name) for name in ("first", "second"))
     assert [{**row, "reason": ""} for row in first] == [{**row, "reason": ""} for row in second]
@@ -411,7 +411,7 @@ def test_a_run_with_absences_is_repeated_from_its_attendance(sites: list[Path], 
 def test_a_site_that_leaves_newton_restarts_the_stage_without_it(sites: list[Path], tmp_path: Path) -> None:
     study = tiny_study(min_sites=1)
     away = {"meta": set(range(2, 100)), "final": set(range(3, 100))}
-    watched = Absent(LocalTransport(sites), "b", away)
+    watched = Absent(simulated(sites, tmp_path / "run"), "b", away)
     model = run_tiny(study, watched, tmp_path / "run")
     run = Run(study, sites, tmp_path / "run", watched, model)
     rest, everyone = pooled_rows(run.hospitals(["a", "c"]), model), pooled_rows(run.hospitals(), model)
@@ -434,15 +434,15 @@ def test_a_site_that_refuses_is_left_out_and_a_missing_quorum_stops_the_study(
     sites: list[Path], tmp_path: Path
 ) -> None:
     study = tiny_study(min_sites=2)
-    run_tiny(study, Absent(LocalTransport(sites), "c", {"encoders": EVER}), tmp_path / "goes_on")
+    run_tiny(study, Absent(simulated(sites, tmp_path / "goes_on"), "c", {"encoders": EVER}), tmp_path / "goes_on")
     assert (tmp_path / "goes_on/metrics.json").is_file()
 
     with pytest.raises(NetworkError, match="encoders needs sums of ecg from 2 sites at least") as caught:
-        run_tiny(study, Absent(LocalTransport(sites), "b", {"encoders": {2}}), tmp_path / "ecg")
+        run_tiny(study, Absent(simulated(sites, tmp_path / "ecg"), "b", {"encoders": {2}}), tmp_path / "ecg")
 
     study = tiny_study(min_sites=3)
     with pytest.raises(NetworkError, match="b: the line is dead") as caught:
-        run_tiny(study, Absent(LocalTransport(sites), "b", {"encoders": {2}}), tmp_path / "stops")
+        run_tiny(study, Absent(simulated(sites, tmp_path / "stops"), "b", {"encoders": {2}}), tmp_path / "stops")
     assert caught.value.exit_status == 7 and "--resume" in str(caught.value)
     kept = sorted(path.name for path in (tmp_path / "stops/state").glob("*.safetensors"))
     assert kept == ["0001-census.safetensors", "0002-statistics.safetensors", "0003-encoders.safetensors"]
@@ -461,7 +461,7 @@ def test_a_stage_waits_for_the_only_site_with_an_ecg(tmp_path: Path, stage: str)
     ]
     study = tiny_study(min_sites=2)
     with pytest.raises(NetworkError, match=f"{stage} needs sums of ecg from 1 sites at least(.|\n)*--resume"):
-        run_tiny(study, Absent(LocalTransport(sites), "ecg", {stage: {1}}), tmp_path / "run")
+        run_tiny(study, Absent(simulated(sites, tmp_path / "run"), "ecg", {stage: {1}}), tmp_path / "run")
     run_tiny(study, sites, tmp_path / "run", resume=True)
     assert (tmp_path / "run/metrics.json").is_file()
 
@@ -534,8 +534,9 @@ def test_a_study_needs_few_messages(run: Run) -> None:
 @pytest.mark.usefixtures("without_references")
 def test_fedprox_and_fedadam_give_other_weights_than_fedavg(sites: list[Path], tmp_path: Path) -> None:
     def first_means(strategy: StrategySpec) -> Model:
-        watched = Watched(LocalTransport(sites))
-        run_tiny(tiny_study(strategy=strategy), watched, tmp_path / strategy.name)
+        out = tmp_path / strategy.name
+        watched = Watched(simulated(sites, out))
+        run_tiny(tiny_study(strategy=strategy), watched, out)
         return dict([request.model for request in watched.requests if request.stage == "encoders"][1])
 
     average = first_means(StrategySpec())

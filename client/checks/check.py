@@ -26,6 +26,7 @@ from client.checks.machine import check_disk, check_memory, check_versions
 from client.checks.page import read_quality, write_page
 from client.checks.raw_tables import check_table
 from client.checks.server import check_server
+from client.checks.told import check_told
 from client.cohort.labels import patients_by_split, studied
 from client.cohort.store import ECG_SHAPE, load_cohort, require_place, sha256_of
 from client.layouts import layout_of
@@ -38,7 +39,6 @@ from client.site import EcgData, PlanSections, SiteConfig, load_plan_sections, l
 from lemof_model.errors import ConfigError, DataError, LemofError, TooLittleDataError
 from lemof_model.features import FEATURES, GRID_CHANNELS
 from lemof_model.splits import patient_hash_of
-from lemof_model.study import SplitSpec
 from readers.tables.ids import IDS
 
 Stays = tuple[pl.DataFrame, list[dict[str, str | int]]]
@@ -60,8 +60,7 @@ def check(
         folder = beside_cohort if beside_cohort.is_dir() else folder
         findings = [Finding("config", "ok", ", ".join(path.name for path in (site_path, plan_path) if path))]
         with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-            splits = plan.splits if plan_path else None
-            for what, run in _checks(site, layout, plan, splits, progress, is_deep=is_deep, asks_server=asks_server):
+            for what, run in _checks(site, layout, plan, plan_path, progress, is_deep=is_deep, asks_server=asks_server):
                 findings += findings_of(what, run)
     return Report(
         site=name,
@@ -95,13 +94,13 @@ def _checks(
     site: SiteConfig,
     layout: Layout,
     plan: PlanSections,
-    splits: SplitSpec | None,
+    plan_path: Path | None,
     progress: Progress,
     *,
     is_deep: bool,
     asks_server: bool | None,
 ) -> Iterator[tuple[str, Check]]:
-    """Every check with the name that an error in it is listed under; ``splits`` are those of a plan that was given."""
+    """Every check with the name that an error in it is listed under; ``plan`` is that of a path, if one was given."""
 
     @cache
     def tables() -> StayTables:
@@ -118,7 +117,7 @@ def _checks(
     else:
         yield "ECG", lambda: iter([Finding("ECG", "ok", "none: the site file has no data.ecg, and needs none")])
     if site.privacy is not None:
-        yield "privacy ledger", partial(check_ledger, site.privacy, splits)
+        yield "privacy ledger", partial(check_ledger, site.privacy, plan.splits if plan_path else None)
     yield "disk", partial(_check_disk, site, plan, stays)
     yield "memory", check_memory
     yield "versions", check_versions
@@ -126,6 +125,8 @@ def _checks(
         yield "server", partial(check_server, site.server)
     if (site.prepare.output / "manifest.json").is_file():
         yield "cohort", partial(_check_cohort, site, layout, plan, is_deep=is_deep)
+        if plan_path is not None:
+            yield "told before", partial(check_told, site, plan_path)
 
 
 def _said(finding: Finding) -> tuple[str, ...]:

@@ -28,9 +28,10 @@ from lemof_model.study import Study
 class Hospital:
     """One site in one study.
 
-    ``subgroups``, diseases among them, stratify an evaluation, one bool array each. Under a privacy budget a
-    patient has one stay; ``num_left_out`` counts the others. ``has_ecgs`` is whether the hospital has any at
-    all: a site file without ``data.ecg``, and a cohort made from it, has none.
+    ``subgroups``, diseases among them, stratify an evaluation, one bool array each; ``stay_id_N`` are the stays' ids as
+    the tables have them. Under a privacy budget a patient has one stay; ``num_left_out`` counts the others.
+    ``has_ecgs`` is whether the hospital has any at all: a site file without ``data.ecg``, and a cohort made from it,
+    has none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Hospital:
     study: Study
     stays: Stays
     subgroups: dict[str, NDArray[np.bool_]]
+    stay_id_N: NDArray[Any]
     num_left_out: int = 0
     has_ecgs: bool = True
 
@@ -92,8 +94,11 @@ def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool
     if is_private:
         one = _one_stay_per_patient(patient[kept], cohort.stays["stay_id"].to_numpy()[kept], study.splits.salt)
         digest, num_left_out, kept = f"{digest}/one", len(kept) - len(one), kept[one]
-    subgroups, has_ecgs = _subgroups(cohort.stays.iloc[kept]), has_ecg_data or len(cohort.ecg) > 0
-    return Hospital(name, folder, digest, study, stays.select(kept), subgroups, num_left_out, has_ecgs)
+    table, has_ecgs = cohort.stays.iloc[kept], has_ecg_data or len(cohort.ecg) > 0
+    stay_id_N = table["stay_id"].to_numpy()
+    return Hospital(
+        name, folder, digest, study, stays.select(kept), _subgroups(table), stay_id_N, num_left_out, has_ecgs
+    )
 
 
 def _one_stay_per_patient(patient_N: NDArray[np.uint64], stay_id_N: NDArray[Any], salt: str) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from pathlib import Path
 
 from client.door.egress import refuse_packet
 from client.site import SiteConfig
@@ -32,8 +33,10 @@ def hello_packet(site: SiteConfig) -> Packet:
     return Packet({}, {"wire_version": WIRE_VERSION}, config)
 
 
-def answer_packet(site: SiteConfig, packet: Packet) -> Answer | Refusal:
+def answer_packet(site: SiteConfig, packet: Packet, memory: Path | None = None) -> Answer | Refusal:
     """Answer a packet of the same release. Whatever goes wrong becomes a refusal, so that no run waits for ever.
+
+    ``memory`` is as in ``stages.answer``.
 
     Of an unexpected error only its type and the lines it passed are told: its text may hold what must not leave.
     """
@@ -41,7 +44,7 @@ def answer_packet(site: SiteConfig, packet: Packet) -> Answer | Refusal:
         require_same_release(own_release(), release_of(packet))
         from client.door.stages import answer  # brings torch, which hello does without
 
-        return answer(site, request_from_packet(packet))
+        return answer(site, request_from_packet(packet), memory)
     except LemofError as error:
         return refuse_packet(site.site.name, packet, error)
     except Exception as error:

@@ -14,8 +14,9 @@ from protocol.messages import REQUESTS
 from protocol.records import packet_to_recorddict, recorddict_to_packet
 
 
-def make_app(site_file_of: Callable[[Context], Path]) -> ClientApp:
-    """A ClientApp that answers for the site whose file ``site_file_of`` finds."""
+def make_app(site_file_of: Callable[[Context], Path], memory: Path | None = None) -> ClientApp:
+    """A ClientApp that answers for the site whose file ``site_file_of`` finds; what it told is remembered in ``memory``
+    (else at the site), in a folder of the site's name."""
     app = ClientApp()
 
     def hello(message: Message, context: Context) -> Message:
@@ -24,7 +25,9 @@ def make_app(site_file_of: Callable[[Context], Path]) -> ClientApp:
 
     def answer_stage(message: Message, context: Context) -> Message:
         """Answer the request of a stage."""
-        reply = answer_packet(load_site(site_file_of(context)), recorddict_to_packet(message.content))
+        site = load_site(site_file_of(context))
+        own = None if memory is None else memory / site.site.name
+        reply = answer_packet(site, recorddict_to_packet(message.content), own)
         return Message(packet_to_recorddict(reply.to_packet()), reply_to=message)
 
     app.query("hello")(hello)

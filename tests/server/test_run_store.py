@@ -4,6 +4,7 @@ import csv
 import errno
 import fcntl
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,10 @@ def test_an_audit_line_cut_by_a_kill_does_not_swallow_the_next(tmp_path: Path) -
     first, cut, *rest = (tmp_path / "run/audit.jsonl").read_text().splitlines()
     assert [json.loads(line)["stage"] for line in (first, *rest)] == ["census", "encoders", "meta"]
     assert cut == '{"stage": "stat'
+
+
+def test_a_run_has_an_id_that_it_keeps(tmp_path: Path) -> None:
+    run = RunStore(tmp_path / "run").run
+    assert re.fullmatch("[0-9a-f]{32}", run)
+    assert RunStore(tmp_path / "run", resume=True).run == run
+    assert RunStore(tmp_path / "other").run != run

@@ -147,11 +147,13 @@ def test_weights_leave_times_the_stays_that_trained_them(
             np.testing.assert_array_equal(sent, value.astype(np.float64) * len(rows))
 
 
-def test_labels_follow_the_threshold_of_the_request(site: SiteConfig, study: Study) -> None:
+def test_labels_follow_the_threshold_of_the_request(site: SiteConfig, study: Study, tmp_path: Path) -> None:
     def num_long(days: float) -> int:
         changed = dataclasses.replace(study, target=Target(threshold_days=days))
         request = CensusRequest(study=changed, round=1, source_digest=source_digest(), schema_digest=schema_digest())
-        counts = answered(site, request).counts
+        answer = stages.answer(site, request, tmp_path / f"{days}")
+        assert isinstance(answer, Answer), answer
+        counts = answer.counts
         return sum(count for name, count in counts.items() if name.endswith("ehr/1"))
 
     assert num_long(2.0) > num_long(3.0) > num_long(6.0)

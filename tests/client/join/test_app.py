@@ -66,7 +66,7 @@ def test_the_simulation_may_choose_the_site_file_itself(site_file: Path) -> None
 
 @pytest.mark.parametrize("stage", REQUESTS)
 def test_every_stage_is_answered_by_stages(stage: str, site_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(site: Any, asked: Request) -> Answer:
+    def answer(site: Any, asked: Request, memory: None) -> Answer:
         return Answer(
             stage=stage, round=asked.round, site=site.site.name, plan_digest=asked.study.digest, sums={}, counts={}
         )
@@ -103,7 +103,7 @@ def test_another_release_is_refused_before_anything_is_read(
 def test_a_bug_is_refused_without_its_text(
     site_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def answer(site: Any, asked: Request) -> Answer:
+    def answer(site: Any, asked: Request, memory: None) -> Answer:
         raise KeyError(f"patient {PATIENT}")
 
     monkeypatch.setattr(stages, "answer", answer)
