@@ -133,6 +133,12 @@ FAILURES = (
         "mend permissions, or `prepare.output`",
     ),
     Failure("E604", "another `prepare` is making the same cohort", "wait until it has ended"),
+    Failure(
+        "E605",
+        "a cohort that another privacy ledger counts than the one at `privacy.ledger`: that one was deleted, or the "
+        "site file was copied or moved",
+        "`privacy.ledger`; section 8",
+    ),
     Failure("E801", "another version than this release needs", "`make install`"),
     Failure("E901", "too few patients, in all or in the split `train` or `stack`", "the coordinator"),
     Failure("E902", "stays of one kind only", "the coordinator"),
