@@ -205,6 +205,7 @@ def test_the_privacy_ledger(site_path: Path, check: Run, tmp_path: Path) -> None
     assert not ledger.exists()
     assert cli.run(["--site", str(site_path), "prepare"]) == 0
     fill(ledger, 3)
+    assert cli.run(["--site", str(site_path), "prepare", "--force"]) == 0
     before = ledger.read_bytes()
     result, found = of_ledger(check()[1])
     assert result == "ok" and re.search(r" of 8 spent in 3 answers; this ledger \(\w{12}\) is the cohort's own$", found)
