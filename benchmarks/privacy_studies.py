@@ -19,6 +19,7 @@ from encoders import PLAN
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from client.budget.tie import TIE
 from client.cohort import frozen
 from client.cohort.hospital import Hospital, open_hospital
 from client.door import stages
@@ -115,7 +116,7 @@ def site_with_budget(site_file: Path, folder: Path, epsilon: float) -> Path:
     own = folder / site_file.parent.name
     (own / "cohort").mkdir(parents=True)
     for file in load_site(site_file).prepare.output.resolve().iterdir():
-        if not file.name.startswith("."):
+        if not file.name.startswith(".") and file.name != TIE:
             (own / "cohort" / file.name).symlink_to(file.resolve())
     values |= {"prepare": {"output": "cohort"}}
     values.pop("privacy", None)

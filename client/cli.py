@@ -206,11 +206,12 @@ def ledger(
     """
     from client.budget.ledger import read_ledger
     from client.budget.statement import rows_of, statement
+    from client.budget.tie import stated
 
     if context.invoked_subcommand is not None:
         return
-    privacy = _privacy(context)
-    found = statement(read_ledger(privacy.ledger), privacy.budget)
+    privacy, cohort = _counted(context)
+    found = statement(read_ledger(privacy.ledger, cohort), privacy.budget)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -224,7 +225,7 @@ def ledger(
         console.print(f"{study['name']} ({study['study'][:12]}): epsilon {study['epsilon']:.3f}, {study['last'][:10]}")
     console.print(
         f"Spent: epsilon {found['epsilon']:.3f} of {privacy.epsilon:g} at delta {privacy.delta:g}, in "
-        f"{found['num_answers']} answers. It is the largest column: each patient is in one of them."
+        f"{found['num_answers']} answers. It is the largest column: each patient is in one of them; {stated(cohort)}."
     )
 
 
@@ -240,13 +241,16 @@ def verify_ledger(
     """
     from client.budget.ledger import read_ledger
     from client.budget.statement import verify
+    from client.budget.tie import stated
 
-    entries = read_ledger(_privacy(context).ledger)
+    privacy, cohort = _counted(context)
+    entries = read_ledger(privacy.ledger, cohort)
     epsilon = verify(entries)
     if as_json:
         typer.echo(json.dumps({"holds": True, "num_answers": len(entries), "epsilon": epsilon}, indent=2))
     else:
-        typer.echo(f"ok: {len(entries)} answers in an unbroken chain, epsilon {epsilon:.6f} from all charges", err=True)
+        chain = f"{len(entries)} answers in an unbroken chain, epsilon {epsilon:.6f} from all charges"
+        typer.echo(f"ok: {chain}; {stated(cohort)}", err=True)
 
 
 @told_app.callback(invoke_without_command=True)
@@ -305,17 +309,18 @@ def allow_told(
         raise typer.Exit(ConfigError.exit_status)
 
 
-def _privacy(context: typer.Context) -> Privacy:
-    """The privacy section of the site file."""
+def _counted(context: typer.Context) -> tuple[Privacy, Path]:
+    """The privacy section of the site file, and the cohort that the ledger counts."""
     path = _site_file(context)
-    privacy = load_site(path).privacy
+    site = load_site(path)
+    privacy = site.privacy
     if privacy is None:
         raise ConfigError(
             rule="privacy must be in the site file for a ledger",
             got=f"none from {path.name}",
             fix="Without it nothing is charged; to set a budget: privacy: {epsilon: 8, delta: 1.0e-5}",
         )
-    return privacy
+    return privacy, site.prepare.output
 
 
 def _site_option(context: typer.Context) -> str:

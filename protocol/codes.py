@@ -134,6 +134,12 @@ FAILURES = (
     ),
     Failure("E604", "another `prepare` is making the same cohort", "wait until it has ended"),
     Failure(
+        "E605",
+        "a cohort that another privacy ledger counts than the one at `privacy.ledger`: that one was deleted, or the "
+        "site file was copied or moved",
+        "`privacy.ledger`; section 8",
+    ),
+    Failure(
         "E606",
         "a memory of what was told (the folder `.told` beside the cohort) that was changed or cut",
         "restore the folder whole from its latest backup; section 9",

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from client.budget import accounting
-from client.budget.ledger import read_ledger
+from client.budget.ledger import Entry, read_ledger
 from client.budget.statement import verify
 from client.cohort.hospital import Hospital
 from client.door import stages
@@ -79,6 +79,13 @@ def _without_references() -> Iterator[None]:
         yield
 
 
+def entries_of(site_file: Path) -> list[Entry]:
+    """What a hospital's ledger says."""
+    site = load_site(site_file)
+    assert site.privacy is not None
+    return read_ledger(site.privacy.ledger, site.prepare.output)
+
+
 class Kept(Watched):
     """Keeps every answer."""
 
@@ -110,7 +117,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Study, 
 
 def test_a_study_ends_within_the_budget_and_says_what_it_cost(mixed: tuple[list[Path], Study, Kept, Path]) -> None:
     sites, _, kept, run = mixed
-    entries = read_ledger(sites[0].parent / "ledger.jsonl")
+    entries = entries_of(sites[0])
     epsilon = entries[-1].epsilon
     assert verify(entries) == pytest.approx(epsilon, rel=1e-12) and 0.9 * 8.0 < epsilon <= 8.0
     assert metrics_of(run)["privacy"] == {"a": {"epsilon": epsilon, "delta": DELTA}}
@@ -185,7 +192,7 @@ def test_a_second_study_goes_on_from_the_first_and_a_third_is_declined(tmp_path:
     ledger, spent = sites[0].parent / "ledger.jsonl", [0.0]
     for name in ("first", "second"):
         run_tiny(study_of(name), sites, tmp_path / name)
-        spent.append(verify(read_ledger(ledger)))
+        spent.append(verify(entries_of(sites[0])))
         assert metrics_of(tmp_path / name)["privacy"]["a"]["epsilon"] == pytest.approx(spent[-1])
     assert 18.0 < spent[1] <= 20.0 < 27.6 < spent[2] <= 28.0
     before = ledger.read_bytes()
@@ -205,7 +212,7 @@ def test_where_all_have_budgets_the_study_ends_and_its_noise_is_of_no_seed(tmp_p
         sites = write_sites(tmp_path / name, {key: {"epsilon": 8.0} for key in "abc"})
         models.append(run_tiny(study, sites, tmp_path / name / "run"))
         assert metrics_of(tmp_path / name / "run")["privacy"].keys() == {"a", "b", "c"}
-        assert all(verify(read_ledger(site.parent / "ledger.jsonl")) <= 8.0 for site in sites)
+        assert all(verify(entries_of(site)) <= 8.0 for site in sites)
     trained = [name for name in models[0] if name.startswith("ehr/")]
     differing = [name for name in trained if (models[0][name] != models[1][name]).any()]
     assert set(differing) == set(trained)
@@ -238,10 +245,10 @@ def test_what_fails_after_noise_was_drawn_is_charged_once_and_refused_in_fixed_w
         patch.setattr(accounting, "with_counts", fail)
         refused = stages.answer(site, request)
     assert isinstance(refused, Refusal) and refused.reason == LemofError.told_outside
-    [entry] = read_ledger(site.privacy.ledger)
+    [entry] = read_ledger(site.privacy.ledger, site.prepare.output)
     assert entry.charges and 0 < verify([entry]) < 8.0
     assert stages.answer(site, request) == refused, "the same request gets the same refusal"
-    assert len(read_ledger(site.privacy.ledger)) == 1
+    assert len(read_ledger(site.privacy.ledger, site.prepare.output)) == 1
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
@@ -273,7 +280,7 @@ def kill_and_resume(tmp_path: Path, repository: Path, num_kills: int, seed: int)
         process.kill()
         process.wait()
         process.stdout.close()
-        entries = read_ledger(ledger)
+        entries = entries_of(sites[0])
         verify(entries)
         answered = {(entry.stage, entry.round): entry.epsilon for entry in entries}
         for finished in finished_rounds(run):
@@ -282,7 +289,7 @@ def kill_and_resume(tmp_path: Path, repository: Path, num_kills: int, seed: int)
         answers = {path.stem for path in Path(f"{ledger}.answers").glob("*.npz")}
         assert {entry.request for entry in entries} <= answers
     run_tiny(study_of(), sites, run, resume=True)
-    entries = read_ledger(ledger)
+    entries = entries_of(sites[0])
     assert verify(entries) <= 8.0 and metrics_of(run)["privacy"]["a"]["epsilon"] == entries[-1].epsilon
     assert len({entry.request for entry in entries}) == len(entries) == len(finished_rounds(run)), "charged twice"
 

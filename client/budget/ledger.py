@@ -1,6 +1,7 @@
 """The privacy ledger of a hospital: what was released, what it cost, and the answers themselves. Only ever appended.
 
-A line is JSON with sorted keys; it holds its own sha256 and that of the line before. Beside the ledger lie
+A line is JSON with sorted keys; it holds its own sha256 and that of the line before. The first is drawn at random, and
+its hash stands in the cohort that the ledger counts (``tie.py``). Beside the ledger lie
 
 - ``<ledger>.answers/<request digest>.npz``: the answers of the latest study. The same request gets the same bytes, once
   charged;
@@ -18,6 +19,7 @@ import io
 import json
 import logging
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +31,7 @@ import numpy as np
 
 from client.budget import accounting
 from client.budget.accounting import Budget, Charge, Curve, Schedule
+from client.budget.tie import require_own, tie
 from lemof_model.errors import BudgetError, DiskError, LedgerError, OtherSplitsError
 from lemof_model.study import SplitSpec, Study, canonical_json, digest_json
 from protocol.disk import hold, sync, write_whole
@@ -73,34 +76,43 @@ class Entry:
 
 
 @contextmanager
-def open_ledger(path: Path, budget: Budget) -> Iterator["Ledger"]:
-    """The site's ledger, made if there is none, held alone until the block ends: one answer at a time.
+def open_ledger(path: Path, budget: Budget, cohort: Path) -> Iterator["Ledger"]:
+    """The ledger of a site and its cohort, made if the cohort has none, held alone until the block ends: one answer at
+    a time.
 
     Raises:
-        LedgerError: a line was changed, moved or cut.
+        LedgerError: a line was changed, moved or cut, or the cohort has another ledger.
         DiskError: the file cannot be made, read or written.
     """
     with _told_of_disk(path):
+        if not path.exists():
+            require_own(cohort, path, None)
         _make_folder(path.parent)
         file = path.open("a+b", buffering=0)
     with file:
         with _told_of_disk(path):
             hold(file, wait=True)
-            ledger = Ledger(path, budget, file.fileno())
+            ledger = Ledger(path, budget, cohort, file.fileno())
         yield ledger
 
 
-def read_ledger(path: Path) -> list[Entry]:
-    """The entries of a ledger, checked, without changing anything; none where there is no ledger yet."""
+def read_ledger(path: Path, cohort: Path) -> list[Entry]:
+    """The entries of the ledger of a cohort, checked, without changing anything; none where there is no ledger yet.
+
+    Raises:
+        LedgerError: a line was changed, moved or cut, or the cohort has another ledger.
+    """
     if not path.exists():
         if _head_path(path).exists():
             raise LedgerError(rule=f"The ledger {path.name} must be there", got="only its head", fix=RESTORE_HELP)
+        require_own(cohort, path, None)
         return []
     with _told_of_disk(path), path.open("rb") as file:
         if not hold(file, shared=True):
             log.info("An answer is under way; waiting for its end.")
             hold(file, shared=True, wait=True)
         lines, _ = _check(path, file.read())
+    require_own(cohort, path, _first_hash(lines))
     return [Entry.from_json(line) for line in lines[1:]]
 
 
@@ -126,7 +138,7 @@ class Ledger:
 
     Example::
 
-        with open_ledger(privacy.ledger, privacy.budget) as ledger:
+        with open_ledger(privacy.ledger, privacy.budget, cohort.path) as ledger:
             if (packet := ledger.stored(request)) is None:
                 noise = Noise(ledger.schedule(request.study))
                 ...                                            # sums, made noisy
@@ -136,18 +148,20 @@ class Ledger:
             return answer_from_packet(packet)
     """
 
-    def __init__(self, path: Path, budget: Budget, descriptor: int) -> None:
+    def __init__(self, path: Path, budget: Budget, cohort: Path, descriptor: int) -> None:
         self.path = path
         self.budget = budget
         self._descriptor = descriptor
         self._answers = Path(f"{path}.answers")
         lines, self._num_bytes = _check(path, path.read_bytes())
+        require_own(cohort, path, _first_hash(lines))
         os.ftruncate(descriptor, self._num_bytes)  # the beginning of a line whose answer was never sent
         self._num_lines, self._hash = len(lines), lines[-1]["hash"] if lines else _NO_HASH
         if not lines:
-            self._write_line({"version": LEDGER_VERSION})
+            self._write_line({"version": LEDGER_VERSION, "drawn": secrets.token_hex(16)})
         elif _head(path) != (self._num_lines, self._hash):
             self._write_head()
+        tie(cohort, path, _first_hash(lines) or self._hash)
         self.entries = [Entry.from_json(line) for line in lines[1:]]
 
     def stored(self, request: Request) -> Packet | None:
@@ -303,6 +317,11 @@ def _check(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
             fix=RESTORE_HELP,
         )
     return lines, len(content) - len(torn)
+
+
+def _first_hash(lines: Sequence[dict[str, Any]]) -> str | None:
+    """What a ledger is known by; None before its first line."""
+    return str(lines[0]["hash"]) if lines else None
 
 
 def _head(path: Path) -> tuple[int, str]:

@@ -41,7 +41,7 @@ def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None, method: 
     torch.set_num_threads(1)
     with threadpool_limits(1):
         hospital = open_hospital(site, study)
-        budget = _Plan(site.privacy, study) if site.privacy else None
+        budget = _Plan(site.privacy, site.prepare.output, study) if site.privacy else None
         found = []
         asked = requests_of(study, is_private=budget is not None, method=method)
         for number, (request, times) in enumerate(asked, start=1):
@@ -68,8 +68,8 @@ def dry_run(site: SiteConfig, study: Study, shown: Shown | None = None, method: 
 class _Plan:
     """The noise that a study would begin with now, from what the ledger leaves; it grows by the counts of a census."""
 
-    def __init__(self, privacy: Privacy, study: Study) -> None:
-        entries = read_ledger(privacy.ledger)
+    def __init__(self, privacy: Privacy, cohort: Path, study: Study) -> None:
+        entries = read_ledger(privacy.ledger, cohort)
         require_same_splits(entries, study.splits)
         self._privacy, self._study = privacy, study
         self._before = accounting.rdp(charge for entry in entries for charge in entry.charges)

@@ -1,24 +1,26 @@
-"""The privacy ledger: that it is as it was written, that it goes with the plan, and that something is left."""
+"""The privacy ledger: that it is as it was written and the cohort's own, goes with the plan, and has something left."""
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 from client.budget import accounting
 from client.budget.ledger import read_ledger, require_same_splits
 from client.budget.statement import verify
+from client.budget.tie import stated
 from client.checks.findings import Finding, failures
 from client.site import Privacy
 from lemof_model.errors import BudgetError
 from lemof_model.study import SplitSpec, Study
 
 
-def check_ledger(privacy: Privacy, splits: SplitSpec | None) -> Iterator[Finding]:
+def check_ledger(privacy: Privacy, cohort: Path, splits: SplitSpec | None) -> Iterator[Finding]:
     """Whether a new study could begin on what is left; ``splits`` are the plan's, if there is one. Nothing is changed.
 
     Raises:
-        LedgerError: a line was changed, moved or cut.
+        LedgerError: a line was changed, moved or cut, or the cohort has another ledger.
     """
-    name, entries = "privacy ledger", read_ledger(privacy.ledger)
+    name, entries = "privacy ledger", read_ledger(privacy.ledger, cohort)
     epsilon = verify(entries)
     try:
         if splits is not None:
@@ -29,4 +31,5 @@ def check_ledger(privacy: Privacy, splits: SplitSpec | None) -> Iterator[Finding
         (finding,) = failures(name, error)
         yield dataclasses.replace(finding, result="warn", exit_status=0)
     else:
-        yield Finding(name, "ok", f"epsilon {epsilon:.3f} of {privacy.epsilon:g} spent in {len(entries):,} answers")
+        spent = f"epsilon {epsilon:.3f} of {privacy.epsilon:g} spent in {len(entries):,} answers"
+        yield Finding(name, "ok", f"{spent}; {stated(cohort)}")

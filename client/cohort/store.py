@@ -11,6 +11,7 @@ those depend on the plan: ``client.cohort.labels`` and ``lemof_model.splits`` co
     ecg_index.npy   (N) int64 row of ecg.npy, -1 for a stay without ECG
     quality.json    what was met in the raw data: counts by table, concept and feature
     rejects.csv.gz  rows of tables and ECG records that could not be read, with the reason
+    ledger.json     which privacy ledger counts the cohort, from its first answer on (``client/budget/tie.py``)
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from client.budget.tie import TIE, carry_over
 from client.cohort.labels import hours_to_icu_of, patients_by_split, studied
 from client.cohort.labels import long_stay_of as long_stay_of
 from lemof_model import features as schema
@@ -164,7 +166,8 @@ def held_alone(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, key: str = "", *, anew: bool = False) -> Iterator[Path]:
-    """A folder beside ``path`` to fill; it takes the place of ``path`` when the block ends without an error.
+    """A folder beside ``path`` to fill; it takes the place of ``path``, and its ledger, when the block ends without an
+    error.
 
     The folder holds what an interrupted run with the same ``key`` has left (unless ``anew``), its state in ``.state``.
     It is kept when the run is interrupted or the disk is full, and removed when the data have to change first, or
@@ -183,7 +186,8 @@ def replacing(path: Path, key: str = "", *, anew: bool = False) -> Iterator[Path
         yield new
         sync(*(file for file in new.iterdir() if file.is_file()), new)
         if path.exists():
-            path.rename(old)
+            path.rename(old)  # from here on no ledger is tied to it
+            carry_over(old, new)
         new.rename(path)
         _remove(path / STATE, old)
     except (DataError, TooLittleDataError):
@@ -301,7 +305,7 @@ def write_cohort(
             np.save(folder / f"{name}.npy", array.astype(np.float32, copy=False))
     np.save(folder / "ecg_index.npy", ecg_index.astype(np.int64, copy=False))
     _write_json(folder / "features.json", _columns())
-    written = sorted(file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
+    written = sorted(file for file in folder.iterdir() if file.is_file() and file.name not in (MANIFEST, TIE))
     digests = {file.name: sha256_of(file) for file in written}
     hours_to_icu_N = hours_to_icu_of(np.load(folder / "features.npy", mmap_mode="r"))
     labels, keep = studied(stays, hours_to_icu_N, target, spec)

@@ -28,9 +28,10 @@ def answer(site: SiteConfig, hospital: Hospital, request: Request) -> Answer | R
 
     Raises:
         BudgetError: what is asked would pass the budget; nothing is charged.
+        LedgerError: the cohort is counted by another ledger.
     """
     assert site.privacy is not None
-    with open_ledger(site.privacy.ledger, site.privacy.budget) as ledger:
+    with open_ledger(site.privacy.ledger, site.privacy.budget, hospital.folder) as ledger:
         if (stored := ledger.stored(request)) is not None:
             return answer_from_packet(stored)
         noise = Noise(_schedule(ledger, request))

@@ -18,8 +18,8 @@ from lemof_model.features import GRID_CHANNELS
 from lemof_model.pyramid import EhrBatch, ModalityNetwork
 from lemof_model.stays import NUM_CATEGORIES, NUMERIC_COLUMNS, Rows
 from lemof_model.study import AttentionSpec, EncoderSpec, Study
-from protocol.asking import MOST
 from protocol.kinds import shortened
+from protocol.release import MOST
 from tests.inputs import ill_conditioned
 
 NUM_STAYS = 70
@@ -126,7 +126,7 @@ def test_an_encoder_gives_a_stay_the_same_bits_in_any_company(
 def test_an_attention_head_gives_a_stay_the_same_bits_in_any_company(
     width: int, token_width: int, weights: str
 ) -> None:
-    sizes = {"width": 9 * token_width, "num_tokens": 9}
+    sizes: dict[str, int | float] = {"width": 9 * token_width, "num_tokens": 9}
     study = Study("apart", ehr=EncoderSpec("mlp", sizes), attention=AttentionSpec(width=width))
     rng = np.random.default_rng(6)
     ecg, ehr = (rng.normal(size=(NUM_STAYS, *of)).astype(np.float32) for of in ((11, 32), (9, token_width)))

@@ -18,6 +18,7 @@ from client.budget import ledger as ledger_module
 from client.budget.accounting import Budget, Charge
 from client.budget.ledger import Ledger, open_ledger, read_ledger, request_digest
 from client.budget.statement import verify
+from client.budget.tie import TIE
 from lemof_model.errors import BudgetError, DiskError, LedgerError, OtherSplitsError
 from lemof_model.study import AttentionSpec, SplitSpec, Study, TrainingSpec, canonical_json, digest_json
 from protocol.messages import CensusRequest, EncodersRequest, FinalRequest, Packet
@@ -37,8 +38,15 @@ def answer(value: float) -> Packet:
     return Packet({"final/gradient": np.array([value]), "file": np.ones(())}, {"round": 1}, {"kind": "answer"})
 
 
+def cohort_of(path: Path) -> Path:
+    """The cohort beside a ledger."""
+    cohort = path.parent / "cohort"
+    cohort.mkdir(parents=True, exist_ok=True)
+    return cohort
+
+
 def fill(path: Path, num: int, first: int = 1) -> None:
-    with open_ledger(path, BUDGET) as ledger:
+    with open_ledger(path, BUDGET, cohort_of(path)) as ledger:
         for number in range(first, first + num):
             ledger.append(final(number), [CHARGE], answer(number))
 
@@ -50,7 +58,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_entries_say_what_was_released(path: Path) -> None:
     fill(path, 2)
-    entries = read_ledger(path)
+    entries = read_ledger(path, cohort_of(path))
     assert [(e.study, e.study_name, e.stage, e.round, e.charges) for e in entries] == [
         (STUDY.digest, "lemof", "final", number, (CHARGE,)) for number in (1, 2)
     ]
@@ -61,7 +69,7 @@ def test_entries_say_what_was_released(path: Path) -> None:
 
 def test_a_repeated_request_gets_the_same_bytes_and_is_charged_once(path: Path) -> None:
     fill(path, 1)
-    with open_ledger(path, BUDGET) as ledger:
+    with open_ledger(path, BUDGET, cohort_of(path)) as ledger:
         packet = ledger.stored(final(1))
         assert packet is not None
         assert packet.arrays["final/gradient"].tobytes() == answer(1).arrays["final/gradient"].tobytes()
@@ -69,13 +77,13 @@ def test_a_repeated_request_gets_the_same_bytes_and_is_charged_once(path: Path) 
         assert (packet.metrics, packet.config) == (answer(1).metrics, answer(1).config)
         assert ledger.stored(final(2)) is None
         assert ledger.stored(final(1, value=1e-9)) is None
-    assert len(read_ledger(path)) == 1
+    assert len(read_ledger(path, cohort_of(path))) == 1
 
 
 def test_an_answer_without_its_line_was_never_sent(path: Path) -> None:
     fill(path, 1)
     stored = path.with_name("ledger.jsonl.answers")
-    with open_ledger(path, BUDGET) as ledger:
+    with open_ledger(path, BUDGET, cohort_of(path)) as ledger:
         stored.joinpath(f"{request_digest(final(2))}.npz").write_bytes(b"half an ans")
         assert ledger.stored(final(2)) is None
         ledger.append(final(2), [CHARGE], answer(2))
@@ -86,7 +94,7 @@ def test_an_answer_without_its_line_was_never_sent(path: Path) -> None:
 
 def test_answers_of_older_studies_go_when_a_new_one_starts(path: Path) -> None:
     fill(path, 2)
-    with open_ledger(path, BUDGET) as ledger:
+    with open_ledger(path, BUDGET, cohort_of(path)) as ledger:
         ledger.append(final(1, Study(seed=8)), [CHARGE], answer(1))
         assert ledger.stored(final(1)) is None
         assert ledger.stored(final(1, Study(seed=8))) is not None
@@ -113,7 +121,7 @@ def test_digests_see_every_part_of_a_request() -> None:
 def test_nothing_passes_the_budget(path: Path) -> None:
     big = Charge("train", "gaussian", 1.0)
     cost = accounting.spent([big], DELTA)
-    with open_ledger(path, Budget(1.2 * cost, DELTA, 1.2 * cost)) as ledger:
+    with open_ledger(path, Budget(1.2 * cost, DELTA, 1.2 * cost), cohort_of(path)) as ledger:
         ledger.append(final(1), [big], answer(1))
         content = path.read_bytes()
         with pytest.raises(BudgetError, match=r"privacy.epsilon: [\d.]+\), got [\d.]+ with it. Nothing was sent"):
@@ -121,7 +129,7 @@ def test_nothing_passes_the_budget(path: Path) -> None:
         assert path.read_bytes() == content
         assert len(list(path.with_name("ledger.jsonl.answers").iterdir())) == 1
         ledger.append(final(2), [Charge("tuning", "gaussian", 1.0)], answer(2))  # other patients
-    with open_ledger(path, Budget(10 * cost, DELTA, 1.2 * cost)) as ledger:
+    with open_ledger(path, Budget(10 * cost, DELTA, 1.2 * cost), cohort_of(path)) as ledger:
         with pytest.raises(BudgetError, match="study_epsilon"):
             ledger.append(final(3), [big], answer(3))
         assert ledger.epsilon_after(Study(seed=8), [big]) > cost  # a second study has its own share
@@ -130,11 +138,11 @@ def test_nothing_passes_the_budget(path: Path) -> None:
 
 def test_other_splits_under_a_budget_are_refused(path: Path) -> None:
     fill(path, 1)
-    with open_ledger(path, BUDGET) as ledger:
+    with open_ledger(path, BUDGET, cohort_of(path)) as ledger:
         for splits in (SplitSpec(salt="new"), SplitSpec(train=0.4, stack=0.35)):
             with pytest.raises(OtherSplitsError, match="splits of a study must be those that the ledger began with"):
                 ledger.append(final(1, Study(splits=splits)), [CHARGE], answer(1))
-    assert len(read_ledger(path)) == 1
+    assert len(read_ledger(path, cohort_of(path))) == 1
 
 
 def test_two_studies_cost_what_dp_accounting_says_across_restarts(path: Path) -> None:
@@ -143,29 +151,29 @@ def test_two_studies_cost_what_dp_accounting_says_across_restarts(path: Path) ->
         for number, charged in enumerate(case["charges"]):
             charge = Charge(**{name: charged[name] for name in charged if name != "times"})
             charge = replace(charge, steps=charge.steps * charged["times"])
-            with open_ledger(path, BUDGET) as ledger:
+            with open_ledger(path, BUDGET, cohort_of(path)) as ledger:
                 study = STUDY if 2 * number < len(case["charges"]) else SHORT
                 ledger.append(final(number, study), [charge], answer(number))
-        entries = read_ledger(path)
+        entries = read_ledger(path, cohort_of(path))
         assert entries[-1].epsilon == pytest.approx(max(case["epsilon"].values()), rel=1e-6)
         assert verify(entries) == pytest.approx(entries[-1].epsilon, rel=1e-12)
-        for name in ("ledger.jsonl", "ledger.jsonl.head"):
-            path.with_name(name).unlink()
+        for name in ("ledger.jsonl", "ledger.jsonl.head", f"cohort/{TIE}"):
+            (path.parent / name).unlink()
 
 
 def test_the_budget_lasts_whole_studies(path: Path) -> None:
     budget = Budget(8.0, DELTA, 5.0)
     for study in (SHORT, replace(SHORT, seed=8)):
-        with open_ledger(path, budget) as ledger:
+        with open_ledger(path, budget, cohort_of(path)) as ledger:
             assert ledger.schedule(study) is None
             before, own = ledger.curves(), ledger.curves(study)
             schedule = accounting.schedule(study, budget, before=before, own=own)
             schedule = accounting.with_counts(schedule, study, budget, COUNTS, before=before, own=own)
         for stage, number, charges in charges_of(study, schedule):
-            with open_ledger(path, budget) as ledger:
+            with open_ledger(path, budget, cohort_of(path)) as ledger:
                 ledger.append(final(number, study), charges, answer(number), schedule if stage == "census" else None)
                 assert ledger.schedule(study) == schedule
-    entries = read_ledger(path)
+    entries = read_ledger(path, cohort_of(path))
     assert verify(entries) == pytest.approx(entries[-1].epsilon, rel=1e-12)
     assert entries[-1].epsilon < 8.0
     assert entries[len(entries) // 2 - 1].epsilon == pytest.approx(5.0, rel=1e-3)
@@ -176,10 +184,10 @@ def test_the_budget_lasts_whole_studies(path: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from tests.client.budget.test_ledger import CHARGE, BUDGET, answer, final
+from tests.client.budget.test_ledger import CHARGE, BUDGET, answer, cohort_of, final
 from client.budget.ledger import open_ledger
 for number in range(int(sys.argv[2]), 10_000):
-    with open_ledger(Path(sys.argv[1]), BUDGET) as ledger:
+    with open_ledger(Path(sys.argv[1]), BUDGET, cohort_of(Path(sys.argv[1]))) as ledger:
         ledger.append(final(number), [CHARGE], answer(number))
     print(number, flush=True)  # the answer has left
     if number == int(sys.argv[3]):
@@ -203,10 +211,10 @@ def test_killed_at_random_instants_it_never_claims_less_than_was_sent(path: Path
             time.sleep(rng.uniform(0.0, 0.15))
             process.send_signal(signal.SIGKILL)
             num_sent += process.stdout.read().count("\n")
-        with open_ledger(path, BUDGET) as ledger:  # mends what the kill left
+        with open_ledger(path, BUDGET, cohort_of(path)) as ledger:  # mends what the kill left
             entries = ledger.entries
         assert num_sent <= len(entries) <= num_sent + kill + 1  # at most one line too many for each kill
-        assert verify(read_ledger(path)) == accounting.spent([CHARGE] * len(entries), DELTA)
+        assert verify(read_ledger(path, cohort_of(path))) == accounting.spent([CHARGE] * len(entries), DELTA)
         sent = [
             entry for entry in entries if (path.with_name("ledger.jsonl.answers") / f"{entry.request}.npz").exists()
         ]
@@ -216,12 +224,12 @@ def test_killed_at_random_instants_it_never_claims_less_than_was_sent(path: Path
 
 def test_two_processes_take_turns(path: Path) -> None:
     with child(path, 0, 4) as one, child(path, 100, 104) as other:
-        with open_ledger(path, BUDGET):
+        with open_ledger(path, BUDGET, cohort_of(path)):
             time.sleep(1.5)  # both have started, and wait here
             content = path.read_bytes()
         assert content.count(b"\n") == 1
         assert (one.wait(), other.wait()) == (0, 0)
-    entries = read_ledger(path)
+    entries = read_ledger(path, cohort_of(path))
     assert sorted(entry.round for entry in entries) == [*range(5), *range(100, 105)]
     verify(entries)
 
@@ -254,12 +262,12 @@ def test_ended_at_every_write_and_sync_of_an_answer(path: Path, monkeypatch: pyt
             fill(path, 1, first=3)
         except Killed:
             is_killed = True
-    with open_ledger(path, BUDGET) as ledger:
+    with open_ledger(path, BUDGET, cohort_of(path)) as ledger:
         assert 2 + (not is_killed) <= len(ledger.entries) <= 3
         assert ledger.stored(final(2)) is not None
         assert (ledger.stored(final(3)) is not None) == (len(ledger.entries) == 3)
         ledger.append(final(4), [CHARGE], answer(4))
-    verify(read_ledger(path))
+    verify(read_ledger(path, cohort_of(path)))
     assert is_killed == (at < 8)
 
 
@@ -267,7 +275,7 @@ def test_ended_again_and_again_between_line_and_head(path: Path, monkeypatch: py
     fill(path, 1)
     replace = Path.replace
     for number in (2, 3):
-        with open_ledger(path, BUDGET) as ledger, monkeypatch.context() as patch:
+        with open_ledger(path, BUDGET, cohort_of(path)) as ledger, monkeypatch.context() as patch:
 
             def die(partial: Path, whole: Path) -> Path:
                 if whole.suffix == ".head":
@@ -278,16 +286,16 @@ def test_ended_again_and_again_between_line_and_head(path: Path, monkeypatch: py
             with pytest.raises(Killed):
                 ledger.append(final(number), [CHARGE], answer(number))
     fill(path, 1, first=4)
-    assert [entry.round for entry in read_ledger(path)] == [1, 2, 3, 4]
+    assert [entry.round for entry in read_ledger(path, cohort_of(path))] == [1, 2, 3, 4]
 
 
 def test_ended_while_the_first_line_was_written(path: Path) -> None:
     for begun in (b"", b'{"hash":"'):
         path.write_bytes(begun)
         fill(path, 1)
-        assert len(read_ledger(path)) == 1
-        for name in ("ledger.jsonl", "ledger.jsonl.head"):
-            path.with_name(name).unlink()
+        assert len(read_ledger(path, cohort_of(path))) == 1
+        for name in ("ledger.jsonl", "ledger.jsonl.head", f"cohort/{TIE}"):
+            (path.parent / name).unlink()
 
 
 def test_a_full_disk_leaves_the_ledger_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +349,7 @@ def test_a_damaged_line_is_named_and_nothing_goes_on(path: Path, what: str, line
     content = b"".join(damaged(whole.splitlines(keepends=True), what))
     assert content != whole
     path.write_bytes(content)
-    for use in (lambda: read_ledger(path), lambda: fill(path, 1, first=9)):
+    for use in (lambda: read_ledger(path, cohort_of(path)), lambda: fill(path, 1, first=9)):
         with pytest.raises(LedgerError, match=rf"Line {line} of ledger.jsonl must be as it was written"):
             use()
     assert path.read_bytes() == content
@@ -357,11 +365,11 @@ def test_lines_cut_off_the_end_are_missed(path: Path) -> None:
             fill(path, 1)
     path.write_bytes(whole + b'{"answer":')  # begun, never sent
     fill(path, 1, first=4)
-    assert len(read_ledger(path)) == 4
+    assert len(read_ledger(path, cohort_of(path))) == 4
     head = path.with_name("ledger.jsonl.head")
     path.unlink()
     with pytest.raises(LedgerError, match="must be there, got only its head"):
-        read_ledger(path)
+        read_ledger(path, cohort_of(path))
     path.write_bytes(whole)
     for words in ("", "x y", f"4 {'0' * 64}", f"2 {json.loads(lines[1])['hash']}"):
         head.write_text(words)
@@ -375,7 +383,7 @@ def test_a_false_epsilon_is_found_by_verify(path: Path, monkeypatch: pytest.Monk
         patch.setattr(Ledger, "epsilon_after", lambda *_: 0.1)
         fill(path, 1, first=2)
     with pytest.raises(LedgerError, match=r"Line 3 of the ledger must state epsilon 0\.\d+, .* got 0.100000"):
-        verify(read_ledger(path))
+        verify(read_ledger(path, cohort_of(path)))
 
 
 def test_another_version_is_not_guessed_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,9 +391,9 @@ def test_another_version_is_not_guessed_at(path: Path, monkeypatch: pytest.Monke
     fill(path, 1)
     monkeypatch.undo()
     with pytest.raises(LedgerError, match=r"Line 1 of ledger.jsonl must state version 1, got 2"):
-        read_ledger(path)
+        read_ledger(path, cohort_of(path))
 
 
 def test_no_ledger_is_an_empty_one(path: Path) -> None:
-    assert read_ledger(path) == []
+    assert read_ledger(path, cohort_of(path)) == []
     assert verify([]) == 0.0

@@ -29,7 +29,9 @@ def site_file(tmp_path: Path) -> str:
 
 def spend(site_file: str) -> list[Charge]:
     charges = [Charge("train", "gaussian", 3.0), Charge("stack/1", "gaussian", 4.0), Charge("train", "gaussian", 9.0)]
-    with open_ledger(Path(site_file).parent / "kept/l.jsonl", BUDGET) as ledger:
+    folder = Path(site_file).parent
+    (folder / "cohort").mkdir()
+    with open_ledger(folder / "kept/l.jsonl", BUDGET, folder / "cohort") as ledger:
         ledger.append(final(1, FIRST), charges[:2], answer(1))
         ledger.append(final(2, FIRST), charges[2:], answer(2))
         ledger.append(final(1, SECOND), charges[2:], answer(2))
@@ -53,7 +55,7 @@ def test_the_statement_says_what_was_spent_on_what(site_file: str, capsys: pytes
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Spent: epsilon 1.5" in captured.err
-    assert "of 8 at delta 1e-05, in 3 answers" in captured.err
+    assert "of 8 at delta 1e-05, in 3 answers" in captured.err and "the cohort's own" in captured.err
     rows = rows_of(found)
     assert [row[0] for row in rows] == ["", "final", "together", "left"]
     assert rows[1][1:4] == [f"{found['epsilon']:.3f}", "-", f"{found['parts']['stack/1']['epsilon']:.3f}"]

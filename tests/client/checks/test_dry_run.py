@@ -108,7 +108,7 @@ def test_with_a_budget_the_charges_are_told_and_the_ledger_is_not_touched(privat
     config = load_site(private_site)
     assert config.privacy is not None
     told = dry_run(config, tiny_study())
-    assert not config.privacy.ledger.exists() and read_ledger(config.privacy.ledger) == []
+    assert not config.privacy.ledger.exists() and read_ledger(config.privacy.ledger, config.prepare.output) == []
     assert told["privacy"] == {"epsilon": 10.0, "study_epsilon": 8.0, "delta": 1e-5, "spent": 0.0}
     assert told["num_stays_left_out"] > 0
     assert stage(told, "statistics")["charges"] == []
@@ -139,7 +139,7 @@ def test_only_what_this_study_spent_counts_against_its_own_limit(private_site: P
     fresh = noise()
     fill(config.privacy.ledger, 1)
     assert noise() == fresh, "what another study spent counts against study_epsilon"
-    with open_ledger(config.privacy.ledger, config.privacy.budget) as ledger:
+    with open_ledger(config.privacy.ledger, config.privacy.budget, config.prepare.output) as ledger:
         ledger.append(final(2, study), [CHARGE], stored(2))
     assert noise() > fresh, "what this study spent does not count against study_epsilon"
 

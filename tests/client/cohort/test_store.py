@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from client.budget.tie import TIE
 from client.cohort.hospital import open_hospital
 from client.cohort.labels import long_stay_of
 from client.cohort.store import STAY_COLUMNS, Cohort, held_alone, load_cohort, replacing, write_cohort
@@ -45,24 +46,28 @@ def _stays() -> pd.DataFrame:
     return stays.assign(**dict.fromkeys(DISEASES, False))
 
 
+def _write(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    np.save(folder / "ecg.npy", np.ones((3, 12, 1000), np.int16))
+    write_cohort(
+        folder,
+        spec=CohortSpec(),
+        target=Target(),
+        splits=SplitSpec(),
+        stays=_stays(),
+        features=random.normal(size=(NUM_STAYS, len(FEATURES))).astype(np.float32),
+        grid=random.normal(size=(NUM_STAYS, 24, len(GRID_CHANNELS))).astype(np.float32),
+        num_stays_with_ecg=5,
+        ecg_index=np.where(np.arange(NUM_STAYS) < 3, np.arange(NUM_STAYS), -1),
+        attrition=[],
+        facts={"values": {}},
+    )
+
+
 @pytest.fixture
 def cohort(tmp_path: Path) -> Cohort:
-    random = np.random.default_rng(0)
     with replacing(tmp_path / "cohort") as folder:
-        np.save(folder / "ecg.npy", np.ones((3, 12, 1000), np.int16))
-        write_cohort(
-            folder,
-            spec=CohortSpec(),
-            target=Target(),
-            splits=SplitSpec(),
-            stays=_stays(),
-            features=random.normal(size=(NUM_STAYS, len(FEATURES))).astype(np.float32),
-            grid=random.normal(size=(NUM_STAYS, 24, len(GRID_CHANNELS))).astype(np.float32),
-            num_stays_with_ecg=5,
-            ecg_index=np.where(np.arange(NUM_STAYS) < 3, np.arange(NUM_STAYS), -1),
-            attrition=[],
-            facts={"values": {}},
-        )
+        _write(folder)
     return load_cohort(tmp_path / "cohort")
 
 
@@ -272,6 +277,14 @@ def test_two_runs_do_not_make_one_cohort_at_once_and_a_killed_one_holds_nothing(
     with held_alone(path.with_name("another")), held_alone(path):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_which_ledger_counts_a_cohort_is_no_part_of_what_it_holds(cohort: Cohort) -> None:
+    """A run that was stopped between two renames has left it in what the next one goes on with."""
+    with replacing(cohort.path) as folder:
+        (folder / TIE).write_text("{}")
+        _write(folder)
+    assert load_cohort(cohort.path).manifest == cohort.manifest
 
 
 def test_a_new_cohort_replaces_the_old_one_whole(cohort: Cohort) -> None:

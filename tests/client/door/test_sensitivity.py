@@ -154,7 +154,7 @@ def test_a_patient_of_train_moves_no_other_split_under_weights_made_for_it(
     everybody: Hospital, requests: list[Request], study: Study, tmp_path: Path
 ) -> None:
     """With inference in batches over all splits, such weights made rounding into log-odds of +-8."""
-    shaped = [dataclasses.replace(request, model=plan_shaped(request.model)) for request in requests]
+    shaped = [dataclasses.replace(request, model=plan_shaped(dict(request.model))) for request in requests]
     with_patient, _ = releases_of(everybody, shaped, schedule_for(study))
     for patient in patients_of(study, "train"):
         without_patient, _ = releases_of(hospital_without(tmp_path, patient, study), shaped, schedule_for(study))

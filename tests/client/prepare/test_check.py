@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -198,13 +199,16 @@ def of_ledger(findings: list[dict[str, Any]]) -> tuple[str, str]:
 def test_the_privacy_ledger(site_path: Path, check: Run, tmp_path: Path) -> None:
     assert "privacy ledger" not in {finding["check"] for finding in check()[1]}
     edit(site_path, "version: 1", "version: 1\nprivacy: {epsilon: 8, delta: 1.0e-5}")
-    assert of_ledger(check()[1]) == ("ok", "epsilon 0.000 of 8 spent in 0 answers")
+    nothing = "epsilon 0.000 of 8 spent in 0 answers; the first answer ties the cohort to this ledger"
+    assert of_ledger(check()[1]) == ("ok", nothing)
     ledger = tmp_path / "ledger.jsonl"
     assert not ledger.exists()
+    assert cli.run(["--site", str(site_path), "prepare"]) == 0
     fill(ledger, 3)
+    assert cli.run(["--site", str(site_path), "prepare", "--force"]) == 0
     before = ledger.read_bytes()
     result, found = of_ledger(check()[1])
-    assert (result, found.endswith(" of 8 spent in 3 answers")) == ("ok", True)
+    assert result == "ok" and re.search(r" of 8 spent in 3 answers; this ledger \(\w{12}\) is the cohort's own$", found)
 
     plan = tmp_path / "plan.yaml"
     plan.write_text("splits: {salt: other}\n")
@@ -220,7 +224,13 @@ def test_the_privacy_ledger(site_path: Path, check: Run, tmp_path: Path) -> None
     assert found.startswith("The privacy budget must leave something for train, got nothing left under epsilon 0.3")
     assert ledger.read_bytes() == before
 
+    aside = ledger.rename(tmp_path / "aside")
+    ledger.with_name("ledger.jsonl.head").rename(tmp_path / "aside.head")
+    (finding,) = (finding for finding in check()[1] if finding["check"] == "privacy ledger")
+    assert (finding["result"], finding["code"]) == ("fail", "E605") and str(ledger) in finding["fix"]
+
     lines = before.splitlines(keepends=True)
+    aside.with_name("aside.head").rename(tmp_path / "ledger.jsonl.head")
     ledger.write_bytes(b"".join(lines[:2] + lines[3:]))
     status, findings = check()
     assert status == 4
