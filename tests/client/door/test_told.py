@@ -414,3 +414,14 @@ def test_a_hospital_with_a_budget_remembers_runs_and_no_groups(site_file: Path) 
     assert [line["told"] for line in memory.lines(PLAN)] == [[]] and len(memory.lines(HELD_OUT)) == 1
     again = stages.answer(site, census_of(tiny_study(), RUNS[0]))
     assert isinstance(again, Answer)
+
+
+def test_a_label_that_turned_is_one_patient_apart(site: SiteConfig) -> None:
+    memory, numbers, labels = read_memory(site.memory), [], []
+    for days in (3.0, 3.5):
+        opened = open_hospital(site, tiny_study(target=Target(threshold_days=days)))
+        numbers.append(memory.add_set(memory.add_hospital(opened)))
+        labels.append(opened.stays.long_stay_N)
+    turned = patients_of(site)[labels[0] != labels[1]]
+    assert len(turned) > 5 and memory.num_apart(*numbers) == len(set(turned.tolist()))
+    assert memory.size(numbers[0]) == memory.size(numbers[1])
