@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lemof_model.features import GRID_CHANNELS
 from lemof_model.pyramid import EhrBatch, Inputs
 from lemof_model.stays import NUM_CATEGORIES, NUMERIC_COLUMNS, grid_maps
-from protocol.asking import MOST
+from protocol.release import MOST
 
 
 def inputs_of(modality: str, num_stays: int = 5, seed: int = 0) -> Inputs:
