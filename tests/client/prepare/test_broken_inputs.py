@@ -275,7 +275,7 @@ CASES = (
     Case("disk full", lambda _: None, 6, r"must fit on the disk .* then run the same command\. \[E601\]",
          check_status=0, around=full_disk, afterwards=goes_on_with_room),
     Case("one-class hospital", change(STAYS, leave_after_two_days),
-         9, r"icu stay > 3 d: 0 of \d+ positive; both kinds are needed\. Check outtime .* \[E902\]", "E902"),
+         9, r"icu stay > 3 d: 0 of \d+ positive; both kinds are needed\. Check the ends .* \[E902\]", "E902"),
     Case("tiny hospital", settings("min_patients: 5", "min_patients: 50"),
          told=r"2\d after exclusions, limits\.min_patients is 50: no update would leave.* \[E901\]", code="E901",
          is_harmless=True),
