@@ -45,8 +45,9 @@ Float = NDArray[np.float64]
 
 DELTA = 1e-5
 EPSILONS = (1.0, 4.0)
-NUM_DRAWS = {"DP-SGD": 2_000, "Newton sums": 10_000, "histogram": 10_000}
-"""Of each cohort, half of them to choose the cut."""
+NUM_DRAWS = {"DP-SGD": 2_000, "Newton sums": 10_000, "histogram": 20_000}
+"""Of each cohort, half of them to choose the cut. With 10,000 a histogram proves less than a tenth of epsilon 1 in 3 of
+100 audits, with 20,000 in none of 300."""
 
 CUTS = (0.05, 0.95)
 """A cut has this share of the draws on either side of it: further out few draws could prove too much by chance."""
