@@ -17,7 +17,7 @@ from client.cohort.hospital import Hospital
 from client.door import stages
 from client.site import load_site
 from lemof_model import lemof
-from lemof_model.errors import AnswerError, DataError
+from lemof_model.errors import AnswerError, DataError, ToldBeforeError
 from lemof_model.logistic import LogisticSums, Newton
 from lemof_model.stays import scaling_from
 from lemof_model.study import EncoderSpec, StrategySpec, Study, TrainingSpec
@@ -43,7 +43,7 @@ Asked = list[tuple[Request, dict[str, Answer]]]
 def study_of() -> Study:
     """One round of the smallest networks."""
     training = TrainingSpec(num_rounds=1, batch_size=16, client_lr=3e-3)
-    study = tiny_study(ehr=EncoderSpec("mlp", {"width": 8}), encoders=training)
+    study = tiny_study(ehr=EncoderSpec("mlp", {"width": 16}), encoders=training)
     return dataclasses.replace(study, attention=dataclasses.replace(study.attention, training=training))
 
 
@@ -71,12 +71,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def asked(files: list[Path]) -> Asked:
+def asked(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """A request of every stage, and what each hospital answers."""
     found: Asked = []
+    told = tmp_path_factory.mktemp("told")
     for number, request in enumerate(every_request(study_of()), 1):
         stated = dataclasses.replace(request, round=number, release=versions()["lemof"], source_digest=source_digest())
-        answers = {file.parent.name: stages.answer(load_site(file), stated) for file in files}
+        answers = {f.parent.name: stages.answer(load_site(f), stated, told / f.parent.name) for f in files}
         assert all(isinstance(answer, Answer) for answer in answers.values()), answers
         found.append((stated, answers))  # type: ignore[arg-type]
     return found
@@ -160,7 +161,7 @@ def asking(asked: Asked, request: Request, answers: Mapping[str, Answer], folder
     store.begin(request.study, "")
     rounds = Rounds(request.study, Told(answers), store)
     rounds.counted, rounds._number = counted_of(asked), request.round - 1
-    known = ("study", "round", "num_sites", "release", "source_digest", "wire_version")
+    known = ("study", "round", "num_sites", "run", "release", "source_digest", "wire_version")
     fields = {f.name: getattr(request, f.name) for f in dataclasses.fields(request) if f.name not in known}
     return rounds.ask(type(request), sites=sorted(answers), keep_sites=True, **fields)
 
@@ -282,17 +283,20 @@ class Erring(Watched):
 def test_a_study_goes_on_without_the_hospital_and_after_it_was_mended(files: list[Path], tmp_path: Path) -> None:
     """Two of three err: too few are left, the round is not kept, and the same command goes on when they are mended."""
     study, wrong = study_of(), CASES["Newton gradient + 1e6"][2]
-    transport = LocalTransport(files[:3])
+
+    def hospitals(run: str) -> LocalTransport:
+        return LocalTransport(files[:3], memory=tmp_path / "told" / run)
+
     with pytest.raises(DataError, match=r"(?s)meta needs answers from 2 sites at least \(min_sites\), got 1 of 3.*"
                        "b: meta: ecg/gradient must be what its stays can add up to.*with --resume"):  # fmt: skip
-        run_study(study, Erring(transport, "bc", "meta", wrong), RunStore(tmp_path / "stopped"))
+        run_study(study, Erring(hospitals("stopped"), "bc", "meta", wrong), RunStore(tmp_path / "stopped"))
     kept = sorted(path.name.split("-")[1] for path in (tmp_path / "stopped/state").glob("*.safetensors"))
     assert kept == ["census.safetensors", "encoders.safetensors", "encoders.safetensors", "statistics.safetensors"]
-    run_study(study, transport, RunStore(tmp_path / "stopped", resume=True))
-    run_study(study, transport, RunStore(tmp_path / "whole"))
+    run_study(study, hospitals("stopped"), RunStore(tmp_path / "stopped", resume=True))
+    run_study(study, hospitals("whole"), RunStore(tmp_path / "whole"))
     assert outcome(tmp_path / "stopped", "rounds.csv") == outcome(tmp_path / "whole", "rounds.csv")
 
-    model = run_study(study, Erring(transport, "b", "meta", wrong), RunStore(tmp_path / "without"))
+    model = run_study(study, Erring(hospitals("without"), "b", "meta", wrong), RunStore(tmp_path / "without"))
     assert all(np.isfinite(value).all() for value in model.values())
     notes = json.loads((tmp_path / "without/model/card.json").read_text())["stages"]
     assert notes["meta/ecg"]["sites"] == ["a", "c"] and notes["final"]["sites"] == ["a", "b", "c"]
@@ -317,11 +321,11 @@ def test_who_stood_furthest_from_the_others_is_named_where_the_loss_jumps(
     at_once: dict[str, Any] = {"num_rounds": 1, "warmup_rounds": 0, "final_lr_share": 1.0}
     training = TrainingSpec(**at_once, num_epochs=3, batch_size=16, client_lr=0.2)
     study = dataclasses.replace(study_of(), encoders=training)
-    run_study(study, LocalTransport(files[:3]), RunStore(tmp_path / "honest"))
+    run_study(study, LocalTransport(files[:3], memory=tmp_path / "1"), RunStore(tmp_path / "honest"))
     assert "suspicion" not in (tmp_path / "honest/model/card.json").read_text()
 
     out = tmp_path / "turned"
-    run_study(study, Turned(LocalTransport(files[:3])), RunStore(out))
+    run_study(study, Turned(LocalTransport(files[:3], memory=tmp_path / "2")), RunStore(out))
     notes = json.loads((out / "model/card.json").read_text())["stages"]
     (found,) = notes["ehr"]["suspicions"]
     assert (found["round"], found["site"]) == (1, "b") and found["times"] > 3
@@ -329,7 +333,7 @@ def test_who_stood_furthest_from_the_others_is_named_where_the_loss_jumps(
     assert "of b was furthest from the others' mean" in caplog.text and " b did not answer" not in caplog.text
     write_report(out)
     assert "EHR encoder, round 1: b, whose update was" in (out / "report.html").read_text(encoding="utf-8")
-    run_study(study, Turned(LocalTransport(files[:3])), RunStore(out, resume=True))
+    run_study(study, Turned(LocalTransport(files[:3], memory=tmp_path / "2")), RunStore(out, resume=True))
     assert json.loads((out / "model/card.json").read_text())["stages"] == notes, "read from disk it is the same"
 
 
@@ -484,7 +488,7 @@ def test_no_mutated_answer_is_taken_in_silence_or_ends_in_a_traceback(asked: Ask
 
 
 def test_no_mutated_request_ends_in_a_traceback_or_an_answer_that_is_not_as_declared(
-    asked: Asked, files: list[Path]
+    asked: Asked, files: list[Path], tmp_path: Path
 ) -> None:
     site = load_site(files[0])
     tried = [0, 0]
@@ -494,12 +498,13 @@ def test_no_mutated_request_ends_in_a_traceback_or_an_answer_that_is_not_as_decl
     def mutated(number: int, mutation: Callable[[Any], Any]) -> None:
         request = mutation(asked[number][0])
         tried[0] += 1
-        answer = stages.answer(site, request)
+        answer = stages.answer(site, request, tmp_path)
         if isinstance(answer, Answer):
             tried[1] += 1
             check_answer(answer, request, counted_of(asked)["a"] if request.stage != "census" else None)
         else:
-            assert answer.reason.count(", got ") and "must" in answer.reason
+            assert ", got " in answer.reason or answer.reason == ToldBeforeError.told_outside
+            assert "must" in answer.reason
 
     mutated()
     assert tried[0] >= 300 and 0 < tried[1] < tried[0], tried
