@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from client import cli
 from lemof_model.errors import ConfigError
 from protocol.plan import dump_plan
 from protocol.source import PACKAGES, source_digest
@@ -107,6 +108,12 @@ def test_the_deployed_study_gives_the_bytes_of_the_local_engine(federation: Fede
     assert outcome(folder / "deployed") == outcome(local)
 
 
+def allow(federation: Federation, plan: Path) -> None:
+    """Let the hospitals tell of their held-out patients once more."""
+    for site in federation.sites:
+        assert cli.run(["--site", str(site), "told", "allow", "--plan", str(plan), "--yes"]) == 0
+
+
 def altered_project(repository: Path, folder: Path) -> Path:
     """A copy of the source that travels, with the hospital's door opened and a mark set by whoever imports it."""
     for package in PACKAGES:
@@ -135,6 +142,7 @@ def test_an_altered_bundle_that_states_the_right_digest_changes_nothing(
     path = project / "protocol/source.py"
     path.write_text(path.read_text() + f"\n\ndef source_digest() -> str:\n    return {source_digest()!r}\n")
     forget(federation.sites)
+    allow(federation, plan)
     assert run_study(project, federation.environment, plan, federation.folder / "as_hidden") == "finished:completed"
     assert marks(project) == []
     assert outcome(federation.folder / "as_hidden") == outcome(federation.folder / "deployed")
@@ -204,6 +212,7 @@ def test_a_client_killed_in_a_study_leaves_no_process_behind_and_costs_its_wait_
 ) -> None:
     plan, out = federation.folder / "two.yaml", federation.folder / "without_c"
     plan.write_text(dump_plan(tiny_study(min_sites=2)))
+    allow(federation, plan)
     log, answering = federation.folder / "processes/c.log", answering_process(federation.sites[2])
     num_answered = log.read_text().count("statistics answered")
     with ThreadPoolExecutor() as pool:

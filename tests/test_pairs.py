@@ -80,7 +80,9 @@ class EncodersSeen(Watched):
     def hook(self, module: torch.nn.Module, _: Any, levels: Any) -> None:
         if isinstance(module, PyramidEncoder):
             modality = next(m for m in MODALITIES if type(module) in ENCODERS[m].values())
-            self.num_stays[modality, *self.now] += len(levels[0].pooled_BD)
+            as_last_B = (levels[0].pooled_BD == levels[0].pooled_BD[-1:]).all(dim=1).tolist()
+            filled = itertools.takewhile(bool, reversed(as_last_B[:-1]))  # an inference batch is filled up
+            self.num_stays[modality, *self.now] += len(as_last_B) - len(list(filled))
 
 
 @pytest.fixture(scope="module")
