@@ -37,7 +37,6 @@ VARIANTS = ("ehr_single", "m1", "m2", "full")
 SMALL = dataclasses.replace(
     PLAN, name="small", ecg=EncoderSpec("cnn", {"width": 8}), ehr=EncoderSpec("mlp", {"width": 16}),
     attention=dataclasses.replace(PLAN.attention, width=8),
-    evaluation=dataclasses.replace(PLAN.evaluation, num_bootstraps=0),
 )  # fmt: skip
 """Networks for a budget: some 10,000 weights where the default plan has 75,000."""
 

@@ -34,7 +34,9 @@ from protocol.yaml_file import read_yaml
 SITE_FOLDER = Path("site_configs")
 MAX_NAME_BYTES = 255  # of a file, on the disks of all systems
 
-Stage = Literal["census", "statistics", "encoders", "meta", "importance", "attention", "final", "evaluation"]
+Stage = Literal[
+    "census", "statistics", "encoders", "meta", "importance", "attention", "final", "evaluation", "intervals"
+]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 

@@ -37,6 +37,8 @@ NUM_HEADS = 2
 VARIANTS = ("ecg_single", "ehr_single", "m1", "m2", "full")
 REFERENCES = ("gbdt_ehr", "local_only")
 SCORED = (*VARIANTS, *REFERENCES)
+COMPARED = tuple(name for name in SCORED if name != "full")
+"""What the full model is compared with, over the same stays."""
 POPULATIONS = ("with_ecg", "all")
 
 

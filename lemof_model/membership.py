@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lemof_model import metrics
+from lemof_model import delong, metrics
 
 Float = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ def attack(members_B: NDArray[Any], others_B: NDArray[Any]) -> dict[str, Any] | 
         "num_members": round(num_members),
         "num_others": round(num_others),
         "auroc": float(metrics.auroc(others, members)),
-        "auroc_ci": list(metrics.auroc_interval_delong(others, members)),
+        "auroc_ci": delong.interval_of_counts(others, members),
         "max_false_positive_rate": allowed,
         "false_positive_rate": float(called_others[cut] / num_others),
         "true_positive_rate": float(rate),

@@ -6,7 +6,7 @@ Within a bin scores count as tied, so the AUROC differs from the rank AUROC of t
 counts at a cut are exact. Scores are counted as they are: calibration never changes their order, it only gives each bin
 another log-odds (``log_odds_B``, from the bin's middle), which Brier score, calibration error and slope read.
 
-Shapes: V variants, N stays, B bins, R bootstrap draws.
+Shapes: V variants, N stays, B bins.
 """
 
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ def calibrate(log_odds: Float, pair: NDArray[Any]) -> Float:
     return np.asarray(pair[0] * log_odds + pair[1])
 
 
-def _bins(log_odds: Float, edges: Float) -> NDArray[np.int64]:
+def bins(log_odds: Float, edges: Float) -> NDArray[np.int64]:
     """Bin of each score; a score equal to an edge belongs above it."""
     return np.searchsorted(edges[1:-1], log_odds, side="right")
 
@@ -114,22 +114,10 @@ def histograms(scores_VN: Float, edges_V: Sequence[Float]) -> NDArray[np.int32]:
         [[1, 2]]
     """
     rows = [
-        np.bincount(_bins(s[~np.isnan(s)], edges), minlength=len(edges) - 1)
+        np.bincount(bins(s[~np.isnan(s)], edges), minlength=len(edges) - 1)
         for s, edges in zip(scores_VN, edges_V, strict=True)
     ]
     return np.stack(rows).astype(np.int32)
-
-
-def bootstrap_histograms(scores_VN: Float, edges_V: Sequence[Float], weights_RN: NDArray[np.uint8]) -> NDArray[Any]:
-    """``histograms`` under each draw of weights, ``(R, V, B)``, in the smallest unsigned type that holds them."""
-    num_bins = len(edges_V[0]) - 1
-    out = np.zeros((len(weights_RN), len(scores_VN), num_bins), np.uint32)
-    for v, (scores, edges) in enumerate(zip(scores_VN, edges_V, strict=True)):
-        present = ~np.isnan(scores)
-        index = _bins(scores[present], edges)
-        for r, weight in enumerate(weights_RN[:, present]):
-            out[r, v] = np.bincount(index, weights=weight, minlength=num_bins)
-    return out.astype(np.min_scalar_type(int(out.max(initial=0))))
 
 
 def auroc(negative: NDArray[Any], positive: NDArray[Any]) -> Float:
@@ -147,30 +135,6 @@ def auroc_bound(negative: NDArray[Any], positive: NDArray[Any]) -> float:
     return float(0.5 * (n * p).sum() / (n.sum() * p.sum()))
 
 
-def auroc_interval_delong(negative: NDArray[Any], positive: NDArray[Any]) -> tuple[float, float]:
-    """95 % interval of the AUROC after DeLong et al. (1988), from histograms."""
-    n, p = np.asarray(negative, np.float64), np.asarray(positive, np.float64)
-    num_n, num_p = n.sum(), p.sum()
-    if min(num_n, num_p) < 2:
-        return float("nan"), float("nan")
-    area = float(auroc(n, p))
-    placement_p = (np.cumsum(n) - 0.5 * n) / num_n
-    placement_n = 1.0 - (np.cumsum(p) - 0.5 * p) / num_p
-    variance = (p @ (placement_p - area) ** 2) / (num_p - 1) / num_p
-    variance += (n @ (placement_n - area) ** 2) / (num_n - 1) / num_n
-    half = Z_95 * float(np.sqrt(variance))
-    return max(area - half, 0.0), min(area + half, 1.0)
-
-
-def percentile_interval(draws: Float) -> tuple[float, float]:
-    """95 % interval from bootstrap draws; NaN draws (a class missing) are left out."""
-    kept = draws[~np.isnan(draws)]
-    if len(kept) < 2:
-        return float("nan"), float("nan")
-    low, high = np.percentile(kept, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def auprc(negative: NDArray[Any], positive: NDArray[Any]) -> float:
     """Average precision, walking down from the highest bin."""
     p, n = np.cumsum(positive[::-1]).astype(np.float64), np.cumsum(negative[::-1]).astype(np.float64)
@@ -178,6 +142,27 @@ def auprc(negative: NDArray[Any], positive: NDArray[Any]) -> float:
         return float("nan")
     precision = np.divide(p, p + n, out=np.zeros_like(p), where=p + n > 0)
     return float((np.diff(p, prepend=0.0) / p[-1]) @ precision)
+
+
+def auprc_bound(negative: NDArray[Any], positive: NDArray[Any]) -> float:
+    """How far the average precision of the histogram can be from that of the scores.
+
+    Within a bin of p long and n short stays, above which are T long and F short ones, the j-th long stay is reached
+    with a precision of ``(T + p) / (T + p + F)`` at most (all long ones first, tied) and of ``(T + j) / (T + j + F +
+    n)`` at least (all short ones first); the latter is concave in j, so their sum is at least its integral from 1/2 to
+    p + 1/2, ``p - c log((T + 1/2 + p + c) / (T + 1/2 + c))`` with ``c = F + n``.
+    """
+    p, n = (np.asarray(counts, np.float64)[::-1] for counts in (positive, negative))
+    total = p.sum()
+    if not total:
+        return float("nan")
+    t, f = np.cumsum(p), np.cumsum(n)
+    used = p > 0
+    p, n, t, f = p[used], n[used], t[used], f[used]
+    most = float((p * t / (t + f - n)).sum() / total)
+    least = float((p - f * np.log1p(p / (t - p + 0.5 + f))).sum() / total)
+    found = auprc(negative, positive)
+    return max(most - found, found - least)
 
 
 def brier(negative: NDArray[Any], positive: NDArray[Any], log_odds_B: Float) -> float:
@@ -193,6 +178,22 @@ def ece(negative: NDArray[Any], positive: NDArray[Any], log_odds_B: Float) -> fl
     cell = np.minimum((probability * NUM_ECE_BINS).astype(int), NUM_ECE_BINS - 1)
     gap = np.bincount(cell, weights=probability * (negative + positive) - positive, minlength=NUM_ECE_BINS)
     return float(np.abs(gap).sum() / (negative.sum() + positive.sum()))
+
+
+def ece_bound(negative: NDArray[Any], positive: NDArray[Any], edges: Float, pair: NDArray[Any]) -> float:
+    """How far the calibration error of the histogram can be from that of the scores.
+
+    A stay's probability differs from its bin's by no more than the bin's ends do. Where a bin lies within one of the
+    ten cells, that is all. Where it does not, a stay may count in another cell: both gaps move, each by the distance of
+    a probability in the bin from the outcome. The end bins reach to 0 and 1.
+    """
+    low, high = (logistic.sigmoid(calibrate(ends, pair)) for ends in (edges[:-1], edges[1:]))
+    low[0], high[-1] = (0.0, 1.0) if pair[0] > 0 else (low[0], high[-1])
+    middle = logistic.sigmoid(calibrate(middles(edges), pair))
+    first, last = (np.minimum((p * NUM_ECE_BINS).astype(int), NUM_ECE_BINS - 1) for p in (low, high))
+    inside = (negative + positive) * np.maximum(high - middle, middle - low)
+    across = 2.0 * (negative * high + positive * (1.0 - low))
+    return float(np.where(first == last, inside, across).sum() / (negative.sum() + positive.sum()))
 
 
 def platt(negative: NDArray[Any], positive: NDArray[Any], log_odds_B: Float) -> Float:

@@ -219,11 +219,10 @@ class LogisticSpec:
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """How scores are counted: bins between log-odds -limit and +limit, bootstrap draws, calibration."""
+    """How scores are counted: bins between log-odds -limit and +limit, calibration."""
 
     num_bins: int = 400
     limit: float = 8.0
-    num_bootstraps: int = 200
     calibration: Literal["platt", "none"] = "platt"
 
     def __post_init__(self) -> None:
@@ -236,7 +235,6 @@ class EvaluationSpec:
                     "be even and at least 4, so that log-odds 0 and every cut are edges",
                 ),
                 "limit": (self.limit > 0, "be above 0"),
-                "num_bootstraps": (self.num_bootstraps >= 0, "not be negative"),
             },
         )
 

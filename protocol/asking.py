@@ -5,8 +5,10 @@ hospital's data, overflow before noise is added, or put a score into a bin that 
 """
 
 import re
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lemof_model import lemof
 from lemof_model.errors import DoorError
@@ -20,7 +22,7 @@ from protocol.stages import STAGES
 RUN = r"[0-9a-f]{16,64}"
 LIMITS = {
     "num_rounds": (1, 10_000), "num_epochs": (1, 10_000), "batch_size": (1, 1_000_000), "max_grad_norm": (0, 1e6),
-    "num_bins": (4, 100_000), "num_bootstraps": (0, 10_000), "width": (1, 4_096), "max_steps": (1, 1_000),
+    "num_bins": (4, 100_000), "width": (1, 4_096), "max_steps": (1, 1_000),
 }  # fmt: skip
 """What no study has more of, wherever in a plan it stands: more would strain the hospital that computes it."""
 MOST_SIZE = 4_096
@@ -74,6 +76,12 @@ def check_request(request: Request) -> None:
                 got="others from the coordinator",
                 fix="Nothing was sent. Sort them.",
             )
+        if name.startswith(("placement/", "auroc/")) and not _are_shares(name, value):
+            raise DoorError(
+                rule=f"{name} must be shares from 0 to 1, of a table falling for short stays and rising for long ones",
+                got="others from the coordinator",
+                fix="Nothing was sent. Make them of the histograms.",
+            )
     missing = [name for name in shapes if name.split("/")[0] in stage.reads and name not in request.model]
     if missing:
         raise DoorError(
@@ -82,6 +90,15 @@ def check_request(request: Request) -> None:
             fix="Nothing was sent.",
         )
     stage.forms(request)
+
+
+def _are_shares(name: str, value: NDArray[Any]) -> bool:
+    """Whether placements and AUROCs are what histograms give: shares, and placements in the order of the bins."""
+    within = bool(((value >= 0) & (value <= 1)).all())
+    if name.startswith("auroc/"):
+        return within
+    short, long = value
+    return within and bool((np.diff(short) <= 0).all() and (np.diff(long) >= 0).all())
 
 
 def _check_sizes(study: Study) -> None:
@@ -112,6 +129,8 @@ def shapes_of_model(request: Request) -> Shapes:
     for population in lemof.POPULATIONS:
         shapes |= {f"calibration/{population}/{name}": ((2,),) for name in lemof.SCORED}
         shapes |= {f"edges/{population}/{name}": ((num_bins + 1,),) for name in lemof.SCORED}
+        shapes[f"placement/{population}"] = ((2, len(lemof.SCORED), num_bins),)
+        shapes[f"auroc/{population}"] = ((len(lemof.SCORED),),)
     for stage in STAGES.values():
         is_known = "best_level" not in stage.reads or "best_level" in request.model
         for release in stage.releases:

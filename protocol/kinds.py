@@ -1,7 +1,8 @@
-"""The kinds of release: counts, sums of a bounded vector, a learner's Newton sums, trained weights, and histograms.
+"""The kinds of release: counts, sums of a bounded vector, a learner's Newton sums, trained weights, histograms, and
+sums of placements.
 
 Each knows its exact sum, its noisy one and what bounds it; ``docs/privacy.md`` derives the sensitivities. Shapes: N
-stays of a group, P inputs of a learner, V scores, B bins, R bootstrap draws.
+stays of a group, P inputs of a learner, V scores, B bins, C contrasts.
 """
 
 import math
@@ -12,12 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lemof_model import lemof, logistic, metrics, training
+from lemof_model import delong, lemof, logistic, metrics, training
 from lemof_model.encoders.registry import encoder_class
 from lemof_model.errors import DoorError
 from lemof_model.study import Study, TrainingSpec
 from protocol.release import (
     MOST,
+    ROUNDING,
     Arrays,
     Float,
     Form,
@@ -36,8 +38,6 @@ RADIUS = 3.0
 """Under a budget no row ``[x, 1]`` of a learner is longer: rows beyond it are scaled down."""
 
 NUM_COARSE_BINS = 20
-MOST_DRAWN = 25
-"""A patient is drawn more often than this less than once in 1e26 (Poisson of mean 1)."""
 ADAM_STEP = 4.0
 """A step of Adam moves a coordinate by no more than 3.2 times the learning rate (0.1 / sqrt(0.001))."""
 
@@ -390,7 +390,6 @@ class Histogram(Release):
         most_bins: how many bins a stay is counted in at most, over all groups.
         num_noisy: of how many scores a noisy histogram has counts; the others' are 0.
         is_equal: whether the bins are of equal width: then they are merged more finely towards 0.
-        draws: how many bootstrap draws of patients go with it, without a budget.
         complete: places of the scores that every stay of a group has.
     """
 
@@ -398,22 +397,15 @@ class Histogram(Release):
     most_bins: int = 1
     num_noisy: int = 1
     is_equal: Callable[[Any], bool] = lambda request: True
-    draws: Callable[[Any], int] = lambda request: 0
     complete: Callable[[str], Sequence[int]] = lambda group: (0,)
 
     def forms(self, request: Any, group: str) -> dict[str, Form]:
-        """The counts, whole ones unless noise was added, and those of bootstrap draws."""
-        shape, draws = self.shape(request), self.draws(request)
-        found = {"histogram": Form(shape, ("int32", "float64"))}
-        return found | ({"bootstrap": Form((draws, *shape), ("uint8", "uint16", "uint32"))} if draws else {})
+        """The counts, whole ones unless noise was added."""
+        return {"histogram": Form(self.shape(request), ("int32", "float64"))}
 
     def sums(self, view: View, group: str, part: Part) -> Arrays:
         """Whole counts."""
-        (scores, edges), draws = part.each, self.draws(view.request)
-        found = {"histogram": metrics.histograms(scores, edges).reshape(self.shape(view.request))}
-        if draws:
-            found["bootstrap"] = metrics.bootstrap_histograms(scores, edges, view.draws(draws)[:, part.rows])
-        return found
+        return {"histogram": metrics.histograms(*part.each).reshape(self.shape(view.request))}
 
     def noisy_sums(self, view: View, noise: Noise, parts: Mapping[str, Part]) -> Sequence[Arrays]:
         """Counts in about 20 coarse bins, with noise, spread evenly over the bins."""
@@ -430,25 +422,119 @@ class Histogram(Release):
             found.append({"histogram": fine.reshape(shape)})
         return found
 
-    def norm(self, request: Any, reach: Reach, group: str, array: str) -> float | None:
+    def norm(self, request: Any, reach: Reach, group: str, array: str) -> float:
         """Stays times the bins that each is in, and noise."""
         assert self.share is not None
         each, most, size = math.sqrt(self.num_noisy), math.sqrt(self.most_bins), math.prod(self.shape(request))
-        if array == "bootstrap":
-            return None
         return reach.summed(self.share, self.counted(request, group), each=each, sensitivity=most, size=size)
 
     def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
-        """Bins count stays, each once for a score at most; draws of patients fill no bin that is empty."""
+        """Bins count stays, each once for a score at most."""
         bins = sums["histogram"].reshape(-1, self.shape(request)[-1]).astype(np.float64)
         total, stays = bins.sum(axis=1), counts[group]
         yield f"{group}/histogram must count stays", are_whole(bins) and bool((bins >= 0).all())
         yield f"{group}/histogram must count each stay once for a score at most", bool((total <= stays).all())
         every = bool((total[list(self.complete(group))] == stays).all())
         yield f"{group}/histogram must count every stay for the scores that all have", every
-        if "bootstrap" in sums:
-            drawn = sums["bootstrap"] <= MOST_DRAWN * sums["histogram"]
-            yield f"{group}/bootstrap must draw the stays of its histogram", bool(drawn.all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placements(Release):
+    """Sums over patients of squared placements, by the tables of the request and by the hospital's own; ``Part.each``
+    is scores ``(V, N)`` and the edges of each. What is squared are ``C`` contrasts: the scores, and the differences of
+    ``full`` and each other (``delong.py``).
+
+    Under a budget each patient has one stay, long or short, and of that the squared differences of the noisy scores are
+    added to one sum each, cut at 1; what else a variance takes follows from noisy histograms and from ``noise``, the
+    variance of the noise in one of their coarse bins.
+
+    Attributes:
+        scores: the histograms that the tables are made of.
+        full: number of the score that the others are compared with.
+    """
+
+    scores: Histogram
+    full: int
+    noisy_only: ClassVar[tuple[str, ...]] = ("noise",)
+
+    def pairs(self, num_scores: int) -> list[tuple[int, int]]:
+        """The score compared, and each of the others."""
+        return [(self.full, other) for other in range(num_scores) if other != self.full]
+
+    def forms(self, request: Any, group: str) -> dict[str, Form]:
+        """Sums by contrast under the pooled tables, and by score under the hospital's own; numbers of patients."""
+        num_scores, *_ = self.scores.shape(request)
+        num_contrasts = num_scores + len(self.pairs(num_scores))
+        return {
+            "pooled": Form((3, num_contrasts)), "own": Form((3, num_scores)), "num_patients": Form((3,)),
+            "noise": Form(()),
+        }  # fmt: skip
+
+    def sums(self, view: View, group: str, part: Part) -> Arrays:
+        """Of every score and difference."""
+        (scores, edges), label, patient = part.each, *self._stays(view, part)
+        short, long = (metrics.histograms(scores[:, label == y], edges) for y in (0, 1))
+        own = delong.contrasts(scores, edges, label, delong.tables(short, long))
+        pooled = delong.contrasts(scores, edges, label, self._tables(view, group, len(scores)), self.pairs(len(scores)))
+        sums, num_patients = delong.spread(pooled, label, patient)
+        return {"pooled": sums, "own": delong.spread(own, label, patient).sums, "num_patients": num_patients}
+
+    def noisy_sums(self, view: View, noise: Noise, parts: Mapping[str, Part]) -> Sequence[Arrays]:
+        """Of the differences of the noisy scores, by outcome, with noise."""
+        assert self.share is not None and self.scores.share is not None
+        found, num_noisy = [], self.scores.num_noisy
+        for group, part in parts.items():
+            (scores, edges), (label, _) = part.each, self._stays(view, part)
+            tables = self._tables(view, group, num_noisy)
+            each = delong.contrasts(scores, edges, label, tables, self.pairs(num_noisy))[num_noisy:]
+            squares = np.minimum(each**2, 1.0)
+            found.append(np.stack([squares[:, label == y].sum(axis=1) for y in (0, 1)]))
+        of_histograms = (noise.multiplier(self.scores.share) * math.sqrt(self.scores.most_bins)) ** 2
+        sent = []
+        for group, sums in zip(parts, noise.vector(self.share, np.stack(found), sensitivity=self._most), strict=True):
+            pooled = np.zeros(self.forms(view.request, group)["pooled"].shape)
+            start = self.scores.shape(view.request)[0]
+            pooled[:2, start : start + num_noisy - 1] = sums
+            sent.append({"pooled": pooled, "noise": np.asarray(of_histograms)})
+        return sent
+
+    def norm(self, request: Any, reach: Reach, group: str, array: str) -> float | None:
+        """Stays times what each adds, and noise; the variance of noise to a rounding."""
+        assert self.share is not None and self.scores.share is not None
+        num_pairs = self.scores.num_noisy - 1
+        if array == "noise":
+            return 1.000001 * reach.noise[self.scores.share.key] ** 2 * self.scores.most_bins
+        if array != "pooled":
+            return None
+        counted, size = self.counted(request, group), 2 * num_pairs * len(self.names(request))
+        return reach.summed(self.share, counted, each=math.sqrt(num_pairs), sensitivity=self._most, size=size)
+
+    def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """A patient adds the square of a sum over stays, each from -1 to 1, or to 2 for a difference; products are held
+        to the squares (Cauchy and Schwarz)."""
+        stays, (num_short, num_long, num) = counts[group], sums["num_patients"].tolist()
+        are_some = are_whole(sums["num_patients"]) and 0 <= max(num_short, num_long) <= num <= num_short + num_long
+        yield f"{group}/num_patients must count patients of the stays", are_some and num <= stays
+        for name in ("pooled", "own"):
+            short_C, long_C, both_C = sums[name]
+            squares = np.stack([short_C, long_C])
+            yield f"{group}/{name} must be what its stays can add up to", within(squares, 0.0, 4.0 * stays**2)
+            is_product = (both_C**2 <= short_C * long_C * (1.0 + 1e-6) + ROUNDING).all()
+            yield f"{group}/{name} must have no product above its squares", bool(is_product)
+
+    @property
+    def _most(self) -> float:
+        """The sensitivity: 1 for each difference of the noisy scores in each of two populations."""
+        return math.sqrt(len(lemof.POPULATIONS) * (self.scores.num_noisy - 1))
+
+    @staticmethod
+    def _stays(view: View, part: Part) -> tuple[NDArray[np.int8], NDArray[np.uint64]]:
+        return view.stays.long_stay_N[part.rows], view.stays.patient_N[part.rows]
+
+    @staticmethod
+    def _tables(view: View, group: str, num_scores: int) -> delong.Tables:
+        model = view.request.model
+        return delong.Tables(model[f"placement/{group}"][:, :num_scores], model[f"auroc/{group}"][:num_scores])
 
 
 def coarse_starts(num_bins: int, *, is_equal: bool) -> NDArray[np.int64]:

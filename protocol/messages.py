@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lemof_model.errors import VersionError
 from lemof_model.study import Study
+from protocol import compact
 from protocol.plan import study_from_json
 
 WIRE_VERSION = 4
@@ -164,6 +165,13 @@ class EvaluationRequest(Request):
     split: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class IntervalsRequest(Request):
+    """Sums over the ``held_out`` patients of squared placements, by the tables of the pooled histograms."""
+
+    stage = "intervals"
+
+
 REQUESTS: dict[str, type[Request]] = {
     cls.stage: cls
     for cls in (
@@ -175,6 +183,7 @@ REQUESTS: dict[str, type[Request]] = {
         AttentionRequest,
         FinalRequest,
         EvaluationRequest,
+        IntervalsRequest,
     )
 }
 
@@ -246,15 +255,17 @@ class Answer:
 
     def to_packet(self) -> Packet:
         """Turn the answer into three plain dicts."""
+        arrays, table = compact.pack(self.sums)
         config = {
             "kind": "answer",
             **_header(self),
             "cohort_digest": self.cohort_digest,
             "too_small": json.dumps(self.too_small),
+            "compact": json.dumps(table),
         }
         metrics: dict[str, int | float] = {f"count/{name}": int(n) for name, n in self.counts.items()}
         metrics |= {name: getattr(self, name) for name in ("round", "wire_version", "epsilon", "delta")}
-        return Packet(dict(self.sums), metrics, config)
+        return Packet(arrays, metrics, config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +305,7 @@ def answer_from_packet(packet: Packet) -> Answer | Refusal:
     return Answer(
         **shared,
         cohort_digest=config["cohort_digest"],
-        sums=packet.arrays,
+        sums=compact.unpack(packet.arrays, json.loads(config["compact"])),
         counts={name.removeprefix("count/"): int(n) for name, n in metrics.items() if name.startswith("count/")},
         too_small=tuple(json.loads(config["too_small"])),
         epsilon=float(metrics["epsilon"]),

@@ -15,13 +15,13 @@ from protocol.messages import Request
 from protocol.release import Release
 from protocol.source import source_digest
 from protocol.stage import Stage
-from protocol.stages import EVALUATION, LEMOF
+from protocol.stages import EVALUATION, INTERVALS, LEMOF
 
 Method = Sequence[Stage]
 Kind = type[Release]
 Step = TypeVar("Step")
 
-LEARNING: Method = tuple(stage for stage in LEMOF if stage is not EVALUATION)
+LEARNING: Method = tuple(stage for stage in LEMOF if stage not in (EVALUATION, INTERVALS))
 """Every parameter of LeMoF, from ``train`` and ``stack``."""
 
 

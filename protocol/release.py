@@ -110,7 +110,6 @@ class View(Protocol):
     def head(self, fold: int) -> tuple[Any, Any]: ...  # noqa: D102
     def omega_2(self, rows: Rows) -> Float: ...  # noqa: D102
     def scores(self, split: str) -> Mapping[str, Float]: ...  # noqa: D102
-    def draws(self, num: int) -> NDArray[np.uint8]: ...  # noqa: D102
 
 
 class Noise(Protocol):

@@ -1,6 +1,7 @@
 """The stages of the study, each declared once: what is asked, what is read of the model, and what leaves.
 
     census -> statistics -> encoders -> meta -> importance -> attention (omega_1 rides along) -> final -> evaluation
+    -> intervals
 
 Everything that has to know of a stage reads its declaration here: the hospital's engine and door, the check of a
 request, the plan of noise, the dry run, the site file's list of stages, the report's audit, and a table of the docs.
@@ -13,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from lemof_model import importance, lemof, membership, metrics, training
+from lemof_model import delong, importance, lemof, membership, metrics, training
 from lemof_model.errors import DoorError
 from lemof_model.features import DISEASES
 from lemof_model.stays import AGE_LIMIT_YEARS, NUMERIC_COLUMNS, Rows, feature_terms
 from lemof_model.study import MODALITIES, NUM_LEVELS, SPLITS, Study
-from protocol.kinds import RADIUS, Counts, Histogram, Newton, Sums, Trained
+from protocol.kinds import RADIUS, Counts, Histogram, Newton, Placements, Sums, Trained
 from protocol.messages import (
     AttentionRequest,
     CensusRequest,
@@ -26,6 +27,7 @@ from protocol.messages import (
     EvaluationRequest,
     FinalRequest,
     ImportanceRequest,
+    IntervalsRequest,
     MetaRequest,
     StatisticsRequest,
 )
@@ -385,7 +387,6 @@ def _scores_of(split: str, members: Sequence[str], share: float | None) -> Histo
         is_equal=lambda request: request.split == "tuning", num_noisy=len(lemof.VARIANTS),
         most_bins=len(lemof.VARIANTS) * len(lemof.POPULATIONS),
         complete=_always_scored,
-        draws=lambda r: r.study.evaluation.num_bootstraps if (r.split, *members) == ("held_out", "all") else 0,
     )  # fmt: skip
 
 
@@ -411,17 +412,31 @@ def _margins_of(split: str, groups: Sequence[str], share: float) -> Histogram:
     )  # fmt: skip
 
 
+HELD_OUT = _scores_of("held_out", ("all",), 0.72)
+
+
+def _even(study: Study, model: Any) -> dict[str, Any]:
+    """Edges, placements and AUROCs before any answer."""
+    found: dict[str, Any] = {}
+    tables = delong.even(len(lemof.SCORED), study.evaluation.num_bins)
+    for population in lemof.POPULATIONS:
+        found |= {f"edges/{population}/{name}": metrics.bin_edges(study.evaluation) for name in lemof.SCORED}
+        found |= {f"placement/{population}": tables.placement, f"auroc/{population}": tables.auroc}
+    return found
+
+
 EVALUATION = Stage(
     request=EvaluationRequest,
     does=("training references; cuts on tuning patients", "evaluating on held-out patients"),
-    says="score histograms by outcome, for all stays, diseases and subgroups; on held-out patients also bootstrap "
-    "ones, and two of the membership audit for each learner",
+    says="score histograms by outcome, for all stays, diseases and subgroups; on held-out patients also two of the "
+    "membership audit for each learner",
     reads=("scaling", "ecg", "ehr", "meta", "best_level", "omega_1", "attention", "final"),
-    finds=("calibration", "edges"),
+    finds=("calibration", "edges", "placement", "auroc"),
+    begin=_even,
     probes=tuple({"split": split} for split in JUDGED),
     releases=(
         _scores_of("tuning", ("all",), 0.5),
-        _scores_of("held_out", ("all",), 0.75),
+        HELD_OUT,
         _scores_of("held_out", STRATA, None),
         _margins_of("train", ("membership/encoders/members",), 0.05),
         _margins_of("stack", ("membership/attention/members",), 0.03),
@@ -429,7 +444,36 @@ EVALUATION = Stage(
     ),
 )
 
-LEMOF = (CENSUS, STATISTICS, ENCODERS, META, IMPORTANCE, ATTENTION, FINAL, EVALUATION)
+
+# --- intervals: how sure the AUROCs on held_out are, and their differences --------------------------------------------
+
+
+def _placed(view: View, population: str) -> Part:
+    """The scores of a population on ``held_out``. The limit is held over either outcome, whose sums stand apart."""
+    stays, rows = view.stays, view.stays.rows("held_out")
+    included = stays.has_ecg_N[rows] if population == "with_ecg" else np.ones(len(rows), bool)
+    scores = view.scores("held_out")
+    edges = [view.request.model[f"edges/{population}/{variant}"] for variant in scores]
+    label, rows = stays.long_stay_N[rows[included]], rows[included]
+    each = np.stack([score[included] for score in scores.values()]), edges
+    return Part(rows, each, (rows[label == 0], rows[label == 1]))
+
+
+INTERVALS = Stage(
+    request=IntervalsRequest,
+    does=("intervals on held-out patients",),
+    says="sums over patients of squared placements of each score among the other outcome's, and of their differences",
+    reads=(*EVALUATION.reads, "edges", "placement", "auroc"),
+    releases=(
+        Placements(
+            groups=lambda request: lemof.POPULATIONS, part=_placed, minimum="cell", scores=HELD_OUT,
+            counted=lambda _, population: f"held_out/{'ecg' if population == 'with_ecg' else 'ehr'}",
+            full=lemof.SCORED.index("full"), share=Share("held_out", "intervals", 0.03),
+        ),
+    ),
+)  # fmt: skip
+
+LEMOF = (CENSUS, STATISTICS, ENCODERS, META, IMPORTANCE, ATTENTION, FINAL, EVALUATION, INTERVALS)
 """The method of the paper (docs/method.md, section 2): the order is written here alone (``method.py``)."""
 METHODS = (LEMOF,)
 STAGES = by_name(stage for method in METHODS for stage in method)

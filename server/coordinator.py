@@ -1,7 +1,7 @@
 """How the coordinator does each stage of a method (docs/method.md, section 2), in its order (``protocol/method.py``).
 
     census -> statistics -> encoders (rounds) -> meta (Newton) -> importance -> attention (rounds, omega_1 rides along)
-    -> final (Newton) -> evaluation on tuning -> evaluation on held_out, once
+    -> final (Newton) -> evaluation on tuning -> evaluation on held_out, once -> intervals
 
 Each step asks rounds (``rounds.py``), turns their sums into parameters, and adds these to the state. Networks are
 trained and logistic learners fitted in one way, whatever the stage; the others have a step of their own.
@@ -22,15 +22,15 @@ from lemof_model.training import derive_seed
 from protocol import method, stages
 from protocol.answering import Counted
 from protocol.kinds import Newton, Trained
-from protocol.messages import CensusRequest, EvaluationRequest, ImportanceRequest, StatisticsRequest
+from protocol.messages import CensusRequest, EvaluationRequest, ImportanceRequest, IntervalsRequest, StatisticsRequest
 from protocol.source import source_digest, versions
 from protocol.stage import Stage
 from protocol.stages import META, STAGES
-from server import evaluation
+from server import evaluation, intervals
 from server.blocks import Model, train_blocks
 from server.newton_stage import NewtonStage
 from server.rounds import Rounds
-from server.run_store import RunStore
+from server.run_store import Round, RunStore
 from server.transport import Transport
 
 NUM_STABILITY_DRAWS = 1000
@@ -49,6 +49,7 @@ class State:
         searches: the finished searches of logistic learners, by their name in the model.
         ranking: the importance of the levels.
         cuts: the cuts of every variant and population.
+        held_out: the score histograms on ``held_out``.
         metrics: the evaluation on ``held_out``.
     """
 
@@ -58,6 +59,7 @@ class State:
     searches: Mapping[str, NewtonStage] = field(default_factory=dict)
     ranking: Mapping[str, Any] = field(default_factory=dict)
     cuts: dict[str, Any] = field(default_factory=dict)
+    held_out: Round | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -228,14 +230,24 @@ def evaluate(rounds: Rounds, state: State) -> State:
     model = state.model | found
     reply = rounds.ask(EvaluationRequest, split="held_out", model=model, keep_sites=True)
     metrics = evaluation.metrics_of(reply, rounds.study, model, cuts, rounds.privacy)
-    return replace(state, model=model, cuts=cuts, metrics=metrics)
+    return replace(state, model=model, cuts=cuts, held_out=reply, metrics=metrics)
+
+
+def with_intervals(rounds: Rounds, state: State) -> State:
+    """The same metrics, with intervals: every hospital gets the pooled placement tables, which are no part of the
+    finished model."""
+    assert state.held_out is not None
+    tables = intervals.tables_of(state.held_out, rounds.study)
+    told = rounds.ask(IntervalsRequest, model=state.model | tables, keep_sites=True)
+    metrics = evaluation.metrics_of(state.held_out, rounds.study, state.model, state.cuts, rounds.privacy, told)
+    return replace(state, metrics=metrics)
 
 
 def steps(of: method.Method) -> tuple[Step, ...]:
     """How the coordinator does each stage of a method."""
     by_name = {
         "census": take_census, "statistics": statistics, "meta": meta, "importance": level_importance,
-        "evaluation": evaluate,
+        "evaluation": evaluate, "intervals": with_intervals,
     }  # fmt: skip
     return method.steps_of(of, by_name, {Trained: trained, Newton: fitted}, who="the coordinator")
 

@@ -1,8 +1,7 @@
 """From score histograms to ``metrics.json``: calibration and cuts from ``tuning``, every metric from ``held_out``.
 
-A site counts in a group only with both labels: where one of them was too small to leave the site, the other would bend
-the pooled curve. Metrics of such a site are null. So is every metric over fewer than five stays of either outcome
-(``metrics.FEWEST_OF_AN_OUTCOME``): such a number is no result; how many stays there are is told all the same.
+Metrics of a site that sent one label of a group only are null. So is every metric over fewer than five stays of either
+outcome (``metrics.FEWEST_OF_AN_OUTCOME``): such a number is no result; how many stays there are is told all the same.
 """
 
 import dataclasses
@@ -12,17 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lemof_model import logistic, membership, metrics
+from lemof_model import delong, logistic, membership, metrics
 from lemof_model.features import DISEASES
 from lemof_model.lemof import POPULATIONS, REFERENCES, SCORED, VARIANTS
 from lemof_model.study import Study
+from server.intervals import Interval, Intervals
+from server.pooled import complete_sites, counts_of, mended
 from server.run_store import Round
 
 Cuts = dict[str, dict[str, dict[str, float]]]
 Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-MEASURES = ("auroc", "auroc_ci", "auroc_bound", "auprc", "brier", "ece", "calibration_slope")
-COMPARED = ("ecg_single", "ehr_single", "m1", "m2", *REFERENCES)
+MEASURES = (
+    "auroc", "auroc_ci", "auroc_bound", "auprc", "auprc_bound", "brier", "ece", "ece_bound", "calibration_slope"
+)  # fmt: skip
 
 
 class _Scale(NamedTuple):
@@ -44,11 +46,11 @@ def calibrate_and_cut(tuning: Round, study: Study) -> tuple[dict[str, NDArray[An
     cuts: Cuts = {}
     for population in POPULATIONS:
         cuts[population] = {}
-        sites = _complete_sites(tuning, f"{population}/all")
+        sites = complete_sites(tuning, f"{population}/all")
         if len(sites) < study.fewest_sites:
             sites = []  # what follows is sent to every hospital
         for index, name in enumerate(SCORED):
-            negative, positive = _histogram(tuning, f"{population}/all", sites, index, study.evaluation.num_bins)
+            negative, positive = mended(counts_of(tuning, f"{population}/all", sites, index, study.evaluation.num_bins))
             pair = np.array([1.0, 0.0])
             if study.evaluation.calibration == "platt":
                 pair = metrics.platt(negative, positive, metrics.middles(edges))
@@ -69,14 +71,22 @@ def metrics_of(
     model: Mapping[str, Any],
     cuts: Cuts,
     privacy: Mapping[str, Mapping[str, float]] | None = None,
+    told: Round | None = None,
 ) -> dict[str, Any]:
-    """The content of ``metrics.json``; ``privacy`` is what sites with a budget have spent."""
+    """The content of ``metrics.json``; ``privacy`` is what sites with a budget have spent, ``told`` the sums that
+    intervals are made of."""
+    intervals = Intervals(held_out, told, study)
 
     def table(wanted: Sequence[str]) -> dict[str, Any]:
         return {
             name: {
                 population: _variant(
-                    held_out, population, name, _Scale.of(model, f"{population}/{name}"), cuts[population][name]
+                    held_out,
+                    intervals,
+                    population,
+                    name,
+                    _Scale.of(model, f"{population}/{name}"),
+                    cuts[population][name],
                 )
                 for population in POPULATIONS
             }
@@ -95,7 +105,10 @@ def metrics_of(
         "best_level": {"ecg": int(model["best_level"][0]), "ehr": int(model["best_level"][1])},
         "variants": variants,
         "reference": references,
-        "differences": {population: _differences(held_out, population) for population in POPULATIONS},
+        "differences": {
+            population: intervals.differences(population) if _is_result(variants["full"][population]["pooled"]) else {}
+            for population in POPULATIONS
+        },
         "membership": _membership(held_out),
         "privacy": {site: dict(values) for site, values in (privacy or {}).items()},
     }
@@ -129,69 +142,42 @@ def _incomplete(references: Any, variants: Any, name: str, population: str) -> d
     return {"pooled": None} if pooled is not None and (full is None or pooled["n"] != full["n"]) else {}
 
 
-def _complete_sites(reply: Round, group: str) -> list[str]:
-    """Sites that sent both labels of a group."""
-    return [s for s, r in reply.sites.items() if f"{group}/0" in r.counts and f"{group}/1" in r.counts]
+def _is_result(m: dict[str, Any] | None) -> bool:
+    """Whether enough stays are behind an M."""
+    return m is not None and m["auroc"] is not None
 
 
-def _histogram(reply: Round, group: str, sites: Sequence[str], index: int, num_bins: int) -> Counts:
-    """Counts per bin by label of one variant, added over sites, noise below 0 mended; zeros over none."""
-    if not sites:
-        return np.zeros(num_bins), np.zeros(num_bins)
-
-    def added(label: int) -> NDArray[np.float64]:
-        rows = [reply.sites[site].sums[f"{group}/{label}/histogram"][index] for site in sites]
-        return metrics.nonnegative(np.asarray(np.sum(rows, axis=0), dtype=np.float64))
-
-    return added(0), added(1)
-
-
-def _have_bootstrap(reply: Round, group: str, sites: Sequence[str]) -> bool:
-    """Whether there are sites, and all of them sent bootstrap histograms; one with a privacy budget does not."""
-    return bool(sites) and all(f"{group}/0/bootstrap" in reply.sites[site].sums for site in sites)
-
-
-def _bootstrap_aurocs(reply: Round, group: str, sites: Sequence[str], index: int) -> NDArray[np.float64]:
-    """AUROC of one variant under each bootstrap draw."""
-
-    def added(label: int) -> NDArray[np.float64]:
-        draws = [reply.sites[site].sums[f"{group}/{label}/bootstrap"][:, index].astype(np.float64) for site in sites]
-        return np.asarray(np.sum(draws, axis=0))
-
-    return metrics.auroc(added(0), added(1))
-
-
-def _variant(reply: Round, population: str, name: str, scale: _Scale, cuts: Mapping[str, float]) -> dict[str, Any]:
+def _variant(
+    reply: Round, intervals: Intervals, population: str, name: str, scale: _Scale, cuts: Mapping[str, float]
+) -> dict[str, Any]:
     """Pooled, per site, per disease and per subgroup metrics of one variant in one population."""
     index = SCORED.index(name)
 
-    def one(member: str, sites: Sequence[str]) -> dict[str, Any] | None:
+    def one(member: str, sites: Sequence[str], interval: Interval | None = None) -> dict[str, Any] | None:
         group = f"{population}/{member}"
-        complete = [site for site in sites if site in _complete_sites(reply, group)]
-        counts = _histogram(reply, group, complete, index, len(scale.edges) - 1)
-        interval = None
-        if sum(c.sum() for c in counts) and not any(reply.sites[site].delta for site in complete):
-            interval = metrics.auroc_interval_delong(*counts)
-        if _have_bootstrap(reply, group, complete):
-            interval = metrics.percentile_interval(_bootstrap_aurocs(reply, group, complete, index))
+        complete = [site for site in sites if site in complete_sites(reply, group)]
+        counts = counts_of(reply, group, complete, index, len(scale.edges) - 1)
+        if member != "all" and sum(c.sum() for c in counts):
+            interval = delong.interval_of_counts(*counts)
         return _metrics(counts, scale, cuts, interval)
 
     answered = reply.answered()
     members = {group.split("/")[1] for group in reply.counts if group.startswith(f"{population}/")}
     subgroups = sorted(m for m in members if m.startswith(("sex:", "age:")))
     return {
-        "pooled": one("all", answered),
-        "sites": {site: one("all", [site]) for site in answered},
+        "pooled": one("all", answered, intervals.pooled(population, name)),
+        "sites": {site: one("all", [site], intervals.of_site(population, name, site)) for site in answered},
         "diseases": {disease: one(f"disease:{disease}", answered) for disease in DISEASES},
         "subgroups": {member: one(member, answered) for member in subgroups},
     }
 
 
 def _metrics(
-    counts: Counts, scale: _Scale, cuts: Mapping[str, float], interval: tuple[float, float] | None
+    counts: Counts, scale: _Scale, cuts: Mapping[str, float], interval: Interval | None
 ) -> dict[str, Any] | None:
-    """One M of ``metrics.json``, its metrics null where too few stays of an outcome are behind it; None over nobody."""
-    negative, positive = counts
+    """One M of ``metrics.json``, its metrics null where too few stays of an outcome are behind it; None over nobody.
+    The AUROC is that of noisy counts as they are: to mend them draws it towards chance."""
+    negative, positive = mended(counts)
     num_stays, num_positive = round(float(negative.sum() + positive.sum())), round(float(positive.sum()))
     if not num_stays:
         return None
@@ -205,12 +191,14 @@ def _metrics(
     found: dict[str, Any] = dict.fromkeys(MEASURES)
     if is_result:
         found |= {
-            "auroc": float(metrics.auroc(negative, positive)),
-            "auroc_ci": list(interval) if interval is not None else None,
+            "auroc": float(np.clip(metrics.auroc(*counts), 0.0, 1.0)),
+            "auroc_ci": interval,
             "auroc_bound": metrics.auroc_bound(negative, positive),
             "auprc": metrics.auprc(negative, positive),
+            "auprc_bound": metrics.auprc_bound(negative, positive),
             "brier": metrics.brier(negative, positive, log_odds_B),
             "ece": metrics.ece(negative, positive, log_odds_B),
+            "ece_bound": metrics.ece_bound(negative, positive, scale.edges, scale.pair),
             "calibration_slope": metrics.calibration_slope(negative, positive, log_odds_B),
         }
     return {"n": num_stays, "n_positive": num_positive, **found, "cuts": at_cuts}
@@ -233,7 +221,8 @@ def _always_short(m: dict[str, Any]) -> dict[str, Any]:
     cut = {"threshold": 1.0, **_at_cut(called, is_result=is_result)}
     found: dict[str, Any] = dict.fromkeys(MEASURES)
     if is_result:
-        found |= {"auroc": 0.5, "auroc_bound": 0.0, "auprc": share, "brier": share, "ece": share}
+        found |= {"auroc": 0.5, "auprc": share, "brier": share, "ece": share}
+        found |= dict.fromkeys(("auroc_bound", "auprc_bound", "ece_bound"), 0.0)
     return {"n": m["n"], "n_positive": positive, **found, "cuts": {"half": cut, "macro_f1": cut, "accuracy": cut}}
 
 
@@ -244,23 +233,3 @@ def _map(function: Any, table: Any) -> Any:
     if "n_positive" in table:
         return function(table)
     return {key: _map(function, value) for key, value in table.items()}
-
-
-def _differences(reply: Round, population: str) -> dict[str, Any]:
-    """Paired AUROC differences, full minus each other, over the same bootstrap draws and the same stays."""
-    group = f"{population}/all"
-    sites = _complete_sites(reply, group)
-    if not _have_bootstrap(reply, group, sites):
-        return {}
-    full = SCORED.index("full")
-    out = {}
-    for name in COMPARED:
-        index = SCORED.index(name)
-        counts, ours = (_histogram(reply, group, sites, row, 0) for row in (index, full))
-        num_stays = sum(c.sum() for c in ours)
-        if sum(c.sum() for c in counts) != num_stays or not metrics.are_enough(num_stays, ours[1].sum()):
-            continue  # a reference that some site could not train is not over the same stays
-        draws = _bootstrap_aurocs(reply, group, sites, full) - _bootstrap_aurocs(reply, group, sites, index)
-        point = float(metrics.auroc(*ours) - metrics.auroc(*counts))
-        out[f"full-{name}"] = {"auroc": point, "auroc_ci": list(metrics.percentile_interval(draws))}
-    return out

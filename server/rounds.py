@@ -14,6 +14,7 @@ from typing import Any
 from lemof_model import lemof
 from lemof_model.errors import LemofError, NetworkError, TooLittleDataError, VersionError, error_with
 from lemof_model.study import Study
+from protocol import compact
 from protocol.answering import Counted, check_answer
 from protocol.messages import Answer, Refusal, Release, Request, require_same_release
 from protocol.source import source_digest, versions
@@ -169,7 +170,7 @@ class Rounds:
         sent = sum(value.nbytes for value in request.model.values())
         num_bytes = {}
         for site, reply in replies.items():
-            received = sum(value.nbytes for value in reply.sums.values()) if isinstance(reply, Answer) else 0
+            received = compact.num_bytes(reply.sums) if isinstance(reply, Answer) else 0
             num_bytes[site] = {"sent": sent, "received": received}
         refused = {site: reply.reason for site, reply in replies.items() if isinstance(reply, Refusal)}
         left_out = {s: list(r.too_small) for s, r in replies.items() if isinstance(r, Answer) and r.too_small}

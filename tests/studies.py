@@ -27,7 +27,7 @@ def tiny_study(**changes: Any) -> Study:
         splits=SplitSpec(train=0.3, stack=0.3, tuning=0.2, held_out=0.2),
         encoders=training,
         attention=AttentionSpec(width=4, dropout=0.0, training=training),
-        evaluation=EvaluationSpec(num_bins=40, num_bootstraps=10),
+        evaluation=EvaluationSpec(num_bins=40),
     )
     return dataclasses.replace(study, **changes)
 

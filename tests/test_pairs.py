@@ -60,7 +60,7 @@ def write_plan(folder: Path, ecg: str, ehr: str) -> Path:
         "splits": {"train": 0.2, "stack": 0.2, "tuning": 0.2, "held_out": 0.4},  # enough of each outcome to measure
         "encoders": training,
         "attention": {"width": 4, "training": training},
-        "evaluation": {"num_bins": 40, "num_bootstraps": 4},
+        "evaluation": {"num_bins": 40},
     }
     path = folder / "plan.yaml"
     path.write_text(yaml.safe_dump(plan))

@@ -481,7 +481,17 @@ def test_the_quorum_counts_the_sites_that_can_train(tmp_path: Path) -> None:
 
 def test_a_hospital_without_ecg_takes_part_in_every_stage(run: Run) -> None:
     answered = {r["stage"] for r in attendance_of(run.out) if r["site"] == "c" and r["answered"] == "1"}
-    assert answered == {"census", "statistics", "encoders", "meta", "importance", "attention", "final", "evaluation"}
+    assert answered == {
+        "census",
+        "statistics",
+        "encoders",
+        "meta",
+        "importance",
+        "attention",
+        "final",
+        "evaluation",
+        "intervals",
+    }
     card = read_json(run.out / "model/card.json")["stages"]
     assert "c" not in card["meta/ecg"]["sites"] and "c" in card["meta/ehr"]["sites"]
     assert len(run.model["omega_1"]) == 6
@@ -511,7 +521,8 @@ WHAT_LEAVES = {
     | {f"tuning/attention/{fold}/loss" for fold in (0, 1)}
     | {f"omega_1/{name}" for name in NEWTON},
     "final": {f"final/{name}" for name in NEWTON},
-    "evaluation": {"*/histogram", "*/all/*/bootstrap"},
+    "evaluation": {"*/histogram"},
+    "intervals": {f"*/{name}" for name in ("pooled", "own", "num_patients")},
 }
 
 
@@ -550,7 +561,7 @@ def test_fedprox_and_fedadam_give_other_weights_than_fedavg(sites: list[Path], t
 def test_the_literal_reading_of_the_paper_runs(sites: list[Path], tmp_path: Path) -> None:
     study = tiny_study(
         logistic=LogisticSpec(inputs="probability"),
-        evaluation=EvaluationSpec(num_bins=40, num_bootstraps=4, calibration="none"),
+        evaluation=EvaluationSpec(num_bins=40, calibration="none"),
     )
     model = run_tiny(study, sites, tmp_path / "run")
     pairs = [value.tolist() for name, value in model.items() if name.startswith("calibration/")]

@@ -27,7 +27,6 @@ ecg: {name: resnet, sizes: {width: 8, num_tokens: 8}}
 ehr: {name: ft_transformer, sizes: {width: 8}}
 encoders: {num_rounds: 2, batch_size: 16}
 attention: {width: 8, training: {num_rounds: 2, batch_size: 16}}
-evaluation: {num_bootstraps: 50}
 """
 
 

@@ -24,8 +24,16 @@ from client.door.planned import asks_of, kind_of, planned
 from client.site import SiteConfig
 from lemof_model.errors import DoorError, Problem, ToldBeforeError
 from lemof_model.study import Study
-from protocol.messages import NO_RUN, Answer, CensusRequest, EvaluationRequest, Request, StatisticsRequest
-from protocol.stages import STAGES
+from protocol.messages import (
+    NO_RUN,
+    Answer,
+    CensusRequest,
+    EvaluationRequest,
+    IntervalsRequest,
+    Request,
+    StatisticsRequest,
+)
+from protocol.stages import EVALUATION
 
 log = logging.getLogger("lemof.door")
 
@@ -81,7 +89,8 @@ def _again(num_runs: int) -> Problem:
 
 def is_of_held_out(request: Request) -> bool:
     """Whether a request reads a model's scores of held-out patients."""
-    return isinstance(request, EvaluationRequest) and request.split != "tuning"
+    is_scored = isinstance(request, EvaluationRequest) and request.split != "tuning"
+    return is_scored or isinstance(request, IntervalsRequest)
 
 
 def num_allowed(memory: Memory, study: Study) -> int:
@@ -234,8 +243,7 @@ def _uses_to_tell(memory: Memory, plan: Line, request: Request) -> int | None:
 def _said_in(request: Request) -> Mapping[str, str]:
     """A question about held-out patients: which one, with which parameters, and all that it says but the number of its
     round and of the hospitals, which no answer depends on."""
-    reads = STAGES[request.stage].reads
-    model = {name: value for name, value in request.model.items() if name.split("/")[0] in reads}
+    model = {name: value for name, value in request.model.items() if name.split("/")[0] in EVALUATION.reads}
     plain = dataclasses.replace(request, round=0, num_sites=0, run=NO_RUN)
     parameters = StatisticsRequest(study=request.study, round=0, model=model)
     return {"asks": asks_of(request), "model": request_digest(parameters), "request": request_digest(plain)}

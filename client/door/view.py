@@ -14,7 +14,7 @@ from client.budget.noise import clip_rows
 from client.cohort import frozen
 from client.cohort.hospital import Hospital
 from client.cohort.references import reference_scores
-from lemof_model import lemof, training
+from lemof_model import lemof
 from lemof_model.stays import BatchOf, Rows, Stays
 from lemof_model.study import Study
 from protocol.messages import Request
@@ -32,7 +32,7 @@ class HospitalView:
         self.stays: Stays = hospital.stays
         self.subgroups: Mapping[str, NDArray[np.bool_]] = hospital.subgroups
         self._model: lemof.Model = request.model
-        for method in ("network", "head", "scores", "draws"):
+        for method in ("network", "head", "scores"):
             setattr(self, method, cache(getattr(self, method)))  # of this request alone: it goes with the view
 
     def has(self, group: str) -> bool:
@@ -76,17 +76,3 @@ class HospitalView:
             return {name: scores[name] for name in lemof.VARIANTS}
         scores |= {name: value[rows] for name, value in reference_scores(self.hospital).items()}
         return {name: scores[name] for name in lemof.SCORED}
-
-    def draws(self, num: int) -> NDArray[np.uint8]:
-        """Poisson(1) weights ``(num, N)`` of the ``held_out`` stays by patient, 0 of others.
-
-        The cohort's own digest, which never leaves, is part of the seed: whoever knew the weights could solve the draws
-        for each patient's score and label.
-        """
-        rows = self.stays.rows("held_out")
-        seed = training.derive_seed(self.study.seed, self.name, "bootstrap", self.hospital.cohort_digest)
-        patients, position = np.unique(self.stays.patient_N[rows], return_inverse=True)
-        drawn = np.random.default_rng(seed).poisson(1.0, (num, len(patients))).astype(np.uint8)
-        weights = np.zeros((num, len(self.stays.patient_N)), np.uint8)
-        weights[:, rows] = drawn[:, position]
-        return weights

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from client.door.packets import own_release
 from client.site import SiteConfig
+from protocol import compact
 from protocol.messages import Answer, Packet, Refusal, release_of
 
-LAST = ("evaluation", "held_out")
+LAST = "intervals"
 
 
 class Conversation(logging.Handler):
@@ -52,13 +53,13 @@ class Conversation(logging.Handler):
             f"{', '.join(site.limits.stages)}."
         )
 
-    def answered(self, packet: Packet, reply: Answer | Refusal, seconds: float) -> None:
+    def answered(self, reply: Answer | Refusal, seconds: float) -> None:
         """A request was answered, or declined (which the door has told)."""
         if isinstance(reply, Refusal):
             return
-        megabytes = sum(value.nbytes for value in reply.sums.values()) / 1e6
+        megabytes = compact.num_bytes(reply.sums) / 1e6
         self._say(f"round {reply.round:2d}  {reply.stage} answered: {seconds:.1f} s, {megabytes:.1f} MB")
-        self._is_complete = (reply.stage, packet.config.get("split")) == LAST
+        self._is_complete = reply.stage == LAST
 
     def declined(self, run_id: int, kind: str, reason: str) -> None:
         """A message that is no request of a study."""

@@ -230,5 +230,5 @@ def _reply(site_path: Path, talk: Conversation, run_id: int, kind: str, content:
     began = time.monotonic()
     talk.asked(run_id, site, packet)
     reply = answer_packet(site, packet)
-    talk.answered(packet, reply, time.monotonic() - began)
+    talk.answered(reply, time.monotonic() - began)
     return packet_to_recorddict(reply.to_packet())

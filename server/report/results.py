@@ -147,7 +147,7 @@ def auroc_scale(run: RunFiles) -> Scale:
 def differences(run: RunFiles) -> list[Table]:
     """Paired differences, drawn."""
     entries = run.metrics["differences"]
-    ends = [abs(end) for block in entries.values() for d in block.values() for end in d["auroc_ci"] if end is not None]
+    ends = [abs(end) for block in entries.values() for d in block.values() for end in d["auroc_ci"] or ()]
     width = ceil(20 * max(ends, default=0.05)) / 20
     scale = Scale(-width, width, 0.0)
     return [
@@ -163,7 +163,7 @@ def differences(run: RunFiles) -> list[Table]:
 
 def _difference_row(other: str, difference: Metrics, scale: Scale) -> list[Cell]:
     ends = difference["auroc_ci"]
-    if difference["auroc"] is None or None in ends:
+    if ends is None:
         return [words.NAMES[other], words.TOO_FEW, ""]
     text = f"{words.signed(difference['auroc'])} ({words.between(ends)})"
     return [words.NAMES[other], text, Interval(scale, difference["auroc"], ends, f"difference {text}")]

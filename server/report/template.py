@@ -70,7 +70,7 @@ privacy budget makes counts noisy. Too few: held back in every split.</p>
 
 {% call section("results", "Results on held-out patients") %}
 <p class="note">These patients trained nothing and chose nothing. Compare rows within a table only. “Local” rows are
-trained by each hospital on its own data; their scores are pooled here. Intervals are 95 %, from patients drawn anew;
+trained by each hospital on its own data; their scores are pooled here. Intervals are 95 %, over patients (Obuchowski);
 they do not hold the chance in training. {{ words.TOO_FEW_RULE }}</p>
 {% for it in variants.scores %}{{ table(it) }}{% endfor %}
 <p class="note">ECE: expected calibration error. ±…*: scores are counted in bins; the AUROC may be off by that much.</p>

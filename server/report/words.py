@@ -137,9 +137,9 @@ def deaths_rule(target: Target) -> str:
 
 
 NOISY = (
-    "Hospitals with a privacy budget count their scores with noise, and give neither what intervals and differences "
-    "take nor reference models. Where they take part, numbers may be off by more than the chance in patients: by some "
-    ".1 at epsilon 1 and 2 (docs/privacy_utility.md)."
+    "Hospitals with a privacy budget count their scores with noise, and give no reference models. Where they take "
+    "part, intervals of AUROCs and of differences hold the noise as well; other numbers may be off by more than the "
+    "chance in patients (docs/privacy_utility.md)."
 )
 
 
@@ -187,7 +187,7 @@ def comparison(difference: Mapping[str, Any] | None, other: str, population: str
     """Full against another score, as a paired difference; ``bound`` adds up the bounds of both AUROCs."""
     name = POPULATION_NAMES[population]
     over = f"Over {name[0].lower()}{name[1:]}"
-    if difference is None or difference["auroc_ci"] is None or None in difference["auroc_ci"]:
+    if difference is None or difference["auroc_ci"] is None:
         return f"{over}, not compared with {other}: too few stays, or not every hospital gave what it takes."
     ends = difference["auroc_ci"]
     verdict = {

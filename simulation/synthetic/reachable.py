@@ -20,7 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from lemof_model.metrics import Z_95, auroc, auroc_interval_delong
+from lemof_model.delong import variance_of_counts
+from lemof_model.metrics import auroc
 from simulation.synthetic.delineation import MEASURES, measure
 from simulation.synthetic.posterior import measured_back
 from simulation.synthetic.process import ECG_LATENTS, EHR_LATENTS, Process
@@ -134,7 +135,8 @@ def reachable_aurocs(process: Process, stays: pl.DataFrame) -> dict[str, dict[st
             long_N = (scored["los"] > process.threshold_days).to_numpy()
             negative, positive = np.bincount(group, ~long_N), np.bincount(group, long_N)
             known = len(set(long_N.tolist())) == 2
-            low, high = auroc_interval_delong(negative, positive) if known else (0.0, 0.0)
             figures[population][f"reachable{name}"] = float(auroc(negative, positive)) if known else None
-            figures[population][f"reachable{name}_error"] = (high - low) / 2 / Z_95 if known else None
+            figures[population][f"reachable{name}_error"] = (
+                variance_of_counts(negative, positive) ** 0.5 if known else None
+            )
     return figures

@@ -114,21 +114,6 @@ def test_calibration_slope_equals_scikit_learn_on_binned_scores() -> None:
     assert np.isnan(metrics.calibration_slope(NEGATIVE, 0 * POSITIVE, MIDDLES))
 
 
-def test_delong_equals_its_slow_form_over_all_pairs() -> None:
-    few_scores, few_labels = sample(3, 80)
-    negative, positive = sides(few_scores, few_labels)
-    binned, labels = rows_of(negative, positive)
-    x, y = binned[labels == 1], binned[labels == 0]
-    wins = [[1.0 if a > b else 0.5 if a == b else 0.0 for b in y] for a in x]
-    psi = np.array(wins)
-    area = psi.mean()
-    variance = psi.mean(axis=1).var(ddof=1) / len(x) + psi.mean(axis=0).var(ddof=1) / len(y)
-    low, high = metrics.auroc_interval_delong(negative, positive)
-    assert low == pytest.approx(area - 1.959963984540054 * np.sqrt(variance), abs=1e-12)
-    assert high == pytest.approx(min(area + 1.959963984540054 * np.sqrt(variance), 1.0), abs=1e-12)
-    assert np.isnan(metrics.auroc_interval_delong(np.array([1, 0]), np.array([0, 5]))).all()
-
-
 def test_platt_equals_a_direct_optimisation() -> None:
     num_long, num_short = POSITIVE.sum(), NEGATIVE.sum()
     target = np.where(BINNED_LABELS == 1, (num_long + 1) / (num_long + 2), 1 / (num_short + 2))
@@ -239,34 +224,43 @@ def test_calibration_never_turns_an_order_round() -> None:
     assert metrics.best_cuts(POSITIVE, NEGATIVE, wide, pair)["half"] == expected
 
 
-def test_bootstrap_histograms_weigh_every_variant_alike() -> None:
-    rng = np.random.default_rng(2)
-    scores = np.stack([SCORES, -SCORES, np.where(rng.random(len(SCORES)) < 0.3, np.nan, SCORES)])
-    weights = rng.poisson(1.0, (50, len(SCORES))).astype(np.uint8)
-    edges = [EDGES, EDGES, EDGES + 0.05]
-    draws = metrics.bootstrap_histograms(scores, edges, weights)
-    assert draws.dtype == np.uint8 and draws.shape == (50, 3, 40)
-    for r in (0, 7):
-        for v in range(3):
-            repeated = np.repeat(scores[v], weights[r])
-            np.testing.assert_array_equal(draws[r, v], metrics.histograms(repeated[None], [edges[v]])[0])
-    np.testing.assert_array_equal(draws[:, 0].sum(axis=1), draws[:, 1].sum(axis=1))
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(2, 60), st.sampled_from([4, 10, 40]), st.floats(0.0, 3.0),
+    st.floats(-2.0, 2.0),
+)  # fmt: skip
+def test_auprc_and_ece_of_the_scores_are_within_their_bounds(
+    seed: int, num_stays: int, num_bins: int, slope: float, intercept: float
+) -> None:
+    """Scores of few values tie, others do not; some lie beyond the bins."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, num_stays)
+    labels[:2] = 0, 1
+    scores = rng.normal(2.0 * labels, 2.0)
+    scores = np.round(scores, 1) if seed % 2 else scores
+    edges, pair = metrics.bin_edges(EvaluationSpec(num_bins=num_bins, limit=4.0)), np.array([slope, intercept])
+    counts = sides(scores, labels, edges)
+    of_histogram, of_scores = metrics.auprc(*counts), average_precision_score(labels, scores)
+    assert abs(of_histogram - of_scores) <= metrics.auprc_bound(*counts) + 1e-12
+    binned = metrics.calibrate((edges[:-1] + edges[1:]) / 2, pair)
+    exact = slow_ece(expit(metrics.calibrate(scores, pair)), labels)
+    assert abs(metrics.ece(*counts, binned) - exact) <= metrics.ece_bound(*counts, edges, pair) + 1e-12
 
 
-def test_the_bootstrap_is_about_the_sample() -> None:
-    rng = np.random.default_rng(5)
-    weights = rng.poisson(1.0, (400, len(SCORES))).astype(np.uint8)
-    parts = [
-        metrics.bootstrap_histograms(SCORES[None, label == LABELS], [EDGES], weights[:, label == LABELS])[:, 0]
-        for label in (0, 1)
-    ]
-    draws = metrics.auroc(*parts)
-    assert draws.mean() == pytest.approx(float(metrics.auroc(NEGATIVE, POSITIVE)), abs=0.005)
-    low, high = metrics.percentile_interval(draws)
-    delong = metrics.auroc_interval_delong(NEGATIVE, POSITIVE)
-    assert (low, high) == pytest.approx(delong, abs=0.012)
-    assert metrics.percentile_interval(np.append(draws, np.nan)) == (low, high)
-    assert np.isnan(metrics.percentile_interval(np.array([0.4, np.nan]))).all()
+def slow_ece(probability: Float, labels: NDArray[np.int64]) -> float:
+    """Over ten cells, of the stays themselves."""
+    cell = np.minimum((probability * 10).astype(int), 9)
+    return sum(abs((probability - labels)[cell == one].sum()) for one in range(10)) / len(labels)
+
+
+def test_the_bounds_shrink_with_the_bins() -> None:
+    found = []
+    for num_bins in (40, 400, 4000):
+        edges = metrics.bin_edges(EvaluationSpec(num_bins=num_bins, limit=8.0))
+        counts = sides(SCORES, LABELS, edges)
+        found.append((metrics.auprc_bound(*counts), metrics.ece_bound(*counts, edges, AS_IT_IS)))
+    assert (np.array(found[1:]) < np.array(found[:-1])).all(), found
+    assert max(found[1]) < 0.06
 
 
 def test_zero_log_odds_is_an_edge_and_means_probability_half() -> None:

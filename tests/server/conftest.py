@@ -14,7 +14,6 @@ ecg: {name: resnet, sizes: {width: 8, num_tokens: 8}}
 ehr: {name: ft_transformer, sizes: {width: 8, num_heads: 2}}
 encoders: {num_rounds: 1, batch_size: 32, client_lr: 0.003}
 attention: {width: 8, training: {num_rounds: 1, batch_size: 32}}
-evaluation: {num_bootstraps: 10}
 """
 
 

@@ -210,11 +210,13 @@ def test_fewer_than_five_of_an_outcome_are_no_result(num_short: int, num_long: i
         f"{p}/{group}/{label}" for p in lemof.POPULATIONS for group in ("all", "disease:sepsis") for label in (0, 1)
     ]
     sums = {f"{name}/histogram": counts[int(name[-1])] for name in names}
-    sums |= {f"{name}/bootstrap": np.tile(counts[int(name[-1])], (3, 1, 1)) for name in names if "/all/" in name}
     reply = SiteReply(dict.fromkeys(names, 1), sums=sums)
     tuning = Round("evaluation", 1, {}, dict.fromkeys(names, 1), {"a": reply})
     found, cuts = calibrate_and_cut(tuning, study)
-    told = metrics_of(tuning, study, {**found, "best_level": [1, 1]}, cuts)
+    placed = {"pooled": np.ones((3, 13)), "own": np.ones((3, 7)), "num_patients": np.full(3, 9.0)}
+    sums = {f"{population}/{name}": value for population in lemof.POPULATIONS for name, value in placed.items()}
+    asked = Round("intervals", 2, {}, {}, {"a": SiteReply(dict.fromkeys(lemof.POPULATIONS, 1), sums=sums)})
+    told = metrics_of(tuning, study, {**found, "best_level": [1, 1]}, cuts, told=asked)
     full, short = told["variants"]["full"]["all"], told["reference"]["always_short"]["all"]
     for m in (full["diseases"]["sepsis"], full["pooled"], full["sites"]["a"], short["pooled"]):
         assert (m["n"], m["n_positive"]) == (num_short + num_long, num_long)

@@ -167,10 +167,10 @@ def test_an_undefined_slope_is_not_called_too_few() -> None:
         ([-0.01, 0.03], "no clear difference between the full model and the EHR alone"),
         ([0.0, 0.03], "no clear difference"),
         ([-0.03, -0.01], "the full model is worse than the EHR alone"),
-        ([None, None], "not compared with the EHR alone"),
+        (None, "not compared with the EHR alone"),
     ],
 )
-def test_a_finding_needs_an_interval_without_zero(ends: list[float | None], verdict: str) -> None:
+def test_a_finding_needs_an_interval_without_zero(ends: list[float] | None, verdict: str) -> None:
     told = words.comparison({"auroc": 0.02, "auroc_ci": ends}, "the EHR alone", "with_ecg")
     assert verdict in told
     assert told.startswith("Over stays with an ECG")

@@ -41,7 +41,6 @@ ecg: {{name: resnet, sizes: {{width: 16}}}}
 ehr: {{name: ft_transformer, sizes: {{width: 16}}}}
 encoders: {{num_rounds: 24, batch_size: 64, client_lr: 0.002, patience: 8}}
 attention: {{training: {{num_rounds: 12, num_epochs: 4, batch_size: 64, client_lr: 0.002, patience: 4}}}}
-evaluation: {{num_bootstraps: 0}}
 """
 
 

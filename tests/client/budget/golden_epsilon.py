@@ -36,6 +36,7 @@ def charges_of(study: Any, schedule: Any) -> list[tuple[str, int, list[Any]]]:
     add("final", "stack/final", num=2)
     add("evaluation", "tuning/evaluation")
     add("evaluation", "held_out/evaluation", "held_out/membership", "train/membership", "stack/membership")
+    add("intervals", "held_out/intervals")
     return [(stage, number, charges) for number, (stage, charges) in enumerate(answers, start=1)]
 
 

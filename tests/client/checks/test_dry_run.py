@@ -25,7 +25,7 @@ from tests.studies import Watched, run_tiny, tiny_study
 
 STAGES = (
     "census", "statistics", "encoders", "meta", "importance", "attention", "final", "evaluation on tuning",
-    "evaluation on held_out",
+    "evaluation on held_out", "intervals",
 )  # fmt: skip
 
 
@@ -163,8 +163,8 @@ def test_the_command_writes_beside_the_site_file(site: Path, capsys: pytest.Capt
     assert told["plan_digest"] == tiny_study().digest
     assert "array  ehr/x  float64" not in captured.err and "Nothing is sent" in captured.err
     lines = captured.err.splitlines()
-    assert [line.partition("  ")[0] for line in lines[:9]] == [f"stage {number} of 9" for number in range(1, 10)]
-    assert len(lines) == 15
+    assert [line[:14] for line in lines[:10]] == [f"stage {number:2d} of 10" for number in range(1, 11)]
+    assert len(lines) == 16
     assert f"at most {told['bytes_at_most']:,} bytes" in captured.err
     assert lines[-1] == f"All of it: {site.parent / 'dry-run.json'}, or --full"
     assert cli.run(["dry-run", "--site", str(site), "--plan", str(plan), "--full"]) == 0
@@ -175,7 +175,7 @@ def test_what_is_declined_stands_among_the_first_lines(site: Path) -> None:
     change(site, limits={"min_patients": 30, "min_cell": 3, "stages": ["census", "encoders"]})
     told = dry_run(load_site(site), tiny_study())
     (declined,) = (line for line in takewhile(bool, lines_of(told)) if line.startswith("Declined"))
-    names = "statistics, meta, importance, attention, final, evaluation on tuning, evaluation on held_out"
+    names = "statistics, meta, importance, attention, final, evaluation on tuning, evaluation on held_out, intervals"
     assert declined.startswith(
         f"Declined: {names}: A stage must be among those that the hospital allows (limits.stages). "
     )

@@ -8,19 +8,17 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from numpy.typing import NDArray
 
 from client.cohort import frozen
 from client.cohort.hospital import Hospital, open_hospital
 from client.door import stages
-from client.door.view import HospitalView
 from client.site import SiteConfig, load_site
 from lemof_model import lemof, training
 from lemof_model.errors import DataError
 from lemof_model.features import FEATURES, schema_digest
 from lemof_model.stays import feature_sums, scaling_from
 from lemof_model.study import MODALITIES, SPLITS, Study, Target, TrainingSpec
-from protocol.messages import Answer, CensusRequest, EncodersRequest, EvaluationRequest, Request, StatisticsRequest
+from protocol.messages import Answer, CensusRequest, EncodersRequest, Request, StatisticsRequest
 from protocol.method import LEARNING, untrained
 from protocol.source import source_digest
 from server.blocks import Model
@@ -157,33 +155,6 @@ def test_labels_follow_the_threshold_of_the_request(site: SiteConfig, study: Stu
         return sum(count for name, count in counts.items() if name.endswith("ehr/1"))
 
     assert num_long(2.0) > num_long(3.0) > num_long(6.0)
-
-
-def draws(hospital: Hospital) -> NDArray[np.uint8]:
-    request = EvaluationRequest(study=hospital.study, round=1, split="held_out")
-    return HospitalView(hospital, request, is_private=False).draws(hospital.study.evaluation.num_bootstraps)
-
-
-def test_bootstrap_weights_can_not_be_made_from_what_the_coordinator_knows(hospital: Hospital) -> None:
-    """With 200 known draws each patient's score and label could be solved for."""
-    weights = draws(hospital)
-    np.testing.assert_array_equal(weights, draws(hospital))
-    held_out = hospital.stays.rows("held_out")
-    other = draws(dataclasses.replace(hospital, cohort_digest="another cohort"))
-    assert (weights != other)[:, held_out].mean() > 0.3
-    assert not np.delete(weights, held_out, axis=1).any()
-
-
-def test_bootstrap_weights_are_by_patient_and_poisson(hospital: Hospital) -> None:
-    patient = np.repeat(np.arange(400, dtype=np.uint64), 2)
-    stays = dataclasses.replace(hospital.stays, patient_N=patient, split_N=np.full(800, SPLITS.index("held_out")))
-    hospital = dataclasses.replace(hospital, stays=stays)
-    weights = draws(hospital)
-    assert weights.shape == (hospital.study.evaluation.num_bootstraps, 800)
-    np.testing.assert_array_equal(weights[:, ::2], weights[:, 1::2])
-    assert weights[:, ::2].mean() == pytest.approx(1.0, abs=0.08)
-    assert weights[:, ::2].var() == pytest.approx(1.0, abs=0.15)
-    np.testing.assert_array_equal(weights, draws(hospital))
 
 
 def test_a_training_that_diverges_is_refused_in_words(site: SiteConfig, study: Study, model: Model) -> None:

@@ -14,7 +14,15 @@ from client.site import SiteConfig, load_site
 from lemof_model.errors import DataError
 from lemof_model.features import schema_digest
 from lemof_model.study import Study
-from protocol.messages import Answer, CensusRequest, EncodersRequest, EvaluationRequest, Refusal, Request
+from protocol.messages import (
+    Answer,
+    CensusRequest,
+    EncodersRequest,
+    EvaluationRequest,
+    IntervalsRequest,
+    Refusal,
+    Request,
+)
 from tests.hospitals import write_hospital
 
 RUN = 7
@@ -56,7 +64,7 @@ def answer_round(talk: Conversation, site: SiteConfig, asked: Request, run_id: i
     answer = Answer(
         stage=asked.stage, round=asked.round, site="a", plan_digest="", sums={"w": np.zeros(125_000)}, counts={}
     )  # fmt: skip
-    talk.answered(asked.to_packet(), answer, 1.23)
+    talk.answered(answer, 1.23)
 
 
 def test_a_study_begins_once_and_each_round_is_told(talk: Conversation, site: SiteConfig, told: Told) -> None:
@@ -76,8 +84,8 @@ def test_a_study_ends_with_its_last_question_or_before(talk: Conversation, site:
     answer_round(talk, site, request(), run_id=8)
     talk.ended(is_lost=True)
     assert told[-1] == "study 'trial' has ended: the server has lost it; ask the coordinator."
-    for number, split in ((1, "tuning"), (2, "held_out")):
-        answer_round(talk, site, request(number, EvaluationRequest, split=split), run_id=9)
+    answer_round(talk, site, request(1, EvaluationRequest, split="held_out"), run_id=9)
+    answer_round(talk, site, request(2, IntervalsRequest), run_id=9)
     talk.ended()
     talk.ended()
     assert told[-1] == "study 'trial' has ended: its last question was answered."
@@ -100,7 +108,7 @@ def test_what_the_door_declines_is_told_once_with_what_stays_here(
     for number in (3, 4, 5):
         error = DataError(rule="The cohort must be whole", got=f"a damaged one at /{'x' if number < 5 else 'y'}")
         refusal = egress.refuse("a", request(number), error)
-        talk.answered(request(number).to_packet(), refusal, 0.1)
+        talk.answered(refusal, 0.1)
         assert isinstance(refusal, Refusal) and "/x" not in refusal.reason
     place = "declined encoders: The cohort must be whole, got a damaged one at"
     assert told == [f"{place} /x.", f"{place} /y."]
