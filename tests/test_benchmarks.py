@@ -5,7 +5,9 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -104,3 +106,17 @@ def test_prepare_measures_every_kind_of_row(repository: Path, tmp_path: Path) ->
     must_hold = ("prepare, all", "check", "ECG ingest, greatest", "ECG ingest, records")
     assert all(row["holds"] for name, row in by_name.items() if name.startswith(must_hold)), done.stderr
     assert all(row["value"] >= 0 and row["what"] in done.stdout for row in rows)
+
+
+@pytest.mark.parametrize("num_private", [0, 3])
+def test_intervals_hold_known_aurocs(repository: Path, num_private: int) -> None:
+    """A quick look, by a seed fixed beforehand; the whole table is in docs/log.md."""
+    coverage = SimpleNamespace(**runpy.run_path(str(repository / "benchmarks" / "coverage.py")))
+    setting = coverage.Setting(3, 200, "usual", num_private)
+    rng = np.random.default_rng(11)
+    edges, schedule = coverage.edges_of(rng, setting), coverage.planned(setting)
+    held: dict[str, int] = {}
+    for _ in range(100):
+        for name, truth, interval in coverage.found_in(coverage.one_draw(rng, setting, edges, schedule), setting):
+            held[name] = held.get(name, 0) + (interval is not None and interval[0] <= truth <= interval[1])
+    assert min(held.values()) >= 87, held

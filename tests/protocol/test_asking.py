@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from lemof_model.errors import DoorError
 from lemof_model.stays import NUMERIC_COLUMNS
 from protocol.asking import check_request
-from protocol.messages import EncodersRequest, EvaluationRequest, ImportanceRequest, MetaRequest
+from protocol.messages import EncodersRequest, EvaluationRequest, ImportanceRequest, IntervalsRequest, MetaRequest
 from protocol.method import untrained
-from protocol.stages import ENCODERS, META, STATISTICS
+from protocol.stages import ENCODERS, LEMOF, META, STATISTICS
 from tests.studies import tiny_study
 
 STUDY = tiny_study()
@@ -69,3 +69,15 @@ def test_edges_in_another_order_are_refused_for_a_bin_would_depend_on_other_stay
 def test_a_round_that_no_study_has_is_refused_before_its_learning_rate_is_negative(number: int) -> None:
     with pytest.raises(DoorError, match=f"number of encoders must be from 1 to 1000000, got {number} from"):
         check_request(EncodersRequest(study=STUDY, round=9, number=number, model=model()))
+
+
+@pytest.mark.parametrize("name", ["placement/all", "auroc/with_ecg"])
+def test_placements_that_no_histograms_give_are_refused(name: str) -> None:
+    """A table of another order could single stays out; one beyond 0 and 1 would pass the bound of a square."""
+    found = untrained(LEMOF, STUDY)
+    check_request(IntervalsRequest(study=STUDY, round=9, model=found))
+    wrong = [found[name] + 0.6, found[name] - 0.6]
+    wrong += [found[name][..., ::-1].copy()] if name.startswith("placement") else []
+    for value in wrong:
+        with pytest.raises(DoorError, match=f"{name} must be shares from 0 to 1"):
+            check_request(IntervalsRequest(study=STUDY, round=9, model={**found, name: value}))

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from client.cohort import frozen, references
 from client.cohort.hospital import Hospital, open_hospital
 from client.site import load_site
-from lemof_model import lemof
+from lemof_model import delong, lemof, metrics
 from lemof_model.features import DISEASES
 from lemof_model.study import Study
 from server.blocks import Model
@@ -171,6 +171,38 @@ def test_differences_are_those_of_the_pooled_aurocs(run: Run) -> None:
             assert difference["auroc"] == pytest.approx(full - other, abs=1e-12)
             low, high = difference["auroc_ci"]
             assert low <= high
+
+
+@pytest.mark.parametrize("population", lemof.POPULATIONS)
+def test_intervals_are_those_of_the_rows(run: Run, population: str) -> None:
+    """Of all rows together, of one hospital's, and of differences; a patient may have two stays."""
+    sites = [site for site in ("a", "b", "no_ecg") if population == "all" or site != "no_ecg"]
+    names, table = ("full", "m1"), run.metrics["variants"]["full"][population]
+    edges = [run.model[f"edges/{population}/{name}"] for name in names]
+
+    def variances(of: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        rows = [[rows_of(run, site, name, population) for site in of] for name in names]
+        scores = np.stack([np.concatenate([part.score for part in parts]) for parts in rows])
+        label = np.concatenate([part.label for part in rows[0]])
+        patient = np.concatenate([patients_of(run, site, population) + 1_000_000 * k for k, site in enumerate(of)])
+        counts = [metrics.histograms(scores[:, label == y], edges) for y in (0, 1)]
+        tables = delong.tables(*counts)
+        spread = delong.spread(delong.contrasts(scores, edges, label, tables, [(0, 1)]), label, patient)
+        return tables.auroc, delong.variance(spread, *(np.full(3, float((label == y).sum())) for y in (0, 1)))
+
+    auroc, variance = variances(sites)
+    assert table["pooled"]["auroc_ci"] == pytest.approx(delong.auroc_interval(auroc[0], variance[0]))
+    difference = run.metrics["differences"][population]["full-m1"]["auroc_ci"]
+    assert difference == pytest.approx(delong.normal_interval(auroc[0] - auroc[1], variance[2]))
+    auroc, variance = variances(["a"])
+    assert table["sites"]["a"]["auroc_ci"] == pytest.approx(delong.auroc_interval(auroc[0], variance[0]))
+
+
+def patients_of(run: Run, site: str, population: str) -> NDArray[np.int64]:
+    """A number for the patient of each row of ``rows_of``."""
+    stays = run.hospitals[site].stays
+    rows = stays.rows("held_out", "ecg" if population == "with_ecg" else "ehr")
+    return np.unique(stays.patient_N[rows], return_inverse=True)[1].astype(np.int64)
 
 
 @pytest.mark.parametrize(("learner", "split"), [("encoders", "train"), ("attention", "stack")])

@@ -20,6 +20,7 @@ from client.budget.accounting import Budget, Schedule
 from client.budget.noise import Noise
 from client.cohort.hospital import Hospital, open_hospital
 from client.door import budgeted
+from client.door.view import HospitalView
 from client.site import load_site
 from lemof_model import lemof
 from lemof_model.splits import fold_of, patient_hash_of, split_of
@@ -27,6 +28,7 @@ from lemof_model.study import MODALITIES, SPLITS, EncoderSpec, Study, TrainingSp
 from protocol.kinds import RADIUS
 from protocol.messages import EncodersRequest, EvaluationRequest, Request, StatisticsRequest
 from protocol.release import Share
+from protocol.stages import STAGES as DECLARED
 from server.blocks import Model
 from tests.hospitals import write_hospital
 from tests.inputs import ill_conditioned
@@ -291,3 +293,27 @@ def test_the_radius_is_that_of_the_rows_with_their_one() -> None:
     row = np.array([x, 1.0])
     assert np.linalg.norm(row) == pytest.approx(RADIUS)
     assert np.linalg.norm(0.25 * np.outer(row, row)) == pytest.approx(RADIUS**2 / 4)
+
+
+def test_a_stay_adds_one_to_each_difference_of_placements_at_most(everybody: Hospital, study: Study) -> None:
+    """Scores at the ends of the scale, and tables as steep as they can be: the bound is reached, and held."""
+    (request,) = (request for request in every_request(study) if request.stage == "intervals")
+    shape = request.model["placement/all"].shape
+    steep_tables = np.stack([np.zeros(shape[1:]), np.ones(shape[1:])])
+    steep_tables[1, :, : shape[2] // 2] = 0.0
+    tables = {f"placement/{p}": steep_tables for p in lemof.POPULATIONS}
+    aurocs = np.full(shape[1], 0.5)
+    aurocs[lemof.SCORED.index("full")] = 0.0
+    request = dataclasses.replace(request, model={**request.model, **tables, "auroc/all": aurocs})
+    rows = everybody.stays.rows("held_out")
+    scores = {name: np.full(len(rows), 8.0 if name == "full" else -8.0) for name in lemof.VARIANTS}
+    view = HospitalView(everybody, request, is_private=True)
+    view.scores = lambda split: scores  # type: ignore[method-assign]
+    noise = Kept(schedule_for(study))
+    DECLARED["intervals"].noisy(view, noise)
+    (released,) = noise.releases
+    num_long = int(everybody.stays.long_stay_N[rows].sum())
+    of_all = released.value[lemof.POPULATIONS.index("all")]
+    np.testing.assert_array_equal(of_all[1], num_long)
+    assert (of_all <= [[len(rows) - num_long], [num_long]]).all()
+    assert released.sensitivity == pytest.approx(np.sqrt(8.0))
