@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from client.budget.noise import clip_rows
@@ -67,11 +67,6 @@ def batch_of(modality: str, name: str) -> Callable[[Rows], Any]:
     return ehr
 
 
-def make_ill(network: nn.Module) -> None:
-    """Give a network weights under which what is left of a sum is its rounding."""
-    training.from_arrays(network, ill_conditioned(training.to_arrays(network)))
-
-
 def outputs(network: Any, of: Callable[[Rows], Any], rows: Rows) -> NDArray[Any]:
     """All that is inferred with a network: log-odds, and of an encoder the tokens of each level."""
 
@@ -87,12 +82,15 @@ def outputs(network: Any, of: Callable[[Rows], Any], rows: Rows) -> NDArray[Any]
     return torch.cat(list(training.infer(whole, of, rows, training.inference_batch(network)))).numpy()
 
 
-def assert_apart(network: Any, of: Callable[[Rows], Any]) -> None:
+def assert_apart(network: Any, of: Callable[[Rows], Any], weights: str) -> None:
     """Compare every stay of a cohort with itself at other places, beside others, alone."""
+    if weights == "ill-conditioned":
+        training.from_arrays(network, ill_conditioned(training.to_arrays(network)))
     cohort = np.arange(NUM_STAYS - 1)
     in_cohort = outputs(network.eval(), of, cohort)
     assert np.isfinite(in_cohort).all(), "no number has no last bit"
-    assert (in_cohort.std(axis=0) > 0).mean() > 0.3, "what is the same for all stays tells of no order of sums"
+    if weights == "random":  # under the others nothing at all may be left, where a kernel adds up twin by twin
+        assert (in_cohort.std(axis=0) > 0).mean() > 0.3, "what is the same for all stays tells of no order of sums"
     others = {
         "with one patient more at the front": np.concatenate([[NUM_STAYS - 1], cohort]),
         "with one patient less": cohort[:-1],
@@ -115,9 +113,7 @@ def test_an_encoder_gives_a_stay_the_same_bits_in_any_company(
     modality: str, name: str, sizes: str, weights: str
 ) -> None:
     network = build_network(modality, EncoderSpec(name, SIZES[name] if sizes == "odd" else {}), seed=1)
-    if weights == "ill-conditioned":
-        make_ill(network)
-    assert_apart(network, batch_of(modality, name))
+    assert_apart(network, batch_of(modality, name), weights)
 
 
 @pytest.mark.parametrize("weights", ["random", "ill-conditioned"])
@@ -132,9 +128,7 @@ def test_an_attention_head_gives_a_stay_the_same_bits_in_any_company(
     ecg, ehr = (rng.normal(size=(NUM_STAYS, *of)).astype(np.float32) for of in ((11, 32), (9, token_width)))
     has_ecg = (rng.random(NUM_STAYS) < 0.7).astype(np.float32)
     head = lemof.build_head(study, np.array([2, 2]), seed=1)
-    if weights == "ill-conditioned":
-        make_ill(head)
-    assert_apart(head, lambda rows: tuple(torch.from_numpy(x[rows]) for x in (ecg, ehr, has_ecg)))
+    assert_apart(head, lambda rows: tuple(torch.from_numpy(x[rows]) for x in (ecg, ehr, has_ecg)), weights)
 
 
 def made_of(rows_NP: NDArray[np.float64], label_N: NDArray[np.int8]) -> Iterator[NDArray[np.float64]]:
