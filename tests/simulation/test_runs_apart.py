@@ -24,7 +24,7 @@ SEEDS_AND_SALTS = [*((number, "lemof") for number in range(10)), *((7, f"salt {n
 def smallest_study() -> Study:
     """One round of each training, of one hospital."""
     training = TrainingSpec(num_rounds=1, batch_size=64)
-    study = tiny_study(min_sites=1, ehr=EncoderSpec("mlp", {"width": 8}), encoders=training)
+    study = tiny_study(min_sites=1, ehr=EncoderSpec("mlp", {"width": 16}), encoders=training)
     return dataclasses.replace(study, attention=dataclasses.replace(study.attention, training=training))
 
 

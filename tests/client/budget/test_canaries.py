@@ -267,4 +267,4 @@ def test_what_is_proven_of_epsilon_stays_below_the_ledger(epsilon: float, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_a_mechanism_with_too_little_noise_is_found_out(mechanism: str, tmp_path: Path) -> None:
-    assert audited(mechanism, 1.0, tmp_path, num=600, weaker=6.0) > 1.0
+    assert audited(mechanism, 1.0, tmp_path, num=3_000, weaker=6.0) > 1.0
