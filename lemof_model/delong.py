@@ -156,15 +156,17 @@ def auroc_interval(auroc: float, variance: float) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def normal_interval(value: float, variance: float) -> tuple[float, float] | None:
-    """95 % interval on the scale of the value, as for a difference of AUROCs; None if nothing varies.
+def normal_interval(value: float, variance: float, *, lowest: float) -> tuple[float, float] | None:
+    """95 % interval on the scale of the value, as for a difference of AUROCs, cut at ``lowest`` and 1; None if nothing
+    varies, or if noise has put all of it beyond these.
 
     Example:
-        >>> normal_interval(0.02, 0.0001)
+        >>> normal_interval(0.02, 0.0001, lowest=-1.0)
         (0.0004..., 0.0395...)
     """
     half = metrics.Z_95 * float(np.sqrt(variance))
-    return (value - half, value + half) if half > 0.0 and np.isfinite(value) else None
+    low, high = max(value - half, lowest), min(value + half, 1.0)
+    return (low, high) if low < high else None
 
 
 def variance_of_counts(negative_B: NDArray[Any], positive_B: NDArray[Any]) -> float:

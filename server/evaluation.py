@@ -181,7 +181,7 @@ def _metrics(
     num_stays, num_positive = round(float(negative.sum() + positive.sum())), round(float(positive.sum()))
     if not num_stays:
         return None
-    is_result = metrics.are_enough(num_stays, num_positive)
+    is_result = metrics.are_enough(sum(c.sum() for c in counts), counts[1].sum())
     at_cuts = {}
     for name, cut in cuts.items():
         called = metrics.confusion(negative, positive, int(np.searchsorted(scale.edges, cut)))
@@ -216,7 +216,7 @@ def _at_cut(called: metrics.Confusion, *, is_result: bool) -> dict[str, float | 
 def _always_short(m: dict[str, Any]) -> dict[str, Any]:
     """The M of calling every stay short with probability 0 of a long one."""
     positive, negative = m["n_positive"], m["n"] - m["n_positive"]
-    is_result, share = metrics.are_enough(m["n"], positive), positive / m["n"]
+    is_result, share = _is_result(m), positive / m["n"]
     called = metrics.Confusion(tp=0.0, fp=0.0, tn=float(negative), fn=float(positive))
     cut = {"threshold": 1.0, **_at_cut(called, is_result=is_result)}
     found: dict[str, Any] = dict.fromkeys(MEASURES)

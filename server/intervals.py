@@ -63,10 +63,9 @@ class _Estimate(NamedTuple):
         """Of the AUROC of one score."""
         index = SCORED.index(name)
         auroc, variance = float(self.auroc[index]), float(self.variance[index])
-        if not self.is_noisy:
-            return delong.auroc_interval(auroc, variance)
-        found = delong.normal_interval(auroc, variance)
-        return (max(found[0], 0.0), min(found[1], 1.0)) if found else None
+        if self.is_noisy:
+            return delong.normal_interval(auroc, variance, lowest=0.0)
+        return delong.auroc_interval(auroc, variance)
 
 
 class Intervals:
@@ -100,8 +99,8 @@ class Intervals:
         for number, name in enumerate(COMPARED, start=len(SCORED)):
             if self._is_paired(population, name):
                 difference = float(of.auroc[FULL] - of.auroc[SCORED.index(name)])
-                interval = delong.normal_interval(difference, float(of.variance[number]))
-                found[f"full-{name}"] = {"auroc": difference, "auroc_ci": interval}
+                interval = delong.normal_interval(difference, float(of.variance[number]), lowest=-1.0)
+                found[f"full-{name}"] = {"auroc": float(np.clip(difference, -1.0, 1.0)), "auroc_ci": interval}
         return found
 
     def _is_paired(self, population: str, name: str) -> bool:

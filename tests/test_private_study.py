@@ -130,11 +130,13 @@ def test_a_study_ends_within_the_budget_and_says_what_it_cost(mixed: tuple[list[
     page = write_report(run).read_text()
     assert page.count("at delta 1e-05") == 1 and words.NOISY in page and "out of steps" not in page
     assert page.count("one noisy step, as planned") == 4 and page.count("not known: noise") == 6
-    for m in (metrics["pooled"], metrics["sites"]["a"], metrics["sites"]["b"]):
-        assert 0 <= m["auroc_ci"][0] <= m["auroc"] <= m["auroc_ci"][1] <= 1
     for population, table in metrics_of(run)["differences"].items():
         names = {"full-ehr_single", "full-m1", "full-m2"} | ({"full-ecg_single"} if population == "with_ecg" else set())
-        assert table.keys() == names and all(low < high for low, high in (d["auroc_ci"] for d in table.values()))
+        assert table.keys() == names
+    differences = [d for table in metrics_of(run)["differences"].values() for d in table.values()]
+    known = [(of["auroc"], *of["auroc_ci"]) for of in (metrics["pooled"], *differences) if of["auroc_ci"]]
+    assert known and all(low <= value <= high for value, low, high in known)  # none where noise ate the counts
+    assert all(high - low > 0.2 for _, low, high in known)  # noise is in it
     newton = json.loads((run / "model/card.json").read_text())["stages"]["final"]
     assert newton["num_steps"] == 1
 

@@ -139,5 +139,7 @@ def test_an_interval_stays_within_0_and_1_and_a_point_is_none() -> None:
     low, high = delong.auroc_interval(0.99, 0.01) or (0.0, 0.0)
     assert 0.0 < low < 0.99 < high < 1.0
     assert delong.auroc_interval(1.0, 0.0) is delong.auroc_interval(0.5, 0.0) is None
-    assert delong.normal_interval(0.0, 0.0) is None
+    assert delong.normal_interval(0.9, 0.01, lowest=0.0) == pytest.approx((0.704, 1.0), abs=1e-3)
+    assert delong.normal_interval(0.0, 0.0, lowest=-1.0) is None is delong.normal_interval(1.3, 0.01, lowest=0.0)
+    assert delong.normal_interval(float("nan"), 0.01, lowest=0.0) is None
     assert delong.interval_of_counts(np.array([1, 0]), np.array([0, 5])) is None
