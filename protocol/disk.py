@@ -2,8 +2,29 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from lemof_model.errors import DiskError
+
+
+@contextmanager
+def told_of_disk(what: str, path: Path) -> Iterator[None]:
+    """Turn an error of the disk into one that says what to do.
+
+    Raises:
+        DiskError: instead of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            rule=f"{what} must be on a disk that can be written",
+            got=f"{error.strerror} from {path}",
+            fix="Make room or mend the permissions; nothing was sent.",
+        ) from None
 
 
 def sync(*paths: Path) -> None:

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,16 @@ import numpy as np
 from client.budget import accounting
 from client.budget.accounting import Budget, Charge, Curve, Schedule
 from client.budget.tie import require_own, tie
-from lemof_model.errors import BudgetError, DiskError, LedgerError, OtherSplitsError
+from lemof_model.errors import BudgetError, LedgerError, OtherSplitsError
 from lemof_model.study import SplitSpec, Study, canonical_json, digest_json
-from protocol.disk import hold, sync, write_whole
+from protocol.disk import hold, sync, told_of_disk, write_whole
 from protocol.messages import Packet, Request
 
 log = logging.getLogger("lemof")
 
 LEDGER_VERSION = 1
 _NO_HASH = "0" * 64
+_on_disk = partial(told_of_disk, "The privacy ledger")
 RESTORE_HELP = (
     "Nothing is sent until then: restore ledger and head together from a backup that is no older than they are."
 )
@@ -84,13 +86,13 @@ def open_ledger(path: Path, budget: Budget, cohort: Path) -> Iterator["Ledger"]:
         LedgerError: a line was changed, moved or cut, or the cohort has another ledger.
         DiskError: the file cannot be made, read or written.
     """
-    with _told_of_disk(path):
+    with _on_disk(path):
         if not path.exists():
             require_own(cohort, path, None)
         _make_folder(path.parent)
         file = path.open("a+b", buffering=0)
     with file:
-        with _told_of_disk(path):
+        with _on_disk(path):
             hold(file, wait=True)
             ledger = Ledger(path, budget, cohort, file.fileno())
         yield ledger
@@ -107,7 +109,7 @@ def read_ledger(path: Path, cohort: Path) -> list[Entry]:
             raise LedgerError(rule=f"The ledger {path.name} must be there", got="only its head", fix=RESTORE_HELP)
         require_own(cohort, path, None)
         return []
-    with _told_of_disk(path), path.open("rb") as file:
+    with _on_disk(path), path.open("rb") as file:
         if not hold(file, shared=True):
             log.info("An answer is under way; waiting for its end.")
             hold(file, shared=True, wait=True)
@@ -234,7 +236,7 @@ class Ledger:
             schedule=schedule,
         )
         is_new_study = entry.study not in {known.study for known in self.entries}
-        with _told_of_disk(self.path):
+        with _on_disk(self.path):
             _make_folder(self._answers)
             write_whole(self._answers / f"{digest}.npz", content)
             self._write_line(asdict(entry))
@@ -367,19 +369,6 @@ def _unpack(content: bytes) -> Packet:
         metrics, config = json.loads(stored["words"].tobytes())
         arrays = {name.removeprefix("array/"): stored[name] for name in stored.files if name != "words"}
     return Packet(arrays, metrics, config)
-
-
-@contextmanager
-def _told_of_disk(path: Path) -> Iterator[None]:
-    """Turn an error of the disk into one that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            rule="The privacy ledger must be on a disk that can be written",
-            got=f"{error.strerror} from {path}",
-            fix="Make room or mend the permissions; nothing was sent.",
-        ) from None
 
 
 def _make_folder(folder: Path) -> None:

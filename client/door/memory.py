@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.cohort.hospital import Hospital
-from lemof_model.errors import DiskError, MemoryDamagedError
+from lemof_model.errors import MemoryDamagedError, Problem, ToldBeforeError
 from lemof_model.study import Study, canonical_json
-from protocol.disk import hold, sync
+from protocol.disk import hold, sync, told_of_disk
 from protocol.owner_only import owner_only
 
 log = logging.getLogger("lemof.door")
@@ -42,6 +42,7 @@ BEGIN, PLAN, HELD_OUT, ALLOWED, RUN = "begin", "plan", "held_out", "allowed", "r
 Line = dict[str, Any]
 Hashes = NDArray[np.uint64]
 
+_on_disk = partial(told_of_disk, "The memory of what was told")
 _RESTORE = "Nothing is sent until then: restore the folder whole from its latest backup."
 
 
@@ -61,6 +62,20 @@ class Memory:
         """All lines of a kind; of one study only, where it is named."""
         wanted = study and study.digest
         return [line for line in self._lines if line["kind"] == kind and wanted in (None, line["study"])]
+
+    def num_allowed(self, study: Study) -> int:
+        """Permissions of a study that nothing has used."""
+        used: int = sum(line["uses"] for kind in (PLAN, HELD_OUT, RUN) for line in self.lines(kind, study))
+        return len(self.lines(ALLOWED, study)) - used
+
+    def require_allowed(self, study: Study, uses: int, problems: Sequence[Problem]) -> None:
+        """Have as many permissions of a study that nothing has used.
+
+        Raises:
+            ToldBeforeError: there are fewer; ``problems`` say what they are needed for.
+        """
+        if uses > self.num_allowed(study):
+            raise ToldBeforeError(*problems)
 
     @cached_property
     def _stays(self) -> list[Hashes]:
@@ -138,7 +153,7 @@ class Memory:
             line["stays"] = _packed(np.concatenate([each[num_old:] for each in self._stays]).tobytes())
             line["sets"] = [_packed(bits) for bits in self._bits[num_sets:]]
             self._num_new_stays = self._num_new_sets = 0
-        with _told_of_disk(self.folder):
+        with _on_disk(self.folder):
             _write_line(self._descriptor, self._lines, line)
 
 
@@ -152,7 +167,7 @@ def read_memory(folder: Path) -> Memory:
     _require_whole(folder)
     if not path.exists():
         return Memory(folder, b"", [])
-    with _told_of_disk(folder):
+    with _on_disk(folder):
         found = path.stat()
         lines = _lines(path, (found.st_ino, found.st_size, found.st_mtime_ns))
     return Memory(folder, _key(folder, lines) if lines else b"", lines)
@@ -167,11 +182,11 @@ def open_memory(folder: Path) -> Iterator[Memory]:
         DiskError: the folder cannot be made, read or written.
     """
     _require_whole(folder)
-    with _told_of_disk(folder), owner_only():
+    with _on_disk(folder), owner_only():
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / TOLD).open("a+b", buffering=0)
     with file:
-        with _told_of_disk(folder):
+        with _on_disk(folder):
             hold(file, wait=True)
             content = (folder / TOLD).read_bytes()
             whole = content[: content.rfind(b"\n") + 1]
@@ -270,7 +285,7 @@ def _mark_of(key: bytes) -> str:
 
 def _key(folder: Path, lines: Sequence[Line]) -> bytes:
     """The key that the lines were written with."""
-    with _told_of_disk(folder):
+    with _on_disk(folder):
         key = (folder / KEY).read_bytes()
     if _mark_of(key) != lines[0]["key"]:
         raise MemoryDamagedError(
@@ -292,16 +307,3 @@ def _require_whole(folder: Path) -> None:
             fix=_RESTORE,
             code="E606",
         )
-
-
-@contextmanager
-def _told_of_disk(folder: Path) -> Iterator[None]:
-    """Turn an error of the disk into one that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            rule="The memory of what was told must be on a disk that can be written",
-            got=f"{error.strerror} from {folder}",
-            fix="Make room or mend the permissions; nothing was sent.",
-        ) from None

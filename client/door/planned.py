@@ -6,7 +6,7 @@ a study are known at its census.
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,17 +28,6 @@ from protocol.stages import STAGES
 OF_A_SPLIT = {*SPLITS, "members", "others"}
 
 
-class Planned(NamedTuple):
-    """A group that will leave: of which stage and which of its questions, its stays, and the minimum that it is
-    under."""
-
-    stage: str
-    asks: str
-    group: str
-    rows: Rows
-    minimum: int
-
-
 def kind_of(stage: str, group: str) -> str:
     """What a group has in common with those that it could be subtracted from: stage and name, on whichever split.
 
@@ -49,9 +38,10 @@ def kind_of(stage: str, group: str) -> str:
     return "/".join([stage, *("*" if word in OF_A_SPLIT else word for word in group.split("/"))])
 
 
-def planned(hospital: Hospital, limits: Limits) -> Iterator[Planned]:
-    """The groups that the hospital's study takes from it, without those that the door holds back. Whichever method it
-    is a plan does not say; so they are those of all stages that the hospital allows."""
+def planned(hospital: Hospital, limits: Limits) -> Iterator[tuple[Request, Group, int]]:
+    """The groups that the hospital's study takes from it, each with the request that asks for it and the minimum that
+    it is under, without those that the door holds back. Whichever method it is a plan does not say; so they are those
+    of all stages that the hospital allows."""
     least = {"patients": limits.min_patients, "cell": limits.min_cell}
     for request, _ in requests_of(hospital.study, method=tuple(STAGES.values())):
         if request.stage not in limits.stages:
@@ -60,7 +50,7 @@ def planned(hospital: Hospital, limits: Limits) -> Iterator[Planned]:
         held = held_back(hospital, limits, groups)
         for group in groups:
             if group.name not in held:
-                yield Planned(request.stage, asks_of(request), group.name, group.rows, least[group.minimum])
+                yield request, group, least[group.minimum]
 
 
 def groups_in(hospital: Hospital, request: Request) -> dict[str, Group]:
@@ -68,11 +58,6 @@ def groups_in(hospital: Hospital, request: Request) -> dict[str, Group]:
     view = _WhoIsThere(hospital, request, is_private=False)
     releases = STAGES[request.stage].releases
     return {name: one.group(name, part, {}) for one in releases for name, part in one.parts(view)}
-
-
-def asks_of(request: Request) -> str:
-    """Which of its stage's questions a request is; empty where there is one."""
-    return " ".join(str(getattr(request, name)) for name in STAGES[request.stage].probes[0])
 
 
 class _Nothing(nn.Module):

@@ -20,10 +20,9 @@ from typing import NamedTuple
 from client.budget.ledger import request_digest
 from client.cohort.hospital import Hospital
 from client.door.memory import ALLOWED, HELD_OUT, PLAN, RUN, Line, Memory, open_memory, read_memory
-from client.door.planned import asks_of, kind_of, planned
+from client.door.planned import kind_of, planned
 from client.site import SiteConfig
-from lemof_model.errors import DoorError, Problem, ToldBeforeError
-from lemof_model.study import Study
+from lemof_model.errors import DoorError, Problem
 from protocol.messages import (
     NO_RUN,
     Answer,
@@ -33,7 +32,7 @@ from protocol.messages import (
     Request,
     StatisticsRequest,
 )
-from protocol.stages import EVALUATION
+from protocol.stages import EVALUATION, STAGES
 
 log = logging.getLogger("lemof.door")
 
@@ -73,18 +72,15 @@ class Verdict(NamedTuple):
                 )
             )
         if self.num_runs:
-            found.append(_again(self.num_runs))
+            found.append(
+                Problem(
+                    "Held-out patients must be told of to one model of one run",
+                    f"another, after {self.num_runs} run{'s' * (self.num_runs != 1)} with these patients and labels",
+                    ALLOW,
+                    "E904",
+                )
+            )
         return found
-
-
-def _again(num_runs: int) -> Problem:
-    """Held-out patients that another model would be told of."""
-    return Problem(
-        "Held-out patients must be told of to one model of one run",
-        f"another, after {num_runs} run{'s' * (num_runs != 1)} with these very patients and labels",
-        ALLOW,
-        "E904",
-    )
 
 
 def is_of_held_out(request: Request) -> bool:
@@ -93,10 +89,9 @@ def is_of_held_out(request: Request) -> bool:
     return is_scored or isinstance(request, IntervalsRequest)
 
 
-def num_allowed(memory: Memory, study: Study) -> int:
-    """Permissions of a study that nothing has used."""
-    used: int = sum(line["uses"] for kind in (PLAN, HELD_OUT, RUN) for line in memory.lines(kind, study))
-    return len(memory.lines(ALLOWED, study)) - used
+def asks_of(request: Request) -> str:
+    """Which of its stage's questions a request is; empty where there is one."""
+    return " ".join(str(getattr(request, name)) for name in STAGES[request.stage].probes[0])
 
 
 class Told:
@@ -123,7 +118,7 @@ class Told:
             with open_memory(self._folder) as memory:
                 plan = self._pass(memory, request)
         if is_of_held_out(request):
-            _uses_to_tell(memory, plan, request)
+            _telling(memory, plan, request)
         return plan
 
     def keep(self, plan: Line, request: Request, answer: Answer) -> None:
@@ -142,10 +137,9 @@ class Told:
             )
         if is_of_held_out(request) and answer.counts:
             with open_memory(self._folder) as memory:
-                uses = _uses_to_tell(memory, plan, request)
-                if uses is not None:
-                    told = {"run": request.run, "set": plan["held_out"], **_said_in(request)}
-                    memory.append(HELD_OUT, self._study, **told, uses=uses)
+                told = _telling(memory, plan, request)
+                if told is not None:
+                    memory.append(HELD_OUT, self._study, **told)
 
     def verdict(self) -> Verdict:
         """What stands against the plan in a run to come; nothing is remembered."""
@@ -153,7 +147,7 @@ class Told:
 
     def num_allowed(self) -> int:
         """Permissions of the study that nothing has used."""
-        return num_allowed(read_memory(self._folder), self._study)
+        return read_memory(self._folder).num_allowed(self._study)
 
     def allow(self, verdict: Verdict) -> None:
         """Let the plan through once; a person has seen the verdict."""
@@ -169,8 +163,7 @@ class Told:
         if not isinstance(request, CensusRequest):
             verdict = verdict._replace(num_runs=0)  # of a run that has begun: its question about held_out will tell
         uses = int(bool(verdict.problems))
-        if uses > num_allowed(memory, self._study):
-            raise ToldBeforeError(*verdict.problems)
+        memory.require_allowed(self._study, uses, verdict.problems)
         if self._plan(memory) is None:
             memory.append(PLAN, self._study, **plan, uses=uses)
             uses = 0
@@ -195,12 +188,12 @@ class Told:
         if plan is None:
             before, told = _before(memory), []
             place_N = memory.add_hospital(self._hospital)
-            for group in () if self._is_private else planned(self._hospital, self._limits):
+            for asked, group, minimum in () if self._is_private else planned(self._hospital, self._limits):
                 number = memory.add_set(place_N[group.rows])
-                told.append([group.stage, group.asks, group.group, number])
-                for earlier, name in before.get(kind_of(group.stage, group.group), {}).items():
-                    if 0 < (num_patients := memory.num_apart(number, earlier)) < group.minimum:
-                        differences.append(Difference(group.stage, group.group, num_patients, group.minimum, name))
+                told.append([asked.stage, asks_of(asked), group.name, number])
+                for earlier, name in before.get(kind_of(asked.stage, group.name), {}).items():
+                    if 0 < (num_patients := memory.num_apart(number, earlier)) < minimum:
+                        differences.append(Difference(asked.stage, group.name, num_patients, minimum, name))
             held_out = memory.add_set(place_N[self._hospital.stays.rows("held_out")])
             plan = {"of": self._of(memory), "told": told, "held_out": held_out}
         others = {(one["study"], one["run"]) for one in memory.lines(HELD_OUT) if one["set"] == plan["held_out"]}
@@ -218,26 +211,26 @@ def _before(memory: Memory) -> dict[str, dict[int, str]]:
     return found
 
 
-def _uses_to_tell(memory: Memory, plan: Line, request: Request) -> int | None:
-    """How many permissions it takes to tell a model's scores of held-out patients; None if they were told.
+def _telling(memory: Memory, plan: Line, request: Request) -> Line | None:
+    """What to remember of a model's scores of held-out patients, with the permissions that it takes; None if they were
+    told.
 
     Raises:
         ToldBeforeError: more than there are.
     """
-    said, lines = _said_in(request), memory.lines(HELD_OUT)
-    told = [line for line in lines if line["set"] == plan["held_out"]]
+    said = _said_in(request)
+    told = [line for line in memory.lines(HELD_OUT) if line["set"] == plan["held_out"]]
     if any(all(line[name] == value for name, value in said.items()) for line in told):
         return None
     runs = {(line["study"], line["run"]) for line in told}
-    run = (request.study.digest, request.run)
-    own = [line for line in told if (line["study"], line["run"]) == run]
-    if own and all(line["model"] == said["model"] and line["asks"] != said["asks"] for line in own):
-        return 0
-    if not own and (not runs or any(line["run"] == request.run for line in memory.lines(RUN, request.study))):
-        return 0
-    if num_allowed(memory, request.study) < 1:
-        raise ToldBeforeError(_again(len(runs)))
-    return 1
+    own = [line for line in told if (line["study"], line["run"]) == (request.study.digest, request.run)]
+    if own:
+        is_free = all(line["model"] == said["model"] and line["asks"] != said["asks"] for line in own)
+    else:
+        is_free = not runs or any(line["run"] == request.run for line in memory.lines(RUN, request.study))
+    uses = int(not is_free)
+    memory.require_allowed(request.study, uses, Verdict((), len(runs)).problems)
+    return {"run": request.run, "set": plan["held_out"], **said, "uses": uses}
 
 
 def _said_in(request: Request) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ from client.cohort.hospital import open_hospital
 from client.door import stages
 from client.door.memory import HELD_OUT, KEY, PLAN, TOLD, open_memory, read_memory
 from client.door.planned import groups_in, planned
+from client.door.told import asks_of
 from client.site import SiteConfig, load_site
 from lemof_model.errors import MemoryDamagedError
 from lemof_model.features import schema_digest
@@ -195,7 +196,7 @@ def test_the_groups_of_a_plan_are_those_of_its_answers(site: SiteConfig) -> None
     """Who is in a group does not depend on the model, and all that leaves was judged."""
     study = tiny_study()
     opened = open_hospital(site, study)
-    of_plan = {(one.stage, one.asks, one.group) for one in planned(opened, site.limits)}
+    of_plan = {(asked.stage, asks_of(asked), one.name) for asked, one, _ in planned(opened, site.limits)}
     of_answers = set()
     for request, _ in requests_of(study):
         asked = dataclasses.replace(request, model=whole_model(study), round=1)
