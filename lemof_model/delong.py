@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from lemof_model import logistic, metrics
 
 Float = NDArray[np.float64]
+Interval = tuple[float, float]
 
 
 class Tables(NamedTuple):
@@ -129,25 +130,13 @@ def variance(of: Spread, num_short_C: Float, num_long_C: Float) -> Float:
     return np.asarray(np.maximum((factor[:, None] * weight_3C * of.sums).sum(axis=0), 0.0))
 
 
-def noise_variance(of: Tables, starts: NDArray[np.int64], num_short_V: Float, num_long_V: Float) -> Float:
-    """What noise of variance 1 in each coarse bin of both histograms adds to the variance of an AUROC, ``(V,)``.
-
-    The AUROC moves by ``(placement - AUROC) / m`` with the count of long stays in a bin, and by ``(placement - AUROC) /
-    n`` with that of short ones; a coarse count is spread evenly over the bins that begin at ``starts``.
-    """
-    widths = np.diff(np.append(starts, of.placement.shape[-1]))
-    coarse = np.add.reduceat(of.centred, starts, axis=-1) / widths
-    short, long = (coarse**2).sum(axis=-1)
-    return np.asarray(short / num_short_V**2 + long / num_long_V**2)
-
-
-def auroc_interval(auroc: float, variance: float) -> tuple[float, float] | None:
+def auroc_interval(auroc: float, variance: float) -> Interval | None:
     """95 % interval on the scale of log-odds, which stays within 0 and 1; None where nothing varies, as in groups that
     the scores part without a mistake: a point would look certain.
 
     Example:
         >>> auroc_interval(0.8, 0.0016)
-        (0.7098..., 0.8674...)
+        (0.7101..., 0.8671...)
     """
     if not 0.0 < auroc < 1.0 or not variance > 0.0:
         return None
@@ -156,17 +145,67 @@ def auroc_interval(auroc: float, variance: float) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def normal_interval(value: float, variance: float, *, lowest: float) -> tuple[float, float] | None:
-    """95 % interval on the scale of the value, as for a difference of AUROCs, cut at ``lowest`` and 1; None if nothing
-    varies, or if noise has put all of it beyond these.
+def difference_interval(difference: float, variance: float) -> Interval | None:
+    """95 % interval of a difference of AUROCs, within -1 and 1; None if nothing varies.
 
     Example:
-        >>> normal_interval(0.02, 0.0001, lowest=-1.0)
+        >>> difference_interval(0.02, 0.0001)
         (0.0004..., 0.0395...)
     """
     half = metrics.Z_95 * float(np.sqrt(variance))
-    low, high = max(value - half, lowest), min(value + half, 1.0)
-    return (low, high) if low < high else None
+    return (max(difference - half, -1.0), min(difference + half, 1.0)) if half > 0.0 else None
+
+
+def noisy_interval(
+    negative_B: Float, positive_B: Float, starts: NDArray[np.int64], noise: float, variance: float = 0.0
+) -> Interval | None:
+    """95 % interval of an AUROC whose histograms have noise: all values that they do not speak against (Fieller 1954).
+
+    Where noise is as large as the counts, their ratio errs in no normal way. But ``T(t) = pairs in order - t pairs``
+    has mean 0 at the true AUROC t. It moves with the count of short stays in a bin by ``above - t m``, of long ones by
+    ``below - t n``, and of both by 1, 1/2 or 0, less t; so its variance is a quadratic in t, and ``T(t)^2 <= 1.96^2 var
+    T(t)`` is solved by roots. Where noise hides everything, everything from 0 to 1 solves it.
+
+    Args:
+        negative_B: counts of short stays with noise, spread evenly over the bins that begin at ``starts``.
+        positive_B: those of long stays.
+        starts: where each coarse bin begins.
+        noise: its variance in each coarse bin of either.
+        variance: of the AUROC, from the chance in patients.
+
+    Returns:
+        None if no AUROC fits these counts, or one of them adds up to nobody.
+    """
+    n, m, num = negative_B.sum(), positive_B.sum(), len(starts)
+    if min(n, m) <= 0.0:
+        return None
+    below_B, above_B = np.cumsum(negative_B) - negative_B / 2, m - np.cumsum(positive_B) + positive_B / 2
+    widths = np.diff(np.append(starts, len(negative_B)))
+    above, below = (np.add.reduceat(each, starts) / widths for each in (above_B, below_B))
+    in_order, pairs = positive_B @ below_B, n * m
+    # var T(t) = c0 - 2 c1 t + c2 t^2. From noisy counts, the part of both noises is in it twice: once too much.
+    c0 = pairs**2 * variance + noise * (above @ above + below @ below) - noise**2 * num * (2 * num - 1) / 4
+    c1 = noise * (m * above.sum() + n * below.sum()) - noise**2 * num**2 / 2
+    c2 = noise * num * (m**2 + n**2) - noise**2 * num**2
+    z2 = metrics.Z_95**2
+    against = np.array([pairs**2 - z2 * c2, -2.0 * (in_order * pairs - z2 * c1), in_order**2 - z2 * c0])
+    ends = [t for t in (0.0, 1.0) if np.polyval(against, t) <= 0.0]
+    ends += [float(t.real) for t in np.roots(against) if t.imag == 0.0 and 0.0 <= t.real <= 1.0]
+    return (min(ends), max(ends)) if ends else None
+
+
+def noisy_difference_interval(
+    aurocs: tuple[float, float], noise: tuple[Interval | None, Interval | None], variance: float
+) -> Interval | None:
+    """95 % interval of the difference of two noisy AUROCs, if each has an interval of its noise alone: the distances to
+    their ends are squared and added to what the chance in patients takes (Zou and Donner 2008)."""
+    (one, other), (of_one, of_other) = aurocs, noise
+    if of_one is None or of_other is None:
+        return None
+    chance, difference = metrics.Z_95**2 * variance, one - other
+    below = float(np.sqrt(chance + (one - of_one[0]) ** 2 + (of_other[1] - other) ** 2))
+    above = float(np.sqrt(chance + (of_one[1] - one) ** 2 + (other - of_other[0]) ** 2))
+    return max(difference - below, -1.0), min(difference + above, 1.0)
 
 
 def variance_of_counts(negative_B: NDArray[Any], positive_B: NDArray[Any]) -> float:
@@ -179,6 +218,6 @@ def variance_of_counts(negative_B: NDArray[Any], positive_B: NDArray[Any]) -> fl
     return float(variance(spread_of_counts(negative, positive, tables(negative, positive)), n, m)[0])
 
 
-def interval_of_counts(negative_B: NDArray[Any], positive_B: NDArray[Any]) -> tuple[float, float] | None:
+def interval_of_counts(negative_B: NDArray[Any], positive_B: NDArray[Any]) -> Interval | None:
     """95 % interval of the same, if there is one."""
     return auroc_interval(float(metrics.auroc(negative_B, positive_B)), variance_of_counts(negative_B, positive_B))

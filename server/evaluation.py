@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemof_model import delong, logistic, membership, metrics
+from lemof_model.delong import Interval
 from lemof_model.features import DISEASES
 from lemof_model.lemof import POPULATIONS, REFERENCES, SCORED, VARIANTS
 from lemof_model.study import Study
-from server.intervals import Interval, Intervals
+from server.intervals import Intervals
 from server.pooled import complete_sites, counts_of, mended
 from server.run_store import Round
 

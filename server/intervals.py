@@ -2,8 +2,8 @@
 
 Hospitals without a budget send sums over their patients of squared placements, by the pooled tables and by their own
 (``lemof_model/delong.py``). Of one with a budget the squares of single scores follow from its noisy histograms, where
-each patient has one stay; it sends those of differences, with noise, and how much noise is in its histograms: that
-moves an AUROC as well, and its variance is added.
+each patient has one stay; it sends those of differences, with noise, and how much noise is in its histograms, which
+moves an AUROC as well.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemof_model import delong, metrics
+from lemof_model.delong import Interval
 from lemof_model.lemof import COMPARED, POPULATIONS, SCORED, VARIANTS
 from lemof_model.study import Study
 from protocol.kinds import coarse_starts
@@ -20,11 +21,9 @@ from server.pooled import complete_sites, counts_of, mended
 from server.run_store import Round
 
 Float = NDArray[np.float64]
-Interval = tuple[float, float]
 FULL = SCORED.index("full")
 CONTRASTS = np.array([*range(len(SCORED)), *([FULL] * len(COMPARED))])
-"""The score of each contrast, the first of the two of a difference; ``OTHERS``: the second."""
-OTHERS = np.array([SCORED.index(name) for name in (*SCORED, *COMPARED)])
+"""The score of each contrast, the first of the two of a difference."""
 IS_PAIR = np.arange(len(CONTRASTS)) >= len(SCORED)
 
 
@@ -52,20 +51,38 @@ def _tables(histograms: Sequence[tuple[Float, Float]]) -> delong.Tables:
 
 
 class _Estimate(NamedTuple):
-    """AUROC of each score ``(V,)``, and the variance of each contrast ``(C,)``: the scores, then the differences. A
-    noisy AUROC may lie beyond 0 and 1, and errs as the noise does: normally, on its own scale."""
+    """Histograms by outcome of each score, and the variance of each contrast from the chance in patients ``(C,)``;
+    ``noise``: its variance in each coarse bin of the histograms."""
 
-    auroc: Float
+    histograms: Sequence[tuple[Float, Float]]
     variance: Float
-    is_noisy: bool
+    noise: float
+
+    def auroc(self, name: str) -> float:
+        """Of one score. Noise may put it beyond 0 and 1, where it is cut."""
+        return float(np.clip(metrics.auroc(*self.histograms[SCORED.index(name)]), 0.0, 1.0))
 
     def interval(self, name: str) -> Interval | None:
         """Of the AUROC of one score."""
-        index = SCORED.index(name)
-        auroc, variance = float(self.auroc[index]), float(self.variance[index])
-        if self.is_noisy:
-            return delong.normal_interval(auroc, variance, lowest=0.0)
-        return delong.auroc_interval(auroc, variance)
+        variance = float(self.variance[SCORED.index(name)])
+        return self._noisy(name, variance) if self.noise else delong.auroc_interval(self.auroc(name), variance)
+
+    def difference(self, name: str) -> dict[str, Any]:
+        """Full minus another, with its interval."""
+        one, other = self.auroc("full"), self.auroc(name)
+        variance = float(self.variance[len(SCORED) + COMPARED.index(name)])
+        if self.noise:
+            noise = self._noisy("full"), self._noisy(name)
+            interval = delong.noisy_difference_interval((one, other), noise, variance)
+        else:
+            interval = delong.difference_interval(one - other, variance)
+        return {"auroc": one - other, "auroc_ci": interval}
+
+    def _noisy(self, name: str, variance: float = 0.0) -> Interval | None:
+        """The interval of noise, and of the chance in patients where its variance is told."""
+        negative, positive = self.histograms[SCORED.index(name)]
+        starts = coarse_starts(len(negative), is_equal=False)
+        return delong.noisy_interval(negative, positive, starts, self.noise, variance)
 
 
 class Intervals:
@@ -95,13 +112,7 @@ class Intervals:
         of = self._of_all(population)
         if of is None:
             return {}
-        found = {}
-        for number, name in enumerate(COMPARED, start=len(SCORED)):
-            if self._is_paired(population, name):
-                difference = float(of.auroc[FULL] - of.auroc[SCORED.index(name)])
-                interval = delong.normal_interval(difference, float(of.variance[number]), lowest=-1.0)
-                found[f"full-{name}"] = {"auroc": float(np.clip(difference, -1.0, 1.0)), "auroc_ci": interval}
-        return found
+        return {f"full-{name}": of.difference(name) for name in COMPARED if self._is_paired(population, name)}
 
     def _is_paired(self, population: str, name: str) -> bool:
         """Whether each stay that has a full score has this one."""
@@ -127,16 +138,12 @@ class Intervals:
         if not sites or not set(sites) <= answered & set(complete_sites(self._held_out, f"{population}/all")):
             return None
         histograms = _histograms(self._held_out, population, sites, self._num_bins)
-        tables, auroc = _tables(histograms), np.array([metrics.auroc(*counts) for counts in histograms])
-        num_short, num_long = np.maximum([[counts.sum() for counts in both] for both in histograms], 1.0).T
+        tables = _tables(histograms)
         parts = [self._spread(population, site, which, tables) for site in sites]
         total = delong.Spread(*(np.sum(part, axis=0) for part in zip(*(spread for spread, _ in parts), strict=True)))
-        starts = coarse_starts(self._num_bins, is_equal=False)
-        noise = sum(noise for _, noise in parts)
-        noise_V = noise * delong.noise_variance(tables, starts, num_short, num_long)
+        num_short, num_long = np.maximum([[counts.sum() for counts in both] for both in histograms], 1.0).T
         variance = delong.variance(total, num_short[CONTRASTS], num_long[CONTRASTS])
-        variance += noise_V[CONTRASTS] + np.where(IS_PAIR, noise_V[OTHERS], 0.0)
-        return _Estimate(auroc, variance, noise > 0.0)
+        return _Estimate(histograms, variance, sum(noise for _, noise in parts))
 
     def _spread(self, population: str, site: str, which: str, tables: delong.Tables) -> tuple[delong.Spread, float]:
         """What one hospital adds to a variance, and the variance of the noise in a coarse bin of its histograms."""

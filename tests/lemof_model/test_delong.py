@@ -123,15 +123,29 @@ def test_nobody_has_the_tables_of_nobody() -> None:
     np.testing.assert_array_equal(nobody.placement, delong.even(2, 8).placement)
 
 
-def test_the_variance_of_noise_is_that_of_noisy_histograms() -> None:
-    """Noise small beside the counts, spread over the bins that it was added to."""
-    rng, starts, deviation = np.random.default_rng(4), np.arange(0, 40, 5), 5.0
-    short, long = (1000.0 * (1 + np.sin(np.arange(40) / 9 + shift)) for shift in (0.0, 1.5))
-    of = delong.tables(short[None], long[None])
-    stated = deviation**2 * delong.noise_variance(of, starts, *(np.array([c.sum()]) for c in (short, long)))
-    noise = np.repeat(deviation * rng.normal(size=(2, 4000, 8)) / 5, 5, axis=-1)
-    moved = metrics.auroc(short + noise[0], long + noise[1])
-    assert moved.var() == pytest.approx(float(stated[0]), rel=0.1)
+@pytest.mark.parametrize("num_stays", [20, 4000])
+def test_a_noisy_interval_holds_the_auroc_whatever_the_noise(num_stays: int) -> None:
+    """Noise small beside the counts, and as large: it holds the AUROC without noise in about 95 % of the draws."""
+    rng, starts, deviation = np.random.default_rng(4), np.arange(0, 40, 5), 4.0
+    short, long = (num_stays / 40 * (1 + np.sin(np.arange(40) / 9 + shift)) for shift in (0.0, 1.5))
+    noise = np.repeat(deviation * rng.normal(size=(2, 1000, 8)) / 5, 5, axis=-1)
+    found = [
+        delong.noisy_interval(short + of_short, long + of_long, starts, deviation**2)
+        for of_short, of_long in zip(*noise, strict=True)
+    ]
+    truth = float(metrics.auroc(short, long))
+    held = np.mean([low <= truth <= high for low, high in filter(None, found)])
+    assert 0.93 < held < (0.97 if num_stays == 4000 else 0.999) and found.count(None) < 100
+    of_all = [high - low for low, high in filter(None, found)]
+    assert np.mean(of_all) < 0.02 if num_stays == 4000 else max(of_all) == 1.0
+
+
+def test_a_difference_of_noisy_aurocs_takes_the_noise_of_both() -> None:
+    found = delong.noisy_difference_interval((0.8, 0.7), ((0.77, 0.83), (0.66, 0.74)), 0.0)
+    assert found == pytest.approx((0.05, 0.15))
+    wider = delong.noisy_difference_interval((0.8, 0.7), ((0.77, 0.83), (0.66, 0.74)), 0.12**2 / metrics.Z_95**2)
+    assert wider == pytest.approx((-0.03, 0.23))
+    assert delong.noisy_difference_interval((0.8, 0.7), (None, (0.0, 1.0)), 0.0) is None
 
 
 def test_an_interval_stays_within_0_and_1_and_a_point_is_none() -> None:
@@ -139,7 +153,8 @@ def test_an_interval_stays_within_0_and_1_and_a_point_is_none() -> None:
     low, high = delong.auroc_interval(0.99, 0.01) or (0.0, 0.0)
     assert 0.0 < low < 0.99 < high < 1.0
     assert delong.auroc_interval(1.0, 0.0) is delong.auroc_interval(0.5, 0.0) is None
-    assert delong.normal_interval(0.9, 0.01, lowest=0.0) == pytest.approx((0.704, 1.0), abs=1e-3)
-    assert delong.normal_interval(0.0, 0.0, lowest=-1.0) is None is delong.normal_interval(1.3, 0.01, lowest=0.0)
-    assert delong.normal_interval(float("nan"), 0.01, lowest=0.0) is None
+    assert delong.difference_interval(0.0, 0.0) is None
+    assert delong.difference_interval(0.9, 0.01) == pytest.approx((0.704, 1.0), abs=1e-3)
+    nobody = np.array([-3.0, 1.0]), np.array([2.0, 2.0])
+    assert delong.noisy_interval(*nobody, np.array([0, 1]), 1.0) is None
     assert delong.interval_of_counts(np.array([1, 0]), np.array([0, 5])) is None

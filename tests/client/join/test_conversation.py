@@ -95,7 +95,7 @@ def test_a_study_ends_with_its_last_question_or_before(talk: Conversation, site:
 def test_a_study_that_answers_nothing_is_not_complete_because_the_one_before_was(
     talk: Conversation, site: SiteConfig, told: Told
 ) -> None:
-    answer_round(talk, site, request(9, EvaluationRequest, split="held_out"))
+    answer_round(talk, site, request(9, IntervalsRequest))
     talk.asked(8, site, request().to_packet())
     assert told[-2] == "study 'trial' has ended: its last question was answered."
     talk.ended()
