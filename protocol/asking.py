@@ -57,7 +57,7 @@ def check_request(request: Request) -> None:
     shapes = shapes_of_model(request) if request.model or stage.reads else {}
     for name, value in request.model.items():
         allowed = shapes.get(name, ())
-        if value.dtype.kind not in "fiu" or value.shape not in allowed:
+        if value.dtype.kind not in ("iu" if name == "best_level" else "f") or value.shape not in allowed:
             raise DoorError(
                 rule=f"{request.stage} must come with the plan's arrays",
                 got=f"{name} of {value.dtype} and shape {value.shape} from the coordinator",

@@ -55,6 +55,7 @@ def unpack(packed: Arrays, table: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     Raises:
         DoorError: what came is not what ``pack`` makes, or is too much.
     """
+    _require(isinstance(table, Mapping), "Counts must come with a table of their types and shapes", "none")
     arrays, left = dict(packed), MOST_ELEMENTS
     for name, entry in table.items():
         dtype, shape = _form(name, entry)
@@ -90,6 +91,7 @@ def _smallest(value: NDArray[Any]) -> NDArray[Any]:
 def _form(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Type and shape that a table states."""
     is_form = isinstance(entry, list) and len(entry) == 2 and entry[0] in WHOLE and isinstance(entry[1], list)
+    is_form = is_form and not name.endswith((GAPS, VALUES))
     is_form = is_form and all(type(size) is int and 0 <= size <= MOST_ELEMENTS for size in entry[1])
     _require(is_form and 0 < len(entry[1]) <= 4, f"{name} must have a type of whole numbers and a shape", "others")
     return np.dtype(entry[0]), tuple(entry[1])

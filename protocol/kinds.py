@@ -428,6 +428,11 @@ class Histogram(Release):
         each, most, size = math.sqrt(self.num_noisy), math.sqrt(self.most_bins), math.prod(self.shape(request))
         return reach.summed(self.share, self.counted(request, group), each=each, sensitivity=most, size=size)
 
+    def noisy_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """Scores that no noisy histogram counts have none."""
+        bins = sums["histogram"].reshape(-1, self.shape(request)[-1])
+        yield f"{group}/histogram must hold noisy scores alone", not bins[self.num_noisy :].any()
+
     def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
         """Bins count stays, each once for a score at most."""
         bins = sums["histogram"].reshape(-1, self.shape(request)[-1]).astype(np.float64)
@@ -443,6 +448,9 @@ class Placements(Release):
     """Sums over patients of squared placements, by the tables of the request and by the hospital's own; ``Part.each``
     is scores ``(V, N)`` and the edges of each. What is squared are ``C`` contrasts: the scores, and the differences of
     ``full`` and each other (``delong.py``).
+
+    Exact sums leave with ``DIGITS`` significant digits. An interval needs no more, and all digits of a sum over few
+    patients would fit one way alone to pair the bins of two scores: they would join histograms into rows.
 
     Under a budget each patient has one stay, long or short, and of that the squared differences of the noisy scores are
     added to one sum each, cut at 1; what else a variance takes follows from noisy histograms and from ``noise``, the
@@ -477,7 +485,8 @@ class Placements(Release):
         own = delong.contrasts(scores, edges, label, delong.tables(short, long))
         pooled = delong.contrasts(scores, edges, label, self._tables(view, group, len(scores)), self.pairs(len(scores)))
         sums, num_patients = delong.spread(pooled, label, patient)
-        return {"pooled": sums, "own": delong.spread(own, label, patient).sums, "num_patients": num_patients}
+        of_own, _ = delong.spread(own, label, patient)
+        return {"pooled": rounded(sums), "own": rounded(of_own), "num_patients": num_patients}
 
     def noisy_sums(self, view: View, noise: Noise, parts: Mapping[str, Part]) -> Sequence[Arrays]:
         """Of the differences of the noisy scores, by outcome, with noise."""
@@ -510,17 +519,29 @@ class Placements(Release):
         return reach.summed(self.share, counted, each=math.sqrt(num_pairs), sensitivity=self._most, size=size)
 
     def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
-        """A patient adds the square of a sum over stays, each from -1 to 1, or to 2 for a difference; products are held
-        to the squares (Cauchy and Schwarz)."""
+        """A patient adds the square of a sum over stays, each from -1 to 1, or to 2 for a difference: no more than if
+        one patient had all stays that the others leave. The square of a difference is no more than twice those of both,
+        and products are held to the squares (Cauchy and Schwarz)."""
         stays, (num_short, num_long, num) = counts[group], sums["num_patients"].tolist()
-        are_some = are_whole(sums["num_patients"]) and 0 <= max(num_short, num_long) <= num <= num_short + num_long
-        yield f"{group}/num_patients must count patients of the stays", are_some and num <= stays
+        are_some = are_whole(sums["num_patients"]) and min(num_short, num_long) >= 1
+        are_some = are_some and max(num_short, num_long) <= num <= min(num_short + num_long, stays)
+        yield f"{group}/num_patients must count patients of the stays", are_some
+        num_scores, slack = sums["own"].shape[1], 1.0 + 4.0 * 10.0**-DIGITS
+        most = ((stays - num + 1) ** 2 + num - 1) * np.where(np.arange(sums["pooled"].shape[1]) < num_scores, 1.0, 4.0)
         for name in ("pooled", "own"):
             short_C, long_C, both_C = sums[name]
-            squares = np.stack([short_C, long_C])
-            yield f"{group}/{name} must be what its stays can add up to", within(squares, 0.0, 4.0 * stays**2)
-            is_product = (both_C**2 <= short_C * long_C * (1.0 + 1e-6) + ROUNDING).all()
+            squares, limit_C = np.stack([short_C, long_C]), slack * most[: len(short_C)]
+            yield f"{group}/{name} must be what its stays can add up to", within(squares, 0.0, limit_C)
+            is_product = (both_C**2 <= short_C * long_C * slack + ROUNDING).all()
             yield f"{group}/{name} must have no product above its squares", bool(is_product)
+
+    def noisy_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
+        """Noise has a variance, and what no noisy sum fills is 0."""
+        yield f"{group}/noise must be a variance", float(sums["noise"]) > 0.0
+        start = self.scores.shape(request)[0]
+        filled = np.zeros(sums["pooled"].shape, bool)
+        filled[:2, start : start + self.scores.num_noisy - 1] = True
+        yield f"{group}/pooled must hold noisy sums alone", not sums["pooled"][~filled].any()
 
     @property
     def _most(self) -> float:
@@ -535,6 +556,20 @@ class Placements(Release):
     def _tables(view: View, group: str, num_scores: int) -> delong.Tables:
         model = view.request.model
         return delong.Tables(model[f"placement/{group}"][:, :num_scores], model[f"auroc/{group}"][:num_scores])
+
+
+DIGITS = 3
+
+
+def rounded(value: Float) -> Float:
+    """With ``DIGITS`` significant digits.
+
+    Example:
+        >>> rounded(np.array([0.0123456, -98765.0, 0.0])).tolist()
+        [0.0123, -98800.0, 0.0]
+    """
+    unit = 10.0 ** (np.floor(np.log10(np.where(value == 0.0, 1.0, np.abs(value)))) - DIGITS + 1)
+    return np.asarray(np.round(value / unit) * unit)
 
 
 def coarse_starts(num_bins: int, *, is_equal: bool) -> NDArray[np.int64]:

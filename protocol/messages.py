@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 from numpy.typing import NDArray
 
@@ -306,7 +306,7 @@ def answer_from_packet(packet: Packet) -> Answer | Refusal:
         **shared,
         cohort_digest=config["cohort_digest"],
         sums=compact.unpack(packet.arrays, json.loads(config["compact"])),
-        counts={name.removeprefix("count/"): int(n) for name, n in metrics.items() if name.startswith("count/")},
+        counts={name.removeprefix("count/"): cast(int, n) for name, n in metrics.items() if name.startswith("count/")},
         too_small=tuple(json.loads(config["too_small"])),
         epsilon=float(metrics["epsilon"]),
         delta=float(metrics["delta"]),

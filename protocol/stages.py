@@ -354,6 +354,15 @@ def _scored_groups(split: str, members: Sequence[str], request: Any) -> list[str
     return named if request.split == split else []
 
 
+def _scores_in(view: View, split: str, population: str) -> dict[str, Any]:
+    """Scores in a population: the ECG alone has none among all stays, where it would tell of the few with an ECG whom
+    ``with_ecg`` may be too small to tell of."""
+    scores = dict(view.scores(split))
+    if population == "all":
+        scores["ecg_single"] = np.full(len(scores["ecg_single"]), np.nan)
+    return scores
+
+
 def _scored(split: str, view: View, group: str) -> Part:
     """The scores of a group's stays, and the bins of each."""
     (population, member, label), stays, rows = group.split("/"), view.stays, view.stays.rows(split)
@@ -362,7 +371,7 @@ def _scored(split: str, view: View, group: str) -> Part:
         included &= stays.has_ecg_N[rows]
     if member != "all":
         included &= view.subgroups[member][rows]
-    scores, equal = view.scores(split), metrics.bin_edges(view.study.evaluation)
+    scores, equal = _scores_in(view, split, population), metrics.bin_edges(view.study.evaluation)
     edges = [view.request.model.get(f"edges/{population}/{variant}", equal) for variant in scores]
     return Part(rows[included], (np.stack([score[included] for score in scores.values()]), edges))
 
@@ -452,7 +461,7 @@ def _placed(view: View, population: str) -> Part:
     """The scores of a population on ``held_out``. The limit is held over either outcome, whose sums stand apart."""
     stays, rows = view.stays, view.stays.rows("held_out")
     included = stays.has_ecg_N[rows] if population == "with_ecg" else np.ones(len(rows), bool)
-    scores = view.scores("held_out")
+    scores = _scores_in(view, "held_out", population)
     edges = [view.request.model[f"edges/{population}/{variant}"] for variant in scores]
     label, rows = stays.long_stay_N[rows[included]], rows[included]
     each = np.stack([score[included] for score in scores.values()]), edges

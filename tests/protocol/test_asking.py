@@ -65,6 +65,18 @@ def test_edges_in_another_order_are_refused_for_a_bin_would_depend_on_other_stay
         check_request(EvaluationRequest(study=STUDY, round=9, split="held_out", model=swapped))
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int8", "int64", "bool"])
+def test_whole_numbers_are_refused_where_a_model_has_none(kind: str) -> None:
+    """A difference of unsigned numbers is never negative, so no order could be seen in them."""
+    edges = (np.arange(NUM_BINS + 1)[::-1] % 2).astype(kind)
+    with pytest.raises(DoorError, match=f"got edges/all/full of {kind}"):
+        check_request(EvaluationRequest(study=STUDY, round=9, split="held_out", model={"edges/all/full": edges}))
+    found = untrained(LEMOF, STUDY)
+    changed = {name: np.rint(value).astype(kind) for name, value in found.items() if name.startswith("placement")}
+    with pytest.raises(DoorError, match=f"got placement/with_ecg of {kind}"):
+        check_request(IntervalsRequest(study=STUDY, round=9, model=found | changed))
+
+
 @pytest.mark.parametrize("number", [0, -1, -(2**40), 2**31])
 def test_a_round_that_no_study_has_is_refused_before_its_learning_rate_is_negative(number: int) -> None:
     with pytest.raises(DoorError, match=f"number of encoders must be from 1 to 1000000, got {number} from"):

@@ -173,6 +173,9 @@ def test_differences_are_those_of_the_pooled_aurocs(run: Run) -> None:
             assert low <= high
 
 
+ROUNDED = 2e-3  # hospitals send three digits
+
+
 @pytest.mark.parametrize("population", lemof.POPULATIONS)
 def test_intervals_are_those_of_the_rows(run: Run, population: str) -> None:
     """Of all rows together, of one hospital's, and of differences; a patient may have two stays."""
@@ -191,11 +194,11 @@ def test_intervals_are_those_of_the_rows(run: Run, population: str) -> None:
         return tables.auroc, delong.variance(spread, *(np.full(3, float((label == y).sum())) for y in (0, 1)))
 
     auroc, variance = variances(sites)
-    assert table["pooled"]["auroc_ci"] == pytest.approx(delong.auroc_interval(auroc[0], variance[0]))
+    assert table["pooled"]["auroc_ci"] == pytest.approx(delong.auroc_interval(auroc[0], variance[0]), abs=ROUNDED)
     difference = run.metrics["differences"][population]["full-m1"]["auroc_ci"]
-    assert difference == pytest.approx(delong.difference_interval(auroc[0] - auroc[1], variance[2]))
+    assert difference == pytest.approx(delong.difference_interval(auroc[0] - auroc[1], variance[2]), abs=ROUNDED)
     auroc, variance = variances(["a"])
-    assert table["sites"]["a"]["auroc_ci"] == pytest.approx(delong.auroc_interval(auroc[0], variance[0]))
+    assert table["sites"]["a"]["auroc_ci"] == pytest.approx(delong.auroc_interval(auroc[0], variance[0]), abs=ROUNDED)
 
 
 def patients_of(run: Run, site: str, population: str) -> NDArray[np.int64]:

@@ -133,6 +133,10 @@ CASES = {
     "NaN": ("statistics", "", lambda a: changed(a, "x2", lambda v: v * np.nan), "must bring finite numbers up to"),
     "squares that are too small": (
         "statistics", "", lambda a: changed(a, "x2", lambda v: v / 1e6), "x2 must not be too small for x"),
+    "sums of placements x 1000": (
+        "intervals", "", lambda a: changed(a, "pooled", lambda v: v * 1000), "pooled must be what its stays can add"),
+    "patients that are none": (
+        "intervals", "", lambda a: changed(a, "num_patients", lambda v: v * 0), "num_patients must count patients"),
     "an array is missing": (
         "meta", "", lambda a: dataclasses.replace(a, sums={k: v for k, v in a.sums.items() if "loss" not in k}),
         "must bring every listed array, got none of ecg/loss"),
@@ -193,6 +197,10 @@ def test_a_wrong_answer_is_that_hospitals_refusal_of_the_round(asked: Asked, tmp
         ("encoders", "weight", lambda v: v * 1e9, "within what clipping and noise allow"),
         ("importance", "abs_shap", lambda v: v + 1e9, "within what clipping and noise allow"),
         ("evaluation", "histogram", lambda v: v * 1e9, "within what clipping and noise allow"),
+        ("evaluation", "all/0/histogram", lambda v: v + 1.0, "histogram must hold noisy scores alone"),
+        ("intervals", "noise", np.negative, "noise must be a variance"),
+        ("intervals", "noise", lambda v: v * 0, "noise must be a variance"),
+        ("intervals", "pooled", lambda v: v + 1.0, "pooled must hold noisy sums alone"),
     ],
 )  # fmt: skip
 def test_with_a_budget_sums_are_held_to_clipping_and_the_most_noise_there_may_be(
