@@ -44,6 +44,6 @@ def test_seeds_and_salts_go_on_over_one_cohort(tmp_path: Path, monkeypatch: pyte
         out = run([site_file], plan, tmp_path / f"run_{number}")
         models.add((out / "model/lemof.safetensors").read_bytes())
         memory = read_memory(memory_of(out) / "hospital_a")
-        assert (len(memory.lines(PLAN)), len(memory.lines(HELD_OUT))) == (1, 1)
+        assert (len(memory.lines(PLAN)), len(memory.lines(HELD_OUT))) == (1, 2)  # histograms, and intervals
     assert len(models) == 20
     assert not load_site(site_file).memory.exists()
