@@ -193,7 +193,7 @@ def attention_row(hospital: Hospital) -> Row:
         ecg[present] = seen
         return ecg, tokens_of("ehr", some), present.float()
 
-    head = lemof.attention_head(study, model | lemof.initial_heads(study, model["best_level"]), 0)
+    head = lemof.attention_head(study, model | lemof.initial_heads(study, model["best_level"]), "attention/0")
     spec = study.attention.training
 
     def one_round(batch_of: Callable[[Rows], Any]) -> Callable[[], None]:

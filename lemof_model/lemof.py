@@ -3,12 +3,13 @@
 A model is one flat dict of arrays, the same in a request, in ``model/`` of a run and here:
 
     scaling/mean, scaling/scale                 numeric features, from the federated sums
-    ecg/..., ehr/...                            weights of the two modality networks
+    ecg/..., ehr/...                            weights of the two modality networks; with folds ecg/0/... and so on
     meta/ecg, meta/ehr                          G over three level predictions (eq. 4): three weights, intercept
     background/ecg, background/ehr              mean inputs of those, the Shapley background
     best_level                                  (2,) ecg and ehr, counted from 1
     omega_1                                     G over [meta_ecg, best_ecg, meta_ehr, best_ehr] (eq. 8), and has_ecg
-    attention/0/..., attention/1/...            the two cross-fit heads (eq. 10-12)
+    attention/0/..., attention/1/...            the two cross-fit heads (eq. 10-12); with folds two of each network,
+                                                attention/0/0/... and so on
     final                                       G over [omega_1, omega_2] (eq. 13)
 
 Shapes: N stays, K levels. Log-odds everywhere; a modality that a stay lacks has log-odds 0.
@@ -57,19 +58,61 @@ def prefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArr
     return {f"{prefix}/{name}": value for name, value in arrays.items()}
 
 
+def networks_of(study: Study, modality: str) -> tuple[str, ...]:
+    """The networks of a modality: one, or one for each fold.
+
+    Example:
+        >>> networks_of(Study(), "ecg"), networks_of(Study(folds=2), "ecg")
+        (('ecg',), ('ecg/0', 'ecg/1'))
+    """
+    return tuple(f"{modality}/{number}" for number in range(study.folds)) or (modality,)
+
+
+def heads_of(study: Study) -> tuple[str, ...]:
+    """The attention heads: one for each half of the patients that a network learns nothing of.
+
+    Example:
+        >>> heads_of(Study()), heads_of(Study(folds=2))[1:3]
+        (('attention/0', 'attention/1'), ('attention/0/1', 'attention/1/0'))
+    """
+    return tuple(f"{of}/{half}" for of in networks_of(study, "attention") for half in range(NUM_HEADS))
+
+
+def modality_of(block: str) -> str:
+    """The modality of a network, or ``attention``."""
+    return block.split("/")[0]
+
+
+def network_number(block: str, study: Study) -> int:
+    """Which network of its modality a block is, or reads.
+
+    Example:
+        >>> network_number("ehr", Study()), network_number("attention/2/1", Study(folds=4))
+        (0, 2)
+    """
+    return int(block.split("/")[1]) if study.folds else 0
+
+
+def half_of(head: str) -> int:
+    """The half that a head is trained on."""
+    return int(head.split("/")[-1])
+
+
 def initial_networks(study: Study) -> dict[str, NDArray[Any]]:
-    """First weights of both modality networks, a function of the study's seed."""
+    """First weights of all modality networks, a function of the study's seed."""
     arrays: dict[str, NDArray[Any]] = {}
     for modality in MODALITIES:
-        network = build_network(modality, getattr(study, modality), derive_seed(study.seed, "initial", modality))
-        arrays |= prefixed(modality, to_arrays(network))
+        for block in networks_of(study, modality):
+            seed = derive_seed(study.seed, "initial", *block.split("/"))
+            arrays |= prefixed(block, to_arrays(build_network(modality, getattr(study, modality), seed)))
     return arrays
 
 
-def network(study: Study, modality: str, model: Model) -> ModalityNetwork:
+def network(study: Study, block: str, model: Model) -> ModalityNetwork:
     """A modality network with the model's weights."""
+    modality = modality_of(block)
     built = build_network(modality, getattr(study, modality))
-    from_arrays(built, part(model, modality))
+    from_arrays(built, part(model, block))
     return built
 
 
@@ -91,18 +134,18 @@ def _token_widths(modality: str, name: str, sizes: tuple[tuple[str, float], ...]
 
 
 def initial_heads(study: Study, best_level: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """First weights of the two cross-fit heads."""
+    """First weights of the cross-fit heads."""
     arrays: dict[str, NDArray[Any]] = {}
-    for fold in range(NUM_HEADS):
-        head = build_head(study, best_level, derive_seed(study.seed, "initial", "attention", fold))
-        arrays |= prefixed(f"attention/{fold}", to_arrays(head))
+    for name in heads_of(study):
+        head = build_head(study, best_level, derive_seed(study.seed, "initial", *name.split("/")))
+        arrays |= prefixed(name, to_arrays(head))
     return arrays
 
 
-def attention_head(study: Study, model: Model, fold: int) -> CrossModalAttention:
-    """The head of one fold with the model's weights."""
+def attention_head(study: Study, model: Model, name: str) -> CrossModalAttention:
+    """A head with the model's weights."""
     head = build_head(study, model["best_level"])
-    from_arrays(head, part(model, f"attention/{fold}"))
+    from_arrays(head, part(model, name))
     return head
 
 
@@ -155,9 +198,9 @@ def omega_1_log_odds(levels: Mapping[str, Float], model: Model, study: Study) ->
 
 
 def cross_fit(omega_2_N2: Float, fold_N: NDArray[np.int64], in_stack_N: NDArray[np.bool_]) -> Float:
-    """omega_2 of each stay: on ``stack`` from the head that did not see the patient, else the mean of both heads.
+    """omega_2 of each stay: on ``stack`` from the head that did not see the patient, else the mean of both halves'.
 
-    Head f is trained on fold f, so a stack stay of fold f is read from head 1 - f.
+    Head f is trained on half f, so a stack stay of half f is read from head 1 - f.
     """
     unseen = omega_2_N2[np.arange(len(fold_N)), 1 - fold_N]
     return np.where(in_stack_N, unseen, omega_2_N2.mean(axis=1))

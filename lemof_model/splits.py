@@ -45,6 +45,15 @@ def fold_of(patient_hash: NDArray[np.uint64], salt: str) -> NDArray[np.int64]:
     return (_uniform(patient_hash, f"{salt}/fold") >= 0.5).astype(np.int64)
 
 
+def network_of(patient_hash: NDArray[np.uint64], salt: str, folds: int) -> NDArray[np.int64]:
+    """The number of the network that learns nothing of each patient, independent of split and half; 0 without folds.
+
+    Shape:
+        patient_hash: (N,); result: (N,)
+    """
+    return np.floor(_uniform(patient_hash, f"{salt}/network") * max(folds, 1)).astype(np.int64)
+
+
 def _uniform(patient_hash: NDArray[np.uint64], salt: str) -> NDArray[np.float64]:
     """A number from 0 to 1 for each patient: blake2b of salt, a zero byte, and the hash's 8 bytes."""
     prefix = salt.encode() + b"\0"

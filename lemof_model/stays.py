@@ -61,7 +61,8 @@ class Stays:
         grid_NTG: raw hourly means, NaN where nothing was measured, usually memory-mapped; ``grid_row_N`` its row for a
             stay.
         long_stay_N: label, 1 above the threshold of the plan.
-        split_N: index into ``SPLITS``; fold_N: 0 or 1, the cross-fit fold; patient_N: patient hash.
+        split_N: index into ``SPLITS``; fold_N: 0 or 1, the cross-fit half; patient_N: patient hash.
+        network_N: number of the network that learns nothing of a stay; 0 in a study without folds.
     """
 
     features_NF: NDArray[np.float32]
@@ -73,6 +74,7 @@ class Stays:
     split_N: NDArray[np.int64]
     fold_N: NDArray[np.int64]
     patient_N: NDArray[np.uint64]
+    network_N: NDArray[np.int64]
 
     def rows(self, split: str, modality: str = "ehr") -> Rows:
         """Rows of a split; for ``ecg`` only those that have one."""
@@ -92,7 +94,7 @@ class Stays:
 
     def select(self, rows: Rows) -> "Stays":
         """These stays alone (the arrays of ECGs and of the grid stay shared)."""
-        names = ("features_NF", "ecg_row_N", "grid_row_N", "long_stay_N", "split_N", "fold_N", "patient_N")
+        names = ("features_NF", "ecg_row_N", "grid_row_N", "long_stay_N", "split_N", "fold_N", "patient_N", "network_N")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 

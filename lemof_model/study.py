@@ -18,6 +18,7 @@ from lemof_model.errors import ConfigError, Problem
 MODALITIES = ("ecg", "ehr")
 SPLITS = ("train", "stack", "tuning", "held_out")
 NUM_LEVELS = 3
+MOST_FOLDS = 5
 FEW_SITES = 3
 """A total over fewer sites than these tells each of them what the others hold."""
 
@@ -244,12 +245,17 @@ class Study:
     """Everything that the plan fixes. Two studies with one digest give the same model from the same cohorts.
 
     ``few_sites`` says whether totals over one or two hospitals may be made; each hospital decides for itself as well.
+
+    With ``folds`` K the patients of ``train`` and ``stack`` are one split, called ``stack``, in K folds: each modality
+    has K networks, each taught by the others' folds, and nothing is learnt of a network's own. Without folds a network
+    is taught by ``train``, and what reads it learns from ``stack``.
     """
 
     name: str = "lemof"
     seed: int = 7
     min_sites: int = 2
     few_sites: Literal["refuse", "allow"] = "refuse"
+    folds: int = 0
     cohort: CohortSpec = field(default_factory=CohortSpec)
     target: Target = field(default_factory=Target)
     splits: SplitSpec = field(default_factory=SplitSpec)
@@ -268,6 +274,7 @@ class Study:
             {
                 "seed": (self.seed >= 0, "not be negative"),
                 "min_sites": (self.min_sites >= 1, "be at least 1"),
+                "folds": (self.folds == 0 or 2 <= self.folds <= MOST_FOLDS, f"be 0 (none) or from 2 to {MOST_FOLDS}"),
             },
         )
         if 24.0 * self.target.threshold_days <= self.cohort.window_hours + self.cohort.gap_hours:
@@ -303,6 +310,11 @@ class Study:
         """
         study: Study = _build(cls, json.loads(text))
         return study
+
+    @property
+    def learnt_splits(self) -> tuple[str, ...]:
+        """The splits that something is learnt of: the first teaches the networks, the last what reads them."""
+        return ("stack",) if self.folds else ("train", "stack")
 
     @property
     def fewest_sites(self) -> int:

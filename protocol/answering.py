@@ -9,11 +9,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from lemof_model.errors import AnswerError
+from lemof_model.study import MOST_FOLDS, Study
 from protocol.messages import Answer, CensusRequest, Request
 from protocol.noise_limits import most_reach
 from protocol.release import Arrays, Release
@@ -50,8 +52,9 @@ class Counted:
 
 @lru_cache(maxsize=1)
 def _counted_groups() -> frozenset[str]:
-    """The groups of a census."""
-    return frozenset(group for release in CENSUS.releases for group in release.groups(None))
+    """The groups of any census."""
+    studies = [SimpleNamespace(study=Study(folds=folds)) for folds in (0, *range(2, MOST_FOLDS + 1))]
+    return frozenset(group for release in CENSUS.releases for study in studies for group in release.groups(study))
 
 
 def check_answer(answer: Answer, request: Request, counted: Counted | None = None) -> None:

@@ -137,6 +137,6 @@ def shapes_of_model(request: Request) -> Shapes:
             if isinstance(release, Newton):
                 shapes[release.theta] = tuple((size,) for size in release.sizes)
             if isinstance(release, Trained) and is_known:
-                named = {block: release.shapes(request, block) for block in release.blocks}
+                named = {block: release.shapes(request, block) for block in release.blocks(request.study)}
                 shapes |= {f"{block}/{name}": (shape,) for block, of in named.items() for name, shape in of.items()}
     return shapes

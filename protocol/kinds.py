@@ -93,7 +93,7 @@ class Counts(Release):
 
     def minimum_of(self, group: str) -> Minimum:
         """A total says who can be trained with."""
-        return "patients" if self.cells(group) else "cell"
+        return "patients" if self.cells(group) else self.minimum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,7 +372,8 @@ class Trained(Release):
 
     def _lr(self, request: Any, group: str) -> float:
         """The learning rate of a request's round."""
-        factor = encoder_class(group, getattr(request.study, group)).lr_factor if self.num_folds == 1 else 1.0
+        modality = lemof.modality_of(group)
+        factor = 1.0 if modality == "attention" else encoder_class(modality, getattr(request.study, modality)).lr_factor
         return factor * training.round_lr(self.spec(request.study), request.number)
 
 

@@ -71,6 +71,7 @@ def requests_of(study: Study, *, is_private: bool = False, method: Method = LEMO
         read = {name: value for name, value in model.items() if name.split("/")[0] in stage.reads}
         known: dict[str, Any] = {"study": study, "round": 0, "num_sites": FEW_SITES, "model": read}
         fields = [field.name for field in dataclasses.fields(stage.request)]
-        known |= {name: digest for name, digest in digests.items() if name in fields}
+        always = {**digests, "blocks": " ".join(stage.blocks(study))}
+        known |= {name: value for name, value in always.items() if name in fields}
         for probe in stage.probes:
             yield stage.request(**known, **probe), times[stage.name] // len(stage.probes)

@@ -74,9 +74,10 @@ class Group:
     """Sums over the stays of ``rows``, before the door; how many patients that are the door counts itself.
 
     ``minimum`` says which limit of the site file it is under: ``patients`` for whatever something is fitted with,
-    ``cell`` for counts, losses and histograms. It is held over each of ``about`` where there are some. ``counted_by``
-    names the array that counts the stays behind each element of the others: an element with too few is 0 in all of
-    them. Under a budget ``public`` is the noisy number that stands for the stays, and the one for the limit.
+    ``cell`` for counts, losses and histograms. It is held over each of ``about`` where there are some, and over what is
+    left of a larger group, unless ``rest`` names another for that. ``counted_by`` names the array that counts the stays
+    behind each element of the others: an element with too few is 0 in all of them. Under a budget ``public`` is the
+    noisy number that stands for the stays, and the one for the limit.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Group:
     sums: Arrays = field(default_factory=dict)
     about: tuple[Rows, ...] = ()
     counted_by: str = ""
+    rest: Minimum | None = None
     public: tuple[int, int] | None = None
 
     @property
@@ -106,8 +108,10 @@ class View(Protocol):
     def levels(self) -> Mapping[str, Float]: ...  # noqa: D102
     def has(self, group: str) -> bool: ...  # noqa: D102
     def bounded(self, rows_NP: Float) -> Float: ...  # noqa: D102
-    def network(self, modality: str) -> tuple[Any, BatchOf]: ...  # noqa: D102
-    def head(self, fold: int) -> tuple[Any, Any]: ...  # noqa: D102
+    @property
+    def levels_of_all(self) -> Mapping[str, Float]: ...  # noqa: D102
+    def network(self, block: str) -> tuple[Any, BatchOf]: ...  # noqa: D102
+    def head(self, name: str) -> tuple[Any, Any]: ...  # noqa: D102
     def omega_2(self, rows: Rows) -> Float: ...  # noqa: D102
     def scores(self, split: str) -> Mapping[str, Float]: ...  # noqa: D102
 
@@ -168,6 +172,8 @@ class Release(ABC):
         blocks: the networks of the model that it trains: then those that a request names are its groups.
         part: a hospital's stays of one group, and what each of them adds.
         minimum: which limit of the site file its groups are under.
+        rest: the same of what is left of a larger group, where it is another: of sums that cannot be subtracted the
+            number of their stays alone can.
         share: what pays for it under a privacy budget; without one it is not released there.
         counted: the group of the census whose noisy number stands for the stays of a group.
         messages: in how many messages of a study it may be released under a budget.
@@ -179,7 +185,8 @@ class Release(ABC):
     part: Callable[[View, str], Part]
     minimum: Minimum
     groups: Callable[[Any], Sequence[str]] = lambda request: ()
-    blocks: tuple[str, ...] = ()
+    blocks: Callable[[Study], Sequence[str]] = lambda study: ()
+    rest: Minimum | None = None
     share: Share | None = None
     counted: Callable[[Any, str], str] = lambda request, group: group
     messages: Callable[[Study], int] = lambda study: 1
@@ -215,7 +222,9 @@ class Release(ABC):
 
     def names(self, request: Any) -> Sequence[str]:
         """The groups that a request asks for."""
-        return [block for block in self.blocks if block in request.blocks.split()] or self.groups(request)
+        return [block for block in self.blocks(request.study) if block in request.blocks.split()] or self.groups(
+            request
+        )
 
     def exact(self, view: View) -> Iterator[Group]:
         """The groups as they are."""
@@ -231,7 +240,7 @@ class Release(ABC):
 
     def group(self, name: str, part: Part, sums: Arrays) -> Group:
         """Exact sums of a group, for the door."""
-        return Group(name, part.rows, self.minimum_of(name), sums, part.about, self.counted_by)
+        return Group(name, part.rows, self.minimum_of(name), sums, part.about, self.counted_by, self.rest)
 
     def noisy(self, view: View, noise: Noise) -> Iterator[Group]:
         """The groups with noise; without those that the noisy census found nobody in."""

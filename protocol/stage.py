@@ -46,7 +46,7 @@ class Stage:
     probes: tuple[Mapping[str, Any], ...] = ({},)
 
     def __post_init__(self) -> None:
-        learnt = [*self.blocks, *(learner.theta for learner in self.learners.values())]
+        learnt = [*self.blocks(Study()), *(learner.theta for learner in self.learners.values())]
         unknown = [name for name in learnt if name.split("/")[0] not in self.finds]
         problems = [] if all(self.does) and len(self.does) == len(self.probes) else ["does must tell of each probe"]
         problems += [] if self.says else ["says must tell what leaves a hospital"]
@@ -65,10 +65,9 @@ class Stage:
         """What tells how its networks are trained, if it trains any."""
         return next((release for release in self.releases if isinstance(release, Trained)), None)
 
-    @property
-    def blocks(self) -> tuple[str, ...]:
+    def blocks(self, study: Study) -> tuple[str, ...]:
         """The networks that it trains."""
-        return tuple(block for release in self.releases for block in release.blocks)
+        return tuple(block for release in self.releases for block in release.blocks(study))
 
     @property
     def learners(self) -> dict[str, Newton]:
@@ -104,8 +103,8 @@ class Stage:
         """Refuse blocks and values that are not declared; after it a request is one of the probes."""
         known = {name: [probe[name] for probe in self.probes] for name in self.probes[0]}
         asked = {name: [getattr(request, name)] for name in known}
-        if self.blocks:
-            known["blocks"], asked["blocks"] = list(self.blocks), request.blocks.split()
+        if blocks := self.blocks(request.study):
+            known["blocks"], asked["blocks"] = list(blocks), request.blocks.split()
         for name, values in asked.items():
             if strange := sorted(set(values) - set(known[name])):
                 raise DoorError(

@@ -17,7 +17,7 @@ import numpy as np
 from lemof_model import delong, importance, lemof, membership, metrics, training
 from lemof_model.errors import DoorError
 from lemof_model.features import DISEASES
-from lemof_model.stays import AGE_LIMIT_YEARS, NUMERIC_COLUMNS, Rows, feature_terms
+from lemof_model.stays import AGE_LIMIT_YEARS, NUMERIC_COLUMNS, Rows, Stays, feature_terms
 from lemof_model.study import MODALITIES, NUM_LEVELS, SPLITS, Study
 from protocol.kinds import RADIUS, Counts, Histogram, Newton, Placements, Sums, Trained
 from protocol.messages import (
@@ -37,8 +37,20 @@ from protocol.stage import Stage, by_name
 # --- census: who takes part -------------------------------------------------------------------------------------------
 
 
+def networks_of(study: Study) -> list[str]:
+    """All modality networks."""
+    return [block for modality in MODALITIES for block in lemof.networks_of(study, modality)]
+
+
+def taught(stays: Stays, study: Study, block: str) -> Rows:
+    """The stays that teach a network: those of ``train``, or of all folds but its own."""
+    rows = stays.rows(study.learnt_splits[0], lemof.modality_of(block))
+    return rows[stays.network_N[rows] != lemof.network_number(block, study)] if study.folds else rows
+
+
 def _census_groups(split: str, request: Any) -> list[str]:
-    return [f"{split}/{m}{label}" for m in MODALITIES for label in ("", "/0", "/1")]
+    is_empty = split == "train" and request.study.folds > 0
+    return [] if is_empty else [f"{split}/{m}{label}" for m in MODALITIES for label in ("", "/0", "/1")]
 
 
 def _cells(group: str) -> Sequence[str]:
@@ -57,10 +69,16 @@ CENSUS = Stage(
     does=("counting stays",),
     says="counts of stays by split, outcome and modality",
     reads=(),
-    releases=tuple(
-        Counts(groups=partial(_census_groups, split), part=census_part, cells=_cells, most_cells=len(MODALITIES),
-               whole=lambda group: group.replace("/ecg", "/ehr"), minimum="cell", share=Share(split, "census", share))
-        for split, share in zip(SPLITS, (0.05, 0.03, 0.1, 0.1), strict=True)
+    releases=(
+        *(
+            Counts(groups=partial(_census_groups, split), part=census_part, cells=_cells, most_cells=len(MODALITIES),
+                   whole=lambda group: group.replace("/ecg", "/ehr"), minimum="cell",
+                   share=Share(split, "census", share))
+            for split, share in zip(SPLITS, (0.05, 0.03, 0.1, 0.1), strict=True)
+        ),
+        Counts(groups=lambda request: networks_of(request.study) if request.study.folds else (), minimum="patients",
+               part=lambda view, block: Part(taught(view.stays, view.study, block)), rest="cell",
+               cells=lambda _: (), most_cells=0, whole=lambda block: f"stack/{lemof.modality_of(block)}"),
     ),
 )  # fmt: skip
 
@@ -69,7 +87,7 @@ CENSUS = Stage(
 
 
 def _terms(view: View, group: str) -> Part:
-    rows = view.stays.rows("train")
+    rows = view.stays.rows(view.study.learnt_splits[0])
     return Part(rows, feature_terms(view.stays.features_NF[rows]))
 
 
@@ -86,7 +104,7 @@ STATISTICS = Stage(
                                 for name, value in (("mean", 0.0), ("scale", 1.0))},
     releases=(  # without a share: other hospitals' sums, or published values, scale the features of one with a budget
         Sums(groups=lambda request: ("ehr",), part=_terms, minimum="patients", counted_by="num_present",
-             counted=lambda *_: "train/ehr", limits=lambda *_: TERM_LIMITS, squares=("x", "x2"),
+             counted=lambda r, _: f"{r.study.learnt_splits[0]}/ehr", limits=lambda *_: TERM_LIMITS, squares=("x", "x2"),
              arrays=dict.fromkeys(TERM_LIMITS, len(NUMERIC_COLUMNS))),
     ),
 )  # fmt: skip
@@ -110,17 +128,18 @@ def _tuning_losses(view: View, modality: str, model: Any, batch_of: Any) -> Part
 
 
 def _network_losses(view: View, group: str) -> Part:
-    modality = group.removeprefix("tuning/")
-    return _tuning_losses(view, modality, *view.network(modality))
+    block = group.removeprefix("tuning/")
+    return _tuning_losses(view, lemof.modality_of(block), *view.network(block))
 
 
-def _trained_network(view: View, modality: str) -> Part:
-    return Part(view.stays.rows("train", modality), view.network(modality))
+def _trained_network(view: View, block: str) -> Part:
+    return Part(taught(view.stays, view.study, block), view.network(block))
 
 
 @lru_cache(maxsize=32)
 def _network_shapes(study_json: str, modality: str) -> Mapping[str, tuple[int, ...]]:
-    return shapes_of(lemof.part(lemof.initial_networks(Study.from_json(study_json)), modality))
+    study = Study.from_json(study_json)
+    return shapes_of(lemof.part(lemof.initial_networks(study), lemof.networks_of(study, modality)[0]))
 
 
 def shapes_of(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -128,9 +147,9 @@ def shapes_of(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: value.shape for name, value in arrays.items()}
 
 
-def network_shapes(request: Any, modality: str) -> Mapping[str, tuple[int, ...]]:
+def network_shapes(request: Any, block: str) -> Mapping[str, tuple[int, ...]]:
     """Shapes of a modality network's weights."""
-    return _network_shapes(request.study.to_json(), modality)
+    return _network_shapes(request.study.to_json(), lemof.modality_of(block))
 
 
 ENCODERS = Stage(
@@ -142,12 +161,13 @@ ENCODERS = Stage(
     begin=lambda study, model: lemof.initial_networks(study),
     times=lambda study, num_steps: study.encoders.num_rounds + 1,
     releases=(
-        Sums(groups=lambda request: [f"tuning/{m}" for m in MODALITIES], part=_network_losses, minimum="cell",
+        Sums(groups=lambda request: [f"tuning/{block}" for block in networks_of(request.study)], part=_network_losses,
+             counted=lambda _, group: f"tuning/{lemof.modality_of(group.removeprefix('tuning/'))}", minimum="cell",
              share=LOSSES, arrays={"loss": 0}, bound=lambda *_: LOSS_LIMIT, limits=lambda *_: LOSS_LIMITS,
              messages=lambda study: study.encoders.num_rounds + 1),
-        Trained(blocks=MODALITIES, part=_trained_network, minimum="patients",
-                counted=lambda request, block: f"train/{block}", patients="train", split="train",
-                spec=lambda study: study.encoders, shapes=network_shapes,
+        Trained(blocks=networks_of, part=_trained_network, minimum="patients", rest="cell",
+                counted=lambda request, block: block if request.study.folds else f"train/{block}",
+                patients="train", split="train", spec=lambda study: study.encoders, shapes=network_shapes,
                 sampled=lambda view: view.stays.rows("train")),
     ),
 )  # fmt: skip
@@ -237,8 +257,6 @@ IMPORTANCE = Stage(
 
 # --- attention: rounds of the cross-fit heads (eq. 10-12); omega_1 (eq. 8) rides along --------------------------------
 
-HEADS = tuple(f"attention/{fold}" for fold in range(lemof.NUM_HEADS))
-
 
 def best_levels(model: Mapping[str, Any]) -> tuple[int, ...]:
     """The best level of each modality in a request's model.
@@ -257,7 +275,8 @@ def best_levels(model: Mapping[str, Any]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=32)
 def _head_shapes(study_json: str, best: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
-    return shapes_of(lemof.part(lemof.initial_heads(Study.from_json(study_json), np.array(best)), HEADS[0]))
+    study = Study.from_json(study_json)
+    return shapes_of(lemof.part(lemof.initial_heads(study, np.array(best)), lemof.heads_of(study)[0]))
 
 
 def head_shapes(request: Any, head: str) -> Mapping[str, tuple[int, ...]]:
@@ -274,19 +293,25 @@ def omega_1_inputs(view: View, group: str) -> Part:
 
 
 def _head_losses(view: View, group: str) -> Part:
-    return _tuning_losses(view, "ehr", *view.head(HEADS.index(group.removeprefix("tuning/"))))
+    return _tuning_losses(view, "ehr", *view.head(group.removeprefix("tuning/")))
 
 
-def _fold(fold: int, view: View) -> Rows:
+def _half(half: int, view: View) -> Rows:
     stack: Rows = view.stays.rows("stack")
-    of_fold: Rows = stack[view.stays.fold_N[stack] == fold]
-    return of_fold
+    of_half: Rows = stack[view.stays.fold_N[stack] == half]
+    return of_half
 
 
 def _trained_head(view: View, head: str) -> Part:
-    """A head is trained on its fold; together they tell of all of ``stack``, so the limit is held over that."""
-    fold = HEADS.index(head)
-    return Part(_fold(fold, view), view.head(fold), (view.stays.rows("stack"),))
+    """A head is trained on its half of the stays that its network learnt nothing of; together they tell of all of
+    ``stack``, so the limit is held over that."""
+    rows = _half(lemof.half_of(head), view)
+    rows = rows[view.stays.network_N[rows] == lemof.network_number(head, view.study)]
+    return Part(rows, view.head(head), (view.stays.rows("stack"),))
+
+
+def _heads_of_half(half: int, study: Study) -> list[str]:
+    return [head for head in lemof.heads_of(study) if lemof.half_of(head) == half]
 
 
 ATTENTION = Stage(
@@ -301,15 +326,16 @@ ATTENTION = Stage(
         Newton(groups=lambda request: ("omega_1",), part=omega_1_inputs, minimum="patients", theta="omega_1",
                start=(0.0, 0.0, 1.0, 0.0), has_ecg=True, share=Share("stack", "omega_1", 0.15),
                counted=lambda *_: "stack/ehr"),  # every stay has an EHR: its meta prediction
-        Sums(groups=lambda request: [f"tuning/{head}" for head in HEADS], part=_head_losses, minimum="cell",
-             share=LOSSES, arrays={"loss": 0}, bound=lambda *_: LOSS_LIMIT, limits=lambda *_: LOSS_LIMITS,
-             counted=lambda *_: "tuning/ehr", messages=lambda study: study.attention.training.num_rounds + 1),
+        Sums(groups=lambda request: [f"tuning/{head}" for head in lemof.heads_of(request.study)], part=_head_losses,
+             minimum="cell", share=LOSSES, arrays={"loss": 0}, bound=lambda *_: LOSS_LIMIT,
+             limits=lambda *_: LOSS_LIMITS, counted=lambda *_: "tuning/ehr",
+             messages=lambda study: study.attention.training.num_rounds + 1),
         *(
-            Trained(blocks=(head,), part=_trained_head, minimum="patients",
-                    counted=lambda *_: "stack/ehr", patients=f"stack/{fold}", split="stack",
-                    spec=lambda study: study.attention.training, shapes=head_shapes, sampled=partial(_fold, fold),
+            Trained(blocks=partial(_heads_of_half, half), part=_trained_head, minimum="patients",
+                    counted=lambda *_: "stack/ehr", patients=f"stack/{half}", split="stack",
+                    spec=lambda study: study.attention.training, shapes=head_shapes, sampled=partial(_half, half),
                     num_folds=lemof.NUM_HEADS)
-            for fold, head in enumerate(HEADS)
+            for half in range(lemof.NUM_HEADS)
         ),
     ),
 )  # fmt: skip
@@ -404,7 +430,7 @@ def _margins(split: str, view: View, group: str) -> Part:
     outcome, and would tell the small one as what is left."""
     stays, rows, model = view.stays, view.stays.rows(split), view.request.model
     if group.split("/")[1] == "encoders":
-        log_odds = lemof.omega_1_log_odds(view.levels, model, view.study)[rows]
+        log_odds = lemof.omega_1_log_odds(view.levels_of_all, model, view.study)[rows]
     else:
         log_odds = view.omega_2(rows).mean(axis=1)
     label = stays.long_stay_N[rows]
@@ -413,10 +439,16 @@ def _margins(split: str, view: View, group: str) -> Part:
 
 
 def _margins_of(split: str, groups: Sequence[str], share: float) -> Histogram:
-    """A stay is in one bin of each group."""
+    """A stay is in one bin of each group; in a study with folds ``stack`` taught the encoders as well."""
+
+    def there(study: Study) -> str:
+        return study.learnt_splits[0] if split == "train" else split
+
     return Histogram(
-        groups=lambda request: groups if request.split == "held_out" else (), part=partial(_margins, split),
-        minimum="cell", counted=lambda *_: f"{split}/ehr", share=Share(split, "membership", share),
+        groups=lambda request: groups if request.split == "held_out" else (),
+        part=lambda view, group: _margins(there(view.study), view, group),
+        minimum="cell", share=Share(split, "membership", share),
+        counted=lambda request, _: f"{there(request.study)}/ehr",
         shape=lambda request: (membership.NUM_BINS,), most_bins=len(groups),
     )  # fmt: skip
 

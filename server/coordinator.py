@@ -86,10 +86,11 @@ def run_study(study: Study, transport: Transport, store: RunStore, steps: Sequen
 
 def take_census(rounds: Rounds, state: State) -> State:
     """Fix the participants, and find whether having an ECG varies among the stays that the learners are fitted on."""
-    needs = ("train/ehr", "train/ecg", "stack/ehr", "stack/ecg")
-    rounds.num_able = dict.fromkeys(("train/ehr", "stack/ehr"), rounds.study.min_sites)
+    splits = rounds.study.learnt_splits
+    rounds.num_able = {f"{split}/ehr": rounds.study.min_sites for split in splits}
+    needs = [f"{split}/{modality}" for split in splits for modality in MODALITIES]
     counted = rounds.ask(CensusRequest, schema_digest=schema_digest(), keep_sites=True, needs=needs)
-    rounds.sites = counted.answered("train/ehr")
+    rounds.sites = counted.answered(f"{splits[0]}/ehr")
     told = {site: counted.sites[site] for site in rounds.sites}
     rounds.counted = {s: Counted(of.counts, of.too_small, of.cohort_digest, of.delta) for s, of in told.items()}
 
@@ -98,9 +99,11 @@ def take_census(rounds: Rounds, state: State) -> State:
 
     learners = [(group, one) for stage in STAGES.values() for group, one in stage.learners.items()]
     rounds.num_able = {group: num_able(one.counted(None, group)) for group, one in learners}
-    rounds.num_able |= {modality: num_able(f"train/{modality}", f"stack/{modality}") for modality in MODALITIES}
     for modality in MODALITIES:
-        able = [s for s in rounds.sites if {f"train/{modality}", f"stack/{modality}"} <= set(counted.sites[s].counts)]
+        groups = {f"{split}/{modality}" for split in splits}
+        blocks = lemof.networks_of(rounds.study, modality) if rounds.study.folds else ()
+        rounds.num_able |= {modality: num_able(*groups), **{block: num_able(*groups, block) for block in blocks}}
+        able = [s for s in rounds.sites if {*groups, *blocks} <= set(counted.sites[s].counts)]
         if len(able) < FEW_SITES:
             rounds.few_sites[modality] = able
             log.warning("few: only %s can train the %s block; its totals tell each what the others hold.",
@@ -135,7 +138,7 @@ def trained(stage: Stage, blocks: Sequence[str] = ()) -> Step:
         searches = _searches(stage, rounds, state)
         ride = next(iter(searches.values()), None)
         spec = stage.trained.spec(rounds.study)
-        model = train_blocks(rounds, model, stage.request, blocks or stage.blocks, spec, notes, ride)
+        model = train_blocks(rounds, model, stage.request, blocks or stage.blocks(rounds.study), spec, notes, ride)
         return _fitted(replace(state, model=model, notes=notes), searches)
 
     return step

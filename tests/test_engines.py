@@ -33,7 +33,7 @@ def three_hospitals(folder: Path) -> list[Path]:
 def tiny_plan(folder: Path) -> Path:
     """The plan file of the tiny study, for all three hospitals."""
     plan = folder / "plan.yaml"
-    plan.write_text(dump_plan(tiny_study(min_sites=3)))
+    plan.write_text(dump_plan(tiny_study(min_sites=3, folds=2)))
     return plan
 
 

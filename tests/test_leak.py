@@ -4,6 +4,7 @@ Encoders and attention heads are trained until they know their rows by heart. On
 its inputs must then know nothing; pointed at rows that its inputs were trained on, a learner fails the same check.
 """
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -18,10 +19,11 @@ from client.door import stages
 from client.site import load_site
 from lemof_model import lemof, training
 from lemof_model.errors import LemofError
-from lemof_model.study import MODALITIES, AttentionSpec, EncoderSpec, SplitSpec, Study, TrainingSpec
+from lemof_model.study import AttentionSpec, EncoderSpec, SplitSpec, Study, TrainingSpec
 from protocol.kinds import Newton
 from protocol.messages import AttentionRequest, FinalRequest, MetaRequest
 from protocol.release import Part, View
+from protocol.stages import networks_of, taught
 from server import coordinator
 from server.blocks import Model
 from server.rounds import Rounds
@@ -31,7 +33,7 @@ from tests.hospitals import write_hospital
 from tests.studies import tiny_study
 
 BY_HEART = 0.95
-NEVER = 10_000
+MORE_THAN_TUNING = 120  # and fewer patients than a fold has
 
 
 class Learnt(NamedTuple):
@@ -49,13 +51,14 @@ class Inputs(NamedTuple):
     label_N: NDArray[np.int8]
 
 
-@pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+@pytest.fixture(scope="module", params=[0, 2], ids=["no_folds", "folds"])
+def learnt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
     """One hospital, every stage up to ``final``. No tuning loss leaves it, so no round before the last is kept."""
     folder = tmp_path_factory.mktemp("leak")
-    site = write_hospital(folder, num_stays=700, signal=0.0, ecg_share=0.8, min_cell=NEVER)
+    site = write_hospital(folder, num_stays=700, signal=0.0, ecg_share=0.8, min_cell=MORE_THAN_TUNING)
     study = tiny_study(
         min_sites=1,
+        folds=request.param,
         splits=SplitSpec(train=0.25, stack=0.5, tuning=0.1, held_out=0.15),
         ecg=EncoderSpec("resnet", {"width": 16, "num_tokens": 16, "dropout": 0, "augment": 0}),
         ehr=EncoderSpec("ft_transformer", {"width": 16, "num_heads": 2, "attention_dropout": 0, "ffn_dropout": 0}),
@@ -116,18 +119,21 @@ def check_that_inputs_know_nothing(name: str, inputs: Inputs) -> None:
 
 
 def test_networks_know_their_rows_by_heart(learnt: Learnt) -> None:
-    stays, label = learnt.hospital.stays, learnt.hospital.stays.long_stay_N
-    levels = frozen.levels(learnt.hospital, learnt.model)
-    for modality in MODALITIES:
-        rows = stays.rows("train", modality)
-        aurocs = [roc_auc_score(label[rows], levels[modality][rows, level]) for level in range(3)]
-        assert min(aurocs) > BY_HEART, (modality, aurocs)
-    tokens, stack = frozen.Tokens(learnt.hospital, learnt.model), stays.rows("stack")
-    for fold in range(lemof.NUM_HEADS):
-        rows = stack[stays.fold_N[stack] == fold]
-        head = lemof.attention_head(learnt.study, learnt.model, fold)
+    hospital, study, model = learnt
+    stays, label = hospital.stays, hospital.stays.long_stay_N
+    for block in networks_of(study):
+        rows = taught(stays, study, block)
+        network, batch_of = lemof.network(study, block, model), frozen.batches_of(hospital, block, model)
+        levels = training.log_odds(network, batch_of, rows)
+        aurocs = [roc_auc_score(label[rows], levels[:, level]) for level in range(3)]
+        assert min(aurocs) > BY_HEART, (block, aurocs)
+    stack = stays.rows("stack")
+    for name in lemof.heads_of(study):
+        number = lemof.network_number(name, study)
+        rows = stack[(stays.fold_N[stack] == lemof.half_of(name)) & (stays.network_N[stack] == number)]
+        tokens, head = frozen.Tokens(hospital, model, number), lemof.attention_head(study, model, name)
         score = training.log_odds(head, tokens.batch, rows)[:, 0]
-        assert roc_auc_score(label[rows], score) > BY_HEART
+        assert roc_auc_score(label[rows], score) > BY_HEART, name
 
 
 @pytest.mark.parametrize("learner", NUM_COEFFICIENTS)
@@ -139,19 +145,35 @@ def test_inputs_know_nothing_of_the_rows_that_a_learner_is_fitted_on(
     check_that_inputs_know_nothing(learner, inputs)
 
 
+def read_from_encoders_that_saw(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> Learnt:
+    """The same, but learners read what the encoders make of the rows that taught them."""
+    if not learnt.study.folds:
+        monkeypatch.setattr("protocol.stages.LEARNER_SPLIT", "train")
+        return learnt
+    stays = learnt.hospital.stays
+    other = dataclasses.replace(stays, network_N=(stays.network_N + 1) % learnt.study.folds)
+    return learnt._replace(hospital=dataclasses.replace(learnt.hospital, stays=other))
+
+
 @pytest.mark.parametrize("learner", ["meta/ecg", "meta/ehr", "omega_1"])
 def test_a_learner_on_the_encoders_own_rows_is_caught(
     learnt: Learnt, monkeypatch: pytest.MonkeyPatch, learner: str
 ) -> None:
-    monkeypatch.setattr("protocol.stages.LEARNER_SPLIT", "train")
+    leaking = read_from_encoders_that_saw(learnt, monkeypatch)
     with pytest.raises(AssertionError, match="standard errors from chance"):
-        check_that_inputs_know_nothing(learner, inputs_of_learners(learnt, monkeypatch, with_final=False)[learner])
+        check_that_inputs_know_nothing(learner, inputs_of_learners(leaking, monkeypatch, with_final=False)[learner])
 
 
-def test_a_final_decision_on_the_encoders_own_rows_is_refused(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.stages.LEARNER_SPLIT", "train")
-    with pytest.raises(LemofError, match=r"Rows must be of stack, tuning or held_out"):
-        inputs_of_learners(learnt, monkeypatch)
+def test_a_final_decision_on_the_encoders_own_rows_is_refused_or_caught(
+    learnt: Learnt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaking = read_from_encoders_that_saw(learnt, monkeypatch)
+    if learnt.study.folds:
+        with pytest.raises(AssertionError, match="input 0 of final"):
+            check_that_inputs_know_nothing("final", inputs_of_learners(leaking, monkeypatch)["final"])
+    else:
+        with pytest.raises(LemofError, match=r"Tokens must be of stays that taught the networks nothing"):
+            inputs_of_learners(leaking, monkeypatch)
 
 
 def test_a_final_decision_on_the_heads_own_rows_is_caught(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> None:

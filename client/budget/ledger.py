@@ -33,7 +33,7 @@ import numpy as np
 from client.budget import accounting
 from client.budget.accounting import Budget, Charge, Curve, Schedule
 from client.budget.tie import require_own, tie
-from lemof_model.errors import BudgetError, LedgerError, OtherSplitsError
+from lemof_model.errors import BudgetError, LedgerError, NotAllowedError, OtherSplitsError
 from lemof_model.study import SplitSpec, Study, canonical_json, digest_json
 from protocol.disk import hold, sync, told_of_disk, write_whole
 from protocol.messages import Packet, Request
@@ -129,6 +129,20 @@ def require_same_splits(entries: Sequence[Entry], splits: SplitSpec) -> None:
             rule="The splits of a study must be those that the ledger began with",
             got="others from the plan",
             fix=f"State in the plan: splits: {json.dumps(entries[0].splits)}",
+        )
+
+
+def require_no_folds(study: Study) -> None:
+    """Refuse a plan whose networks are taught by overlapping folds: a budget counts each part of the patients once.
+
+    Raises:
+        NotAllowedError: the plan has folds.
+    """
+    if study.folds:
+        raise NotAllowedError(
+            rule="A hospital with a privacy budget must be asked without folds",
+            got=f"folds: {study.folds} in the plan",
+            fix="Say folds: 0 in the plan, or go on without the hospital.",
         )
 
 

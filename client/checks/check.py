@@ -119,7 +119,7 @@ def _checks(
     if site.privacy is not None:
         yield (
             "privacy ledger",
-            partial(check_ledger, site.privacy, site.prepare.output, plan.splits if plan_path else None),
+            partial(check_ledger, site.privacy, site.prepare.output, plan_path),
         )
     yield "disk", partial(_check_disk, site, plan, stays)
     yield "memory", check_memory

@@ -41,7 +41,7 @@ class Alone:
         self.stays = hospital.stays
         self.model: dict[str, NDArray[Any]] = {}
         self.request = SimpleNamespace(study=self.study, model=self.model)
-        self.usable = [m for m in MODALITIES if all(self._can_learn(split, m) for split in ("train", "stack"))]
+        self.usable = [m for m in MODALITIES if all(self._can_learn(split, m) for split in self.study.learnt_splits)]
 
     def _can_learn(self, split: str, modality: str) -> bool:
         return has_both_classes(self.stays.long_stay_N[self.stays.rows(split, modality)])
@@ -63,22 +63,19 @@ class Alone:
         """Rows of a learner, as they are."""
         return rows_NP
 
-    def network(self, modality: str) -> tuple[Any, Any]:
+    def network(self, block: str) -> tuple[Any, Any]:
         """A modality network with its weights so far, and how its inputs are read."""
-        return lemof.network(self.study, modality, self.model), batches_of(self.hospital, modality, self.model)
+        return lemof.network(self.study, block, self.model), batches_of(self.hospital, block, self.model)
 
-    def head(self, fold: int) -> tuple[Any, Any]:
+    def head(self, name: str) -> tuple[Any, Any]:
         """An attention head with its weights so far, and how its inputs are read."""
-        return lemof.attention_head(self.study, self.model, fold), self._tokens.batch
+        tokens = Tokens(self.hospital, self.model, lemof.network_number(name, self.study), kind="tokens-local")
+        return lemof.attention_head(self.study, self.model, name), tokens.batch
 
     @cached_property
     def levels(self) -> Mapping[str, Float]:
         """Level log-odds of every stay by modality."""
         return levels(self.hospital, self.model, kind="levels-local")
-
-    @cached_property
-    def _tokens(self) -> Tokens:
-        return Tokens(self.hospital, self.model, kind="tokens-local")
 
     @cached_property
     def outside_train(self) -> Rows:
@@ -110,8 +107,8 @@ def census(alone: Alone) -> None:
 
 
 def statistics(alone: Alone) -> None:
-    """Mean and scale of every numeric feature on ``train``."""
-    train = alone.stays.features_NF[alone.stays.rows("train")]
+    """Mean and scale of every numeric feature on what teaches the networks."""
+    train = alone.stays.features_NF[alone.stays.rows(alone.study.learnt_splits[0])]
     alone.model |= lemof.prefixed("scaling", scaling_from(feature_sums(train)))
 
 
@@ -122,7 +119,7 @@ def trained(stage: Stage) -> Step:
         alone.model |= stage.begin(alone.study, alone.model)
         for release in stage.releases:
             if isinstance(release, Trained):
-                for block in filter(alone.has, release.blocks):
+                for block in filter(alone.has, release.blocks(alone.study)):
                     part, spec = alone.part(release, block), release.spec(alone.study)
                     kept = _rounds(alone, block, part.each, part.rows, spec)
                     alone.model |= lemof.prefixed(block, kept)
@@ -170,7 +167,10 @@ def _rounds(
     hospital's own ``tuning``."""
     model, batch_of = network
     best_loss, best_round, kept = np.inf, 0, training.to_arrays(model)
-    label, tuning = alone.stays.long_stay_N, alone.stays.rows("tuning", "ecg" if block == "ecg" else "ehr")
+    label, tuning = (
+        alone.stays.long_stay_N,
+        alone.stays.rows("tuning", "ecg" if lemof.modality_of(block) == "ecg" else "ehr"),
+    )
     for number in range(1, spec.num_rounds + 1):
         seed = training.derive_seed(alone.study.seed, alone.name, "local_only", block, number)
         training.train(model, batch_of, label, rows, spec, seed=seed, number=number)

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from client.cohort.hospital import Hospital
 from lemof_model import lemof, training
-from lemof_model.attention import CrossModalAttention
 from lemof_model.encoders.registry import encoder_class
 from lemof_model.errors import DiskError, LemofError
 from lemof_model.stays import BatchOf, Rows, ecg_batches, ehr_batches
-from lemof_model.study import MODALITIES, canonical_json
+from lemof_model.study import MODALITIES, SPLITS, canonical_json
 from protocol.owner_only import owner_only
 
 Levels = dict[str, NDArray[np.float64]]
@@ -31,8 +30,9 @@ Levels = dict[str, NDArray[np.float64]]
 NUM_KEPT = 3
 
 
-def batches_of(hospital: Hospital, modality: str, model: lemof.Model) -> BatchOf:
+def batches_of(hospital: Hospital, block: str, model: lemof.Model) -> BatchOf:
     """Rows -> inputs of a modality network, scaled by the federation's statistics."""
+    modality = lemof.modality_of(block)
     if modality == "ecg":
         return ecg_batches(hospital.stays)
     with_grid = encoder_class(modality, hospital.study.ehr).uses_grid
@@ -40,39 +40,61 @@ def batches_of(hospital: Hospital, modality: str, model: lemof.Model) -> BatchOf
 
 
 def levels(hospital: Hospital, model: lemof.Model, kind: str = "levels") -> Levels:
-    """Level log-odds ``(N, 3)`` of every stay by modality; NaN where there is no ECG. ``kind`` names the cache."""
+    """Level log-odds ``(N, 3)`` of every stay by modality; NaN where there is no ECG: on ``stack`` of the network that
+    learnt nothing of the patient, else the mean of all. ``kind`` names the cache."""
     stays, found = hospital.stays, {}
+    unseen = stays.rows("stack")
     for modality in MODALITIES:
+        each = np.stack(
+            [_levels(hospital, block, model, kind) for block in lemof.networks_of(hospital.study, modality)]
+        )
+        found[modality] = each.mean(axis=0)
+        found[modality][unseen] = each[stays.network_N[unseen], unseen]
+    return found
 
-        def compute(folder: Path, modality: str = modality) -> None:
-            rows = np.flatnonzero(stays.has_ecg_N) if modality == "ecg" else np.arange(len(stays.split_N))
-            out = np.full((len(stays.split_N), 3), np.nan)
-            network = lemof.network(hospital.study, modality, model)
-            if len(rows):
-                out[rows] = training.log_odds(network, batches_of(hospital, modality, model), rows)
-            np.save(folder / "levels.npy", out)
 
-        folder = cached(hospital, f"{kind}-{modality}", _encoder(hospital, modality, model), compute)
-        found[modality] = np.load(folder / "levels.npy")
+def levels_of_all(hospital: Hospital, model: lemof.Model, kind: str = "levels") -> Levels:
+    """The same as the mean of all networks for every stay, as the released model has it."""
+    networks = {modality: lemof.networks_of(hospital.study, modality) for modality in MODALITIES}
+    return {m: np.mean([_levels(hospital, block, model, kind) for block in of], axis=0) for m, of in networks.items()}
+
+
+def _levels(hospital: Hospital, block: str, model: lemof.Model, kind: str) -> NDArray[np.float64]:
+    """Level log-odds of one network."""
+    stays = hospital.stays
+
+    def compute(folder: Path) -> None:
+        rows = np.flatnonzero(stays.has_ecg_N) if lemof.modality_of(block) == "ecg" else np.arange(len(stays.split_N))
+        out = np.full((len(stays.split_N), 3), np.nan)
+        network = lemof.network(hospital.study, block, model)
+        if len(rows):
+            out[rows] = training.log_odds(network, batches_of(hospital, block, model), rows)
+        np.save(folder / "levels.npy", out)
+
+    folder = cached(hospital, f"{kind}-{block.replace('/', '-')}", _encoder(hospital, block, model), compute)
+    found: NDArray[np.float64] = np.load(folder / "levels.npy")
     return found
 
 
 class Tokens:
-    """Tokens of the two best levels (eq. 9), memory-mapped float32, for every stay outside ``train``."""
+    """Tokens of the two best levels (eq. 9) of the networks of one number, memory-mapped float32, for every stay that
+    taught them nothing."""
 
-    def __init__(self, hospital: Hospital, model: lemof.Model, kind: str = "tokens") -> None:
+    def __init__(self, hospital: Hospital, model: lemof.Model, number: int = 0, kind: str = "tokens") -> None:
         self._stays = hospital.stays
-        self._rows = np.concatenate([hospital.stays.rows(split) for split in ("stack", "tuning", "held_out")])
+        stack = hospital.stays.rows("stack")
+        own = stack[hospital.stays.network_N[stack] == number]
+        self._rows = np.concatenate([own, *(hospital.stays.rows(split) for split in ("tuning", "held_out"))])
         self._tokens: dict[str, NDArray[np.float32]] = {}
         self._position: dict[str, NDArray[np.int64]] = {}
         for modality, level in zip(MODALITIES, model["best_level"].tolist(), strict=True):
-            rows = self._present(modality)
+            rows, block = self._present(modality), lemof.networks_of(hospital.study, modality)[number]
 
-            def write(folder: Path, modality: str = modality, level: int = level) -> None:
-                self._write(hospital, model, modality, level, folder / "tokens.npy")
+            def write(folder: Path, block: str = block, level: int = level) -> None:
+                self._write(hospital, model, block, level, folder / "tokens.npy")
 
-            depends_on = _encoder(hospital, modality, model) | {"level": np.array(level), "rows": rows}
-            folder = cached(hospital, f"{kind}-{modality}", depends_on, write)
+            depends_on = _encoder(hospital, block, model) | {"level": np.array(level), "rows": rows}
+            folder = cached(hospital, f"{kind}-{block.replace('/', '-')}", depends_on, write)
             self._tokens[modality] = np.load(folder / "tokens.npy", mmap_mode="r")
             self._position[modality] = np.full(len(self._stays.split_N), -1)
             self._position[modality][rows] = np.arange(len(rows))
@@ -80,10 +102,10 @@ class Tokens:
     def _present(self, modality: str) -> Rows:
         return self._rows[self._stays.has_ecg_N[self._rows]] if modality == "ecg" else self._rows
 
-    def _write(self, hospital: Hospital, model: lemof.Model, modality: str, level: int, path: Path) -> None:
+    def _write(self, hospital: Hospital, model: lemof.Model, block: str, level: int, path: Path) -> None:
         """Run an encoder once over its rows, batch by batch to the disk."""
-        network = lemof.network(hospital.study, modality, model).eval()
-        rows, batch_of = self._present(modality), batches_of(hospital, modality, model)
+        network = lemof.network(hospital.study, block, model).eval()
+        rows, batch_of = self._present(lemof.modality_of(block)), batches_of(hospital, block, model)
 
         def tokens(inputs: Any) -> torch.Tensor:
             out: torch.Tensor = network.tokens(inputs, level)
@@ -105,11 +127,11 @@ class Tokens:
         """Inputs of an attention head for these rows: ECG tokens (0 where missing), EHR tokens, ``has_ecg``.
 
         Raises:
-            LemofError: rows of ``train``, which have no tokens.
+            LemofError: rows that taught the networks, which have no tokens.
         """
         if len(rows) and (rows.min() < 0 or (self._position["ehr"][rows] < 0).any()):
             raise LemofError(
-                rule="Rows must be of stack, tuning or held_out", got="others: no tokens are kept of train"
+                rule="Tokens must be of stays that taught the networks nothing", got="others: none are kept of these"
             )
         ecg_row = self._position["ecg"][rows]
         has_ecg = ecg_row >= 0
@@ -121,21 +143,28 @@ class Tokens:
 
 
 def omega_2(hospital: Hospital, model: lemof.Model, rows: Rows, kind: str = "tokens") -> NDArray[np.float64]:
-    """Log-odds of both cross-fit heads for rows outside ``train``, ``(len(rows), 2)``.
+    """Log-odds of the heads of both halves for rows outside ``train``, ``(len(rows), 2)``: on ``stack`` those over the
+    network that learnt nothing of the patient, else the mean over all networks.
 
     Raises:
         LemofError: rows of ``train``: they taught the encoders, so what these make of them tells nothing.
     """
-    tokens = Tokens(hospital, model, kind)
-    heads: list[CrossModalAttention] = [
-        lemof.attention_head(hospital.study, model, fold) for fold in range(lemof.NUM_HEADS)
-    ]
-    return np.concatenate([training.log_odds(head, tokens.batch, rows) for head in heads], axis=1)
+    study, stays, out = hospital.study, hospital.stays, np.zeros((len(rows), lemof.NUM_HEADS))
+    is_stack = stays.split_N[rows] == SPLITS.index("stack")
+    num = max(study.folds, 1)
+    tokens = [Tokens(hospital, model, number, kind) for number in range(num)]
+    for name in lemof.heads_of(study):
+        number, head = lemof.network_number(name, study), lemof.attention_head(study, model, name)
+        mine = ~is_stack | (stays.network_N[rows] == number)
+        log_odds = training.log_odds(head, tokens[number].batch, rows[mine])[:, 0]
+        out[mine, lemof.half_of(name)] += np.where(is_stack[mine], log_odds, log_odds / num)
+    return out
 
 
-def _encoder(hospital: Hospital, modality: str, model: lemof.Model) -> dict[str, NDArray[Any]]:
+def _encoder(hospital: Hospital, block: str, model: lemof.Model) -> dict[str, NDArray[Any]]:
     """What the outputs of one encoder depend on, beside the stays: not the other one, so it serves every pair."""
-    parts = (f"{modality}/",) if modality == "ecg" else (f"{modality}/", "scaling/")
+    modality = lemof.modality_of(block)
+    parts = (f"{block}/",) if modality == "ecg" else (f"{block}/", "scaling/")
     spec = canonical_json(asdict(getattr(hospital.study, modality)))
     return {"spec": text(spec)} | {name: value for name, value in model.items() if name.startswith(parts)}
 

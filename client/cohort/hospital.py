@@ -19,9 +19,9 @@ from client.cohort.store import load_cohort
 from client.site import SiteConfig
 from lemof_model.errors import OtherPlanError
 from lemof_model.features import DISEASES
-from lemof_model.splits import fold_of, split_of
+from lemof_model.splits import fold_of, network_of, split_of
 from lemof_model.stays import AGE_LIMIT_YEARS, Stays
-from lemof_model.study import Study
+from lemof_model.study import SPLITS, Study
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,9 @@ def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool
     label, keep = studied(cohort.stays, hours_to_icu_N, study.target, study.cohort)
     kept = np.flatnonzero(keep)
     patient = cohort.patient_hash
+    split_N = split_of(patient, study.splits)
+    if study.folds:
+        split_N[split_N == SPLITS.index("train")] = SPLITS.index("stack")
     stays = Stays(
         features_NF=np.asarray(cohort.features),
         ecg_MCT=cohort.ecg,
@@ -86,9 +89,10 @@ def _open(name: str, folder: Path, stamp: int, study_json: str, is_private: bool
         grid_NTG=cohort.grid,
         grid_row_N=np.arange(cohort.num_stays),
         long_stay_N=label,
-        split_N=split_of(patient, study.splits),
+        split_N=split_N,
         fold_N=fold_of(patient, study.splits.salt),
         patient_N=patient,
+        network_N=network_of(patient, study.splits.salt, study.folds),
     )
     digest, num_left_out = str(cohort.manifest["digests"]["cohort"]), 0
     if is_private:

@@ -8,7 +8,7 @@ one patient more or less; ``docs/privacy.md`` derives each sensitivity.
 import dataclasses
 
 from client.budget import accounting
-from client.budget.ledger import Ledger, open_ledger
+from client.budget.ledger import Ledger, open_ledger, require_no_folds
 from client.budget.noise import Noise
 from client.cohort.hospital import Hospital
 from client.door import egress
@@ -27,10 +27,12 @@ def answer(site: SiteConfig, hospital: Hospital, request: Request) -> Answer | R
     that it failed may tell something of the sums.
 
     Raises:
+        NotAllowedError: the plan has folds.
         BudgetError: what is asked would pass the budget; nothing is charged.
         LedgerError: the cohort is counted by another ledger.
     """
     assert site.privacy is not None
+    require_no_folds(request.study)
     with open_ledger(site.privacy.ledger, site.privacy.budget, hospital.folder) as ledger:
         if (stored := ledger.stored(request)) is not None:
             return answer_from_packet(stored)

@@ -35,6 +35,7 @@ class _Counted:
         self._census = hospital.census
         self._sets = {g.name: [self._census.set_of(rows) for rows in g.about or (g.rows,)] for g in groups}
         self._minimum = {group.name: least[group.minimum] for group in groups}
+        self._least_rest = {group.name: least[group.rest or group.minimum] for group in groups}
         self._wholes = [*self._census.sets, *(one for own in self._sets.values() for one in own)]
 
     def held_back(self) -> set[str]:
@@ -55,7 +56,7 @@ class _Counted:
     def _has_small_rest(self, name: str, part: StaySet) -> bool:
         """Whether too few are left of something when a part is taken from it."""
         rests = (self._rest(name, part, whole) for whole in self._wholes)
-        return any(rest is not None and rest < self._minimum[name] for rest in rests)
+        return any(rest is not None and rest < self._least_rest[name] for rest in rests)
 
     def _lies_in(self, name: str, wholes: set[str]) -> bool:
         """Whether a group is part of one of some others."""

@@ -76,11 +76,16 @@ class _WhoIsThere(HospitalView):
         """Zeros."""
         return {modality: np.zeros((len(self.stays.split_N), NUM_LEVELS)) for modality in MODALITIES}
 
-    def network(self, modality: str) -> tuple[Any, Any]:
+    @cached_property
+    def levels_of_all(self) -> Mapping[str, NDArray[np.float64]]:
+        """Zeros."""
+        return self.levels
+
+    def network(self, block: str) -> tuple[Any, Any]:
         """No network."""
         return _Nothing(), torch.from_numpy
 
-    def head(self, fold: int) -> tuple[Any, Any]:
+    def head(self, name: str) -> tuple[Any, Any]:
         """No head."""
         return _Nothing(), torch.from_numpy
 

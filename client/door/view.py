@@ -44,27 +44,29 @@ class HospitalView:
         """Rows of a learner; under a budget no ``[x, 1]`` is longer than the public limit, and NaN is 0."""
         return clip_rows(np.nan_to_num(rows_NP, nan=0.0)) if self.is_private else rows_NP
 
-    def network(self, modality: str) -> tuple[Any, BatchOf]:
+    def network(self, block: str) -> tuple[Any, BatchOf]:
         """A modality network with the weights that came, and how its inputs are read. It is one for the request: who
         trains it comes last."""
-        network = lemof.network(self.study, modality, self._model)
-        return network, frozen.batches_of(self.hospital, modality, self._model)
+        network = lemof.network(self.study, block, self._model)
+        return network, frozen.batches_of(self.hospital, block, self._model)
 
-    def head(self, fold: int) -> tuple[Any, Any]:
+    def head(self, name: str) -> tuple[Any, Any]:
         """An attention head with the weights that came, and how its inputs are read; one for the request, as above."""
-        return lemof.attention_head(self.study, self._model, fold), self._tokens.batch
+        tokens = frozen.Tokens(self.hospital, self._model, lemof.network_number(name, self.study))
+        return lemof.attention_head(self.study, self._model, name), tokens.batch
 
     @cached_property
     def levels(self) -> Mapping[str, Float]:
-        """Level log-odds of every stay by modality."""
+        """Level log-odds of every stay by modality, of networks that learnt nothing of it, where there are such."""
         return frozen.levels(self.hospital, self._model)
 
     @cached_property
-    def _tokens(self) -> frozen.Tokens:
-        return frozen.Tokens(self.hospital, self._model)
+    def levels_of_all(self) -> Mapping[str, Float]:
+        """The same of all networks together, whatever they learnt of it."""
+        return frozen.levels_of_all(self.hospital, self._model)
 
     def omega_2(self, rows: Rows) -> Float:
-        """Log-odds of both heads for some rows outside ``train``, (len(rows), 2)."""
+        """Log-odds of the heads of both halves for some rows outside ``train``, (len(rows), 2)."""
         return frozen.omega_2(self.hospital, self._model, rows)
 
     def scores(self, split: str) -> Mapping[str, Float]:

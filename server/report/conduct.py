@@ -4,19 +4,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lemof_model.study import MODALITIES, SPLITS
+from lemof_model import lemof
+from lemof_model.study import MODALITIES, SPLITS, Study
 from protocol.method import LEARNING
 from protocol.pages import Bar, Cell, Styled, Table
 from protocol.stages import STAGES
 from server.report import words
 from server.report.run_files import RunFiles
 
-BLOCKS = {
-    "ecg": "ECG encoder",
-    "ehr": "EHR encoder",
-    "attention/0": "Attention, head 1",
-    "attention/1": "Attention, head 2",
-}
+ENCODERS = {"ecg": "ECG encoder", "ehr": "EHR encoder"}
 NOT_RECORDED = "not recorded"
 
 
@@ -90,20 +86,32 @@ def _without_one(ranking: Mapping[str, Any]) -> str:
 
 def training(run: RunFiles) -> dict[str, Any]:
     """Tuning loss over rounds, and the logistic learners."""
-    stages = run.card["stages"]
+    stages, blocks = run.card["stages"], _names_of_blocks(run.study)
     columns = ["Learner", "Steps", "Converged", "Coefficients", "Intercept", "Hospitals"]
     learners = [one.theta for stage in LEARNING for one in stage.learners.values()]
     rows = [_learner_row(name, stages[name]) for name in learners]
     return {
-        "curves": [_curve(name, stages[b]["tuning_loss"], stages[b]["best_round"]) for b, name in BLOCKS.items()],
+        "curves": [_curve(name, stages[b]["tuning_loss"], stages[b]["best_round"]) for b, name in blocks.items()],
         "learners": Table(columns, rows, "Logistic learners, by Newton steps on all hospitals' sums", (2, 3, 5)),
         "suspicions": [
             f"{name}, round {it['round']}: {it['site']}, whose update was {words.number(it['times'], 2)} times as long "
             f"as the mean of the others', cosine {words.number(it['cosine'], 2)}."
-            for block, name in BLOCKS.items()
+            for block, name in blocks.items()
             for it in stages[block].get("suspicions", [])
         ],
     }
+
+
+def _names_of_blocks(study: Study) -> dict[str, str]:
+    """Every block of weights, as people call it."""
+    found = {}
+    for modality, name in ENCODERS.items():
+        for block in lemof.networks_of(study, modality):
+            found[block] = f"{name} {lemof.network_number(block, study) + 1}" if study.folds else name
+    for head in lemof.heads_of(study):
+        over = f" over encoders {lemof.network_number(head, study) + 1}" if study.folds else ""
+        found[head] = f"Attention{over}, head {lemof.half_of(head) + 1}"
+    return found
 
 
 def _curve(name: str, losses: Sequence[float | None], best: int) -> dict[str, Any]:
@@ -198,7 +206,7 @@ def privacy(run: RunFiles) -> dict[str, Any]:
         ]
     for block, sites in run.card.get("few_sites", {}).items():
         names = " and ".join(sites) or "no hospital"
-        lines.append(f"Only {names} could train the {BLOCKS[block]}: its totals tell each what the others hold.")
+        lines.append(f"Only {names} could train the {ENCODERS[block]}: its totals tell each what the others hold.")
     return {"protection": lines, "attack": _membership(run)}
 
 

@@ -42,6 +42,7 @@ def stays() -> Stays:
         split_N=np.arange(30) % 4,
         fold_N=np.zeros(30, np.int64),
         patient_N=(np.arange(30) // 2).astype(np.uint64),
+        network_N=np.zeros(30, np.int64),
     )
 
 

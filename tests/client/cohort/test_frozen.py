@@ -54,7 +54,7 @@ def test_rows_of_train_have_no_tokens_and_no_omega_2(hospital: Hospital, model: 
     assert frozen.omega_2(hospital, whole, known).shape == (len(known), 2)
     assert frozen.omega_2(hospital, whole, known[:0]).shape == (0, 2)
     for rows in (stays.rows("train"), np.append(known, stays.rows("train")[:1]), known - len(stays.split_N)):
-        with pytest.raises(LemofError, match="Rows must be of stack, tuning or held_out, got others"):
+        with pytest.raises(LemofError, match="Tokens must be of stays that taught the networks nothing"):
             frozen.omega_2(hospital, whole, rows)
 
 
@@ -158,6 +158,6 @@ def test_omega_2_has_a_column_for_each_head(hospital: Hospital, model: Model) ->
     rows = hospital.stays.rows("held_out")
     found, tokens = frozen.omega_2(hospital, model, rows), frozen.Tokens(hospital, model)
     for fold in range(2):
-        head = lemof.attention_head(hospital.study, model, fold).eval()
+        head = lemof.attention_head(hospital.study, model, f"attention/{fold}").eval()
         with torch.no_grad():
             np.testing.assert_allclose(found[:, fold], head(tokens.batch(rows))[:, 0].numpy(), rtol=0, atol=1e-6)
