@@ -164,7 +164,8 @@ def noisy_interval(
     Where noise is as large as the counts, their ratio errs in no normal way. But ``T(t) = pairs in order - t pairs``
     has mean 0 at the true AUROC t. It moves with the count of short stays in a bin by ``above - t m``, of long ones by
     ``below - t n``, and of both by 1, 1/2 or 0, less t; so its variance is a quadratic in t, and ``T(t)^2 <= 1.96^2 var
-    T(t)`` is solved by roots. Where noise hides everything, everything from 0 to 1 solves it.
+    T(t)`` is solved by roots. Where noise hides everything, everything from 0 to 1 solves it. The AUROC of the counts
+    is held all the same where that variance, an estimate, comes out negative there.
 
     Args:
         negative_B: counts of short stays with noise, spread evenly over the bins that begin at ``starts``.
@@ -191,7 +192,10 @@ def noisy_interval(
     against = np.array([pairs**2 - z2 * c2, -2.0 * (in_order * pairs - z2 * c1), in_order**2 - z2 * c0])
     ends = [t for t in (0.0, 1.0) if np.polyval(against, t) <= 0.0]
     ends += [float(t.real) for t in np.roots(against) if t.imag == 0.0 and 0.0 <= t.real <= 1.0]
-    return (min(ends), max(ends)) if ends else None
+    if not ends:
+        return None
+    ends.append(float(np.clip(metrics.auroc(negative_B, positive_B), 0.0, 1.0)))
+    return min(ends), max(ends)
 
 
 def noisy_difference_interval(

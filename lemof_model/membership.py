@@ -3,8 +3,9 @@
 The attack reads the signed margin of a stay, ``(2 y - 1) x log-odds``: a model is surer of what it has seen (the loss
 attack of Yeom et al. 2018). Hospitals count margins of their own members and of ``held_out`` patients in public bins,
 once for what the encoders learnt (omega_1, members from ``train``) and once for the attention heads (omega_2, members
-from ``stack``); from the added counts come the attack's AUROC and its true-positive rate where false positives are few
-(Carlini et al. 2022). An AUROC of 0.5, and a true-positive rate that equals the false-positive rate, tell nothing.
+from ``stack``; in a study with folds those of both are from ``stack``); from the added counts come the attack's AUROC
+and its true-positive rate where false positives are few (Carlini et al. 2022). An AUROC of 0.5, and a true-positive
+rate that equals the false-positive rate, tell nothing.
 
 Shapes: N stays, B bins.
 """

@@ -38,6 +38,8 @@ RADIUS = 3.0
 """Under a budget no row ``[x, 1]`` of a learner is longer: rows beyond it are scaled down."""
 
 NUM_COARSE_BINS = 20
+DIGITS = 3
+"""Of a sum over squared placements that leaves without noise."""
 ADAM_STEP = 4.0
 """A step of Adam moves a coordinate by no more than 3.2 times the learning rate (0.1 / sqrt(0.001))."""
 
@@ -521,8 +523,7 @@ class Placements(Release):
 
     def exact_rules(self, request: Any, group: str, sums: Arrays, counts: Mapping[str, int]) -> Rules:
         """A patient adds the square of a sum over stays, each from -1 to 1, or to 2 for a difference: no more than if
-        one patient had all stays that the others leave. The square of a difference is no more than twice those of both,
-        and products are held to the squares (Cauchy and Schwarz)."""
+        one patient had all stays that the others leave. Products are held to the squares (Cauchy and Schwarz)."""
         stays, (num_short, num_long, num) = counts[group], sums["num_patients"].tolist()
         are_some = are_whole(sums["num_patients"]) and min(num_short, num_long) >= 1
         are_some = are_some and max(num_short, num_long) <= num <= min(num_short + num_long, stays)
@@ -557,9 +558,6 @@ class Placements(Release):
     def _tables(view: View, group: str, num_scores: int) -> delong.Tables:
         model = view.request.model
         return delong.Tables(model[f"placement/{group}"][:, :num_scores], model[f"auroc/{group}"][:num_scores])
-
-
-DIGITS = 3
 
 
 def rounded(value: Float) -> Float:

@@ -67,7 +67,7 @@ def census_part(view: View, group: str) -> Part:
 CENSUS = Stage(
     request=CensusRequest,
     does=("counting stays",),
-    says="counts of stays by split, outcome and modality",
+    says="counts of stays by split, outcome and modality; in a study with folds also of those that teach each network",
     reads=(),
     releases=(
         *(
@@ -317,7 +317,8 @@ def _heads_of_half(half: int, study: Study) -> list[str]:
 ATTENTION = Stage(
     request=AttentionRequest,
     does=("training the attention",),
-    says="weights of two heads times number of stays; tuning loss; of a third learner, omega_1, the same as above",
+    says="weights of two heads (with folds two over each network) times number of stays; tuning loss; of a third "
+    "learner, omega_1, the same as above",
     reads=("scaling", "ecg", "ehr", "meta", "best_level", "omega_1", "attention"),
     finds=("omega_1", "attention"),
     begin=lambda study, model: lemof.initial_heads(study, model["best_level"]),

@@ -117,10 +117,7 @@ def _checks(
     else:
         yield "ECG", lambda: iter([Finding("ECG", "ok", "none: the site file has no data.ecg, and needs none")])
     if site.privacy is not None:
-        yield (
-            "privacy ledger",
-            partial(check_ledger, site.privacy, site.prepare.output, plan_path),
-        )
+        yield "privacy ledger", partial(check_ledger, site.privacy, site.prepare.output, plan_path)
     yield "disk", partial(_check_disk, site, plan, stays)
     yield "memory", check_memory
     yield "versions", check_versions

@@ -167,10 +167,8 @@ def _rounds(
     hospital's own ``tuning``."""
     model, batch_of = network
     best_loss, best_round, kept = np.inf, 0, training.to_arrays(model)
-    label, tuning = (
-        alone.stays.long_stay_N,
-        alone.stays.rows("tuning", "ecg" if lemof.modality_of(block) == "ecg" else "ehr"),
-    )
+    modality = "ecg" if lemof.modality_of(block) == "ecg" else "ehr"
+    label, tuning = alone.stays.long_stay_N, alone.stays.rows("tuning", modality)
     for number in range(1, spec.num_rounds + 1):
         seed = training.derive_seed(alone.study.seed, alone.name, "local_only", block, number)
         training.train(model, batch_of, label, rows, spec, seed=seed, number=number)

@@ -32,7 +32,7 @@ class HospitalView:
         self.stays: Stays = hospital.stays
         self.subgroups: Mapping[str, NDArray[np.bool_]] = hospital.subgroups
         self._model: lemof.Model = request.model
-        for method in ("network", "head", "scores"):
+        for method in ("network", "head", "scores", "_tokens"):
             setattr(self, method, cache(getattr(self, method)))  # of this request alone: it goes with the view
 
     def has(self, group: str) -> bool:
@@ -52,8 +52,12 @@ class HospitalView:
 
     def head(self, name: str) -> tuple[Any, Any]:
         """An attention head with the weights that came, and how its inputs are read; one for the request, as above."""
-        tokens = frozen.Tokens(self.hospital, self._model, lemof.network_number(name, self.study))
+        tokens = self._tokens(lemof.network_number(name, self.study))
         return lemof.attention_head(self.study, self._model, name), tokens.batch
+
+    def _tokens(self, number: int) -> frozen.Tokens:
+        """Tokens of the networks of one number, which two heads read."""
+        return frozen.Tokens(self.hospital, self._model, number)
 
     @cached_property
     def levels(self) -> Mapping[str, Float]:

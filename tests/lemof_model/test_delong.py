@@ -133,6 +133,9 @@ def test_a_noisy_interval_holds_the_auroc_whatever_the_noise(num_stays: int) -> 
         delong.noisy_interval(short + of_short, long + of_long, starts, deviation**2)
         for of_short, of_long in zip(*noise, strict=True)
     ]
+    for (of_short, of_long), interval in zip(zip(*noise, strict=True), found, strict=True):
+        auroc = float(np.clip(metrics.auroc(short + of_short, long + of_long), 0.0, 1.0))
+        assert interval is None or interval[0] <= auroc <= interval[1]
     truth = float(metrics.auroc(short, long))
     held = np.mean([low <= truth <= high for low, high in filter(None, found)])
     assert 0.93 < held < (0.97 if num_stays == 4000 else 0.999) and found.count(None) < 100
